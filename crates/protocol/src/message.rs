@@ -1,0 +1,147 @@
+//! What the server says to a worker and what a worker says back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Input;
+
+/// From the server to a worker. A worker whose stdin ends stops at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Command {
+    /// Make a panorama. Answered by `started`, any number of `progress` and `log`, then one of `done`, `failed`, `canceled`.
+    Run {
+        /// Name of the job in all its events; chosen by the server, unique among the jobs the worker holds.
+        job: String,
+        /// What to make.
+        input: Input,
+    },
+    /// Stop a job. Answered by `canceled`, or by whatever ended the job before; an unknown job is ignored.
+    Cancel {
+        /// The job to stop.
+        job: String,
+    },
+    /// Finish the jobs at hand, then exit with status 0.
+    Shutdown,
+}
+
+/// From a worker to the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The configuration of the model was read and its weights are about to be loaded. Always first, and soon.
+    Loading {
+        /// The model that is being loaded.
+        model: Model,
+    },
+    /// The model is loaded and warmed up; jobs are taken.
+    Ready {
+        /// The model that was loaded.
+        model: Model,
+        /// Seconds from the start of the process to this event.
+        load_seconds: f64,
+        /// Largest resident memory of the worker so far.
+        peak_memory_bytes: u64,
+        /// How many jobs the worker advances at once; it queues what goes beyond.
+        jobs: u32,
+    },
+    /// The model cannot be loaded; the worker exits with a status other than 0.
+    LoadFailed {
+        /// What is wrong and what would do.
+        error: String,
+    },
+    /// Work on a job has begun.
+    Started {
+        /// The job.
+        job: String,
+    },
+    /// A piece of a job is done. Sent after each batch of windows, so several times a step.
+    Progress {
+        /// The job.
+        job: String,
+        /// Denoising steps completed, from 0 to `of`.
+        step: u32,
+        /// Denoising steps of the job.
+        of: u32,
+        /// Seconds since `started`.
+        seconds: f64,
+        /// Share of the job's work that is done, from 0 to 1, by cost and not by step.
+        fraction: f64,
+    },
+    /// A line for the log of a job, without line end.
+    Log {
+        /// The job.
+        job: String,
+        /// The line.
+        line: String,
+    },
+    /// The picture. Its frame carries `3 * width * height` bytes of RGB, row by row from the top.
+    Done {
+        /// The job.
+        job: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Seconds of sampling and decoding since `started`.
+        seconds: f64,
+        /// What was computed for it.
+        work: Work,
+        /// Largest resident memory of the worker so far.
+        peak_memory_bytes: u64,
+    },
+    /// The job ended without a picture.
+    Failed {
+        /// The job.
+        job: String,
+        /// What went wrong.
+        error: String,
+        /// The device is beyond repair (a sticky CUDA error): the worker exits after this event.
+        fatal: bool,
+    },
+    /// The job was stopped by a `cancel`.
+    Canceled {
+        /// The job.
+        job: String,
+    },
+    /// A command could not be understood. The worker goes on with the next line.
+    Malformed {
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// What a worker says of the model it holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// `demo`, or the path it was loaded from.
+    pub name: String,
+    /// Content hash of its configuration and weights' headers, in lower-case hexadecimal: two models with one version are the same architecture and files.
+    pub version: String,
+    /// Side of a window, in latents.
+    pub window: u32,
+    /// Pixels per latent, along each axis.
+    pub vae_factor: u32,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// `f32`, `bf16` or `f16`: the dtype of the weights and of the arithmetic between norms.
+    pub dtype: String,
+}
+
+/// How much was computed for a job. All but `text_encodes` are counted in samples: a batch of 26 counts 26.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// UNet forwards, one for each window and guidance branch.
+    pub unet_forwards: u64,
+    /// UNet backwards, counted likewise.
+    pub unet_backwards: u64,
+    /// Decodes of a single window; the decode of the final picture is not counted.
+    pub window_decodes: u64,
+    /// Backwards through such decodes.
+    pub window_decode_backwards: u64,
+    /// Forwards of the perceptual network.
+    pub perceptual_forwards: u64,
+    /// Backwards through it.
+    pub perceptual_backwards: u64,
+    /// Texts that went through the text encoder.
+    pub text_encodes: u64,
+}

@@ -1,0 +1,3 @@
+//! The worker process: one a device, owns the models and advances its panoramas.
+
+fn main() {}
