@@ -1,3 +1,98 @@
 //! The worker process: one a device, owns the models and advances its panoramas.
+//!
+//! It speaks the [`protocol`] on stdin and stdout; its stderr is log. Data flows one way: [`commands`] reads stdin on a
+//! thread of its own, [`service`] holds the jobs and computes on the main thread, [`events`] writes stdout.
 
-fn main() {}
+mod commands;
+mod demo;
+mod device;
+mod events;
+mod memory;
+mod schedule;
+mod service;
+mod warmup;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::Context;
+use clap::Parser;
+use protocol::{Event, Model};
+use sd2::{Bundle, Geometry, Sd2};
+use syncdiffusion::Engine;
+
+use crate::{
+    device::{DeviceChoice, DtypeChoice},
+    events::Events,
+    memory::Budget,
+    service::Service,
+};
+
+/// Makes panoramas for a server that speaks to it on stdin and stdout.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// `demo`, or a diffusers folder of Stable Diffusion 2 with `perceptual/` beside its parts.
+    #[arg(long, default_value = "demo")]
+    model: String,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// `auto`, `f32`, `bf16` or `f16`.
+    #[arg(long, default_value = "auto")]
+    dtype: DtypeChoice,
+    /// Memory that batches may use beside the weights, as `6GiB`; by default a share of what the device has free.
+    #[arg(long)]
+    memory_budget: Option<Budget>,
+    /// Threads of the CPU; by default as many as there are processors.
+    #[arg(long)]
+    threads: Option<i32>,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let events = Events::to_stdout();
+    match run(&Options::parse(), &events) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            events.send(&Event::LoadFailed { error: format!("{error:#}") });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Loads the model and serves until stdin ends.
+fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
+    let start = Instant::now();
+    // Before anything else: commands that arrive while the model loads wait their turn.
+    let commands = commands::read_stdin();
+    let bundle = match options.model.as_str() {
+        "demo" => demo::bundle(),
+        folder => Bundle::open(PathBuf::from(folder)).with_context(|| format!("cannot load the model `{folder}`"))?,
+    };
+    let geometry = Geometry::read(&bundle)?;
+    let placement = device::place(options.device, options.dtype)?;
+    if let Some(threads) = options.threads {
+        tch::set_num_threads(threads);
+    }
+    let model = Model {
+        name: options.model.clone(),
+        version: bundle.fingerprint()?,
+        window: geometry.window as u32,
+        vae_factor: geometry.factor as u32,
+        device: device::name(placement.device),
+        dtype: device::dtype_name(placement.kind).to_owned(),
+    };
+    events.send(&Event::Loading { model: model.clone() });
+    let sd2 = Sd2::load(&bundle, placement)?;
+    let mut engine = Engine::new(sd2, warmup::MODEST);
+    let jobs = warmup::run(&mut engine, options.memory_budget)?;
+    events.send(&Event::Ready {
+        model,
+        load_seconds: start.elapsed().as_secs_f64(),
+        peak_memory_bytes: memory::peak(),
+        jobs,
+    });
+    Service::new(engine, events, jobs as usize).serve(&commands)
+}

@@ -1,0 +1,143 @@
+//! Where the files of a model come from: a folder, or the program itself.
+
+use std::{
+    fs::File,
+    io,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// The folders of a model.
+const PARTS: [&str; 6] = ["perceptual", "scheduler", "text_encoder", "tokenizer", "unet", "vae"];
+
+/// A model in the diffusers folder layout. Paths inside it are relative and use `/`.
+#[derive(Clone, Debug)]
+pub enum Bundle {
+    /// A folder on disk.
+    Folder(PathBuf),
+    /// Files compiled into the program, as pairs of path and content.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl Bundle {
+    /// A folder on disk.
+    ///
+    /// # Errors
+    /// If it is not a folder.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
+        let folder = folder.into();
+        match std::fs::metadata(&folder) {
+            Ok(found) if found.is_dir() => Ok(Self::Folder(folder)),
+            Ok(_) => Err(Error::Io { path: folder, source: io::Error::other("it is not a folder") }),
+            Err(source) => Err(Error::Io { path: folder, source }),
+        }
+    }
+
+    /// A hash of what the model is: its configurations, and names, shapes and places of its weights. The weights
+    /// themselves, gigabytes, are not read.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for path in self.files()? {
+            let Some(bytes) = self.find(&path)? else { continue };
+            hash.update(path.as_bytes());
+            hash.update((bytes.len() as u64).to_le_bytes());
+            let header = match path.ends_with(".safetensors") {
+                true => bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)).saturating_add(8),
+                false => bytes.len() as u64,
+            };
+            hash.update(&bytes[..header.min(bytes.len() as u64) as usize]);
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The paths of the files that make the model, sorted.
+    fn files(&self) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        match self {
+            Self::Embedded(files) => paths.extend(files.iter().map(|(path, _)| (*path).to_owned())),
+            Self::Folder(folder) => {
+                for part in PARTS {
+                    let path = folder.join(part);
+                    let entries = std::fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+                    let entries = entries.map_err(|e| match e.kind() {
+                        io::ErrorKind::NotFound => Error::Missing { wanted: format!("{part}/") },
+                        _ => Error::Io { path, source: e },
+                    })?;
+                    paths.extend(entries.iter().map(|entry| format!("{part}/{}", entry.file_name().to_string_lossy())));
+                }
+            }
+        }
+        paths.retain(|path| [".json", ".txt", ".safetensors"].iter().any(|end| path.ends_with(end)));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// The content of a file, or `None` where there is none.
+    pub(crate) fn find(&self, path: &str) -> Result<Option<Bytes>> {
+        match self {
+            Self::Embedded(files) => {
+                Ok(files.iter().find(|(name, _)| *name == path).map(|(_, bytes)| Bytes::Static(bytes)))
+            }
+            Self::Folder(folder) => {
+                let path = folder.join(path);
+                match map(&path) {
+                    Ok(bytes) => Ok(Some(bytes)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(source) => Err(Error::Io { path, source }),
+                }
+            }
+        }
+    }
+
+    /// The content of a file that must be there.
+    pub(crate) fn read(&self, path: &str) -> Result<Bytes> {
+        self.find(path)?.ok_or_else(|| Error::Missing { wanted: path.to_owned() })
+    }
+}
+
+/// The content of a file.
+pub(crate) enum Bytes {
+    Static(&'static [u8]),
+    Mapped(Mmap),
+}
+
+impl Bytes {
+    /// Says that `range` will not be read again, so that its pages stop counting as memory of this process.
+    pub(crate) fn done_with(&self, range: &[u8]) {
+        // Advice that is not taken costs memory, not correctness.
+        #[expect(unsafe_code, reason = "the map is of a file and read-only: dropped pages are read again from it")]
+        if let Self::Mapped(map) = self {
+            let start = range.as_ptr() as usize - map.as_ptr() as usize;
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len()) };
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Static(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+fn map(path: &Path) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    #[expect(unsafe_code, reason = "files of a model are not changed while a process loads them; nobody could read them safely otherwise")]
+    let map = unsafe { Mmap::map(&file)? };
+    Ok(Bytes::Mapped(map))
+}

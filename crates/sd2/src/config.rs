@@ -1,0 +1,166 @@
+//! Strict reading of the configuration files of a bundle.
+//!
+//! Every key is either understood, known to be without effect on what this crate computes, or a problem; problems are
+//! collected, so that one error tells all that is wrong with a file.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::{Bundle, Error, Result};
+
+/// Keys that the libraries write for themselves.
+const BOOKKEEPING: [&str; 6] =
+    ["_class_name", "_diffusers_version", "_name_or_path", "architectures", "transformers_version", "model_type"];
+
+/// One configuration file, consumed key by key.
+pub(crate) struct Config {
+    file: String,
+    keys: Map<String, Value>,
+    problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads `file` of the bundle. The class it names, if any, must be one of `classes`.
+    pub(crate) fn read(bundle: &Bundle, file: &str, classes: &[&str]) -> Result<Self> {
+        let bytes = bundle.read(file)?;
+        let keys = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Config { file: file.to_owned(), problems: vec![format!("not a JSON object: {e}")] })?;
+        let mut config = Self { file: file.to_owned(), keys, problems: Vec::new() };
+        if let Some(class) = config.take::<String>("_class_name")
+            && !classes.contains(&class.as_str())
+        {
+            config.problem(format!("`_class_name` is `{class}`; supported: `{}`", classes.join("`, `")));
+        }
+        Ok(config)
+    }
+
+    /// The value of a key; `None` where it is absent or null.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let value = self.keys.remove(key).filter(|value| !value.is_null())?;
+        match serde_json::from_value(value.clone()) {
+            Ok(value) => Some(value),
+            Err(e) => {
+                self.problem(format!("`{key}` is `{value}`: {e}"));
+                None
+            }
+        }
+    }
+
+    /// The value of a key, or its default.
+    pub(crate) fn or<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
+        self.take(key).unwrap_or(default)
+    }
+
+    /// The value of a key that must be there.
+    pub(crate) fn need<T: DeserializeOwned + Default>(&mut self, key: &str) -> T {
+        if self.keys.get(key).is_none_or(Value::is_null) {
+            self.problem(format!("`{key}` is missing"));
+        }
+        self.take(key).unwrap_or_default()
+    }
+
+    /// A positive number that must be there or has a default.
+    pub(crate) fn size(&mut self, key: &str, default: Option<i64>) -> i64 {
+        let value = match default {
+            Some(default) => self.or(key, default),
+            None => self.need(key),
+        };
+        if value < 1 && !self.problems.iter().any(|p| p.starts_with(&format!("`{key}`"))) {
+            self.problem(format!("`{key}` is `{value}`, not a positive number"));
+        }
+        value.max(1)
+    }
+
+    /// A list of `n` positive numbers; a single number stands for all of them.
+    pub(crate) fn sizes(&mut self, key: &str, n: usize, default: Option<i64>) -> Vec<i64> {
+        let sizes = match (self.take::<Value>(key), default) {
+            (None, None) => {
+                self.problem(format!("`{key}` is missing"));
+                return vec![1; n];
+            }
+            (None, Some(default)) => return vec![default; n],
+            (Some(Value::Array(list)), _) => list,
+            (Some(one), _) => vec![one; n],
+        };
+        let numbers: Vec<i64> = sizes.iter().filter_map(Value::as_i64).filter(|&size| size > 0).collect();
+        if numbers.len() != n || sizes.len() != n {
+            self.problem(format!("`{key}` is `{}`, not {n} positive numbers", Value::from(sizes)));
+            return vec![1; n];
+        }
+        numbers
+    }
+
+    /// A key with a single supported value, which is also what its absence means.
+    pub(crate) fn only(&mut self, key: &str, supported: impl Into<Value>) {
+        let supported = supported.into();
+        match self.keys.remove(key) {
+            None => {}
+            Some(value) if value == supported => {}
+            Some(value) if value.as_f64().is_some() && value.as_f64() == supported.as_f64() => {}
+            Some(value) => self.problem(format!("`{key}` is `{value}`; supported: `{supported}`")),
+        }
+    }
+
+    /// Keys that must be absent or null.
+    pub(crate) fn none(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.only(key, Value::Null);
+        }
+    }
+
+    /// Keys without effect on what is computed here.
+    pub(crate) fn ignore(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.keys.remove(*key);
+        }
+    }
+
+    /// Notes something that is wrong.
+    pub(crate) fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// Ends the reading: what was not consumed is not supported.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.ignore(&BOOKKEEPING);
+        for (key, value) in &self.keys {
+            self.problems.push(format!("`{key}` is not a key that is supported (its value is `{value}`)"));
+        }
+        if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &'static str) -> Config {
+        let files: &'static [(&'static str, &'static [u8])] = Box::leak(Box::new([("c.json", json.as_bytes())]));
+        Config::read(&Bundle::Embedded(files), "c.json", &["Net"]).unwrap()
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let mut c = config(r#"{"_class_name":"Other","a":"x","heads":[1,0],"fixed":2,"new":true,"gone":null}"#);
+        assert_eq!(c.size("a", None), 1);
+        assert_eq!(c.sizes("heads", 2, None), [1, 1]);
+        c.only("fixed", 1);
+        c.none(&["gone"]);
+        let _: i64 = c.need("width");
+        let error = c.finish().unwrap_err().to_string();
+        for part in ["`Other`", "`a` is `\"x\"`", "`heads` is `[1,0]`", "`fixed` is `2`", "`width` is missing", "`new`"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        assert!(!error.contains("gone"), "{error}");
+    }
+
+    #[test]
+    fn what_is_understood_passes() {
+        let mut c = config(r#"{"_class_name":"Net","_diffusers_version":"1","n":3,"heads":2,"scale":1,"eps":1e-5}"#);
+        assert_eq!(c.size("n", None), 3);
+        assert_eq!(c.sizes("heads", 3, None), [2, 2, 2]);
+        c.only("scale", 1.0);
+        assert_eq!(c.or("eps", 0.0), 1e-5);
+        c.finish().unwrap();
+    }
+}

@@ -1,0 +1,175 @@
+//! CLIP's text encoder: token ids to embeddings, by transformers' `CLIPTextModel`.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Bundle, Result,
+    config::Config,
+    layers::{LayerNorm, Linear, attention, merge_heads, split_heads},
+    weights::{Scope, Weights},
+};
+
+/// The text encoder. Its output is the last hidden state after the final layer norm, as Stable Diffusion 2 uses it.
+pub struct TextEncoder {
+    token_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
+    device: Device,
+    /// Length of its input in tokens.
+    pub length: i64,
+    /// Width of its output.
+    pub width: i64,
+}
+
+struct Settings {
+    vocabulary: i64,
+    length: i64,
+    width: i64,
+    mlp_width: i64,
+    layers: i64,
+    heads: i64,
+    eps: f64,
+    activation: Activation,
+}
+
+#[derive(Clone, Copy)]
+enum Activation {
+    Gelu,
+    QuickGelu,
+}
+
+impl Settings {
+    fn read(bundle: &Bundle) -> Result<Self> {
+        let mut c = Config::read(bundle, "text_encoder/config.json", &["CLIPTextModel"])?;
+        let activation = match c.or("hidden_act", "quick_gelu".to_owned()).as_str() {
+            "gelu" => Activation::Gelu,
+            "quick_gelu" => Activation::QuickGelu,
+            other => {
+                c.problem(format!("`hidden_act` is `{other}`; supported: `gelu`, `quick_gelu`"));
+                Activation::Gelu
+            }
+        };
+        let settings = Self {
+            vocabulary: c.size("vocab_size", Some(49408)),
+            length: c.size("max_position_embeddings", Some(77)),
+            width: c.size("hidden_size", Some(512)),
+            mlp_width: c.size("intermediate_size", Some(2048)),
+            layers: c.size("num_hidden_layers", Some(12)),
+            heads: c.size("num_attention_heads", Some(8)),
+            eps: c.or("layer_norm_eps", 1e-5),
+            activation,
+        };
+        if settings.width % settings.heads != 0 {
+            c.problem(format!(
+                "`hidden_size` {} is not a multiple of `num_attention_heads` {}",
+                settings.width, settings.heads
+            ));
+        }
+        // Training only, or of the tokenizer, or of outputs that are not used.
+        c.ignore(&[
+            "attention_dropout",
+            "dropout",
+            "initializer_factor",
+            "initializer_range",
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "projection_dim",
+            "dtype",
+            "torch_dtype",
+            "use_cache",
+            "return_dict",
+            "output_attentions",
+            "output_hidden_states",
+            "_attn_implementation_autoset",
+        ]);
+        c.finish()?;
+        Ok(settings)
+    }
+}
+
+impl TextEncoder {
+    /// Loads `text_encoder/` of a bundle.
+    ///
+    /// # Errors
+    /// If a file is missing or does not fit; see [`crate::Error`].
+    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self> {
+        let settings = Settings::read(bundle)?;
+        let weights = Weights::open(bundle, "text_encoder", "model", device, kind)?;
+        // A table of 0, 1, 2, .. that older files keep; and a projection that this use of the model does not need.
+        weights.ignore(|name| name.ends_with("embeddings.position_ids") || name == "text_projection.weight");
+        // Files written by transformers 5 leave the prefix out.
+        let root = weights.root();
+        let scope = if weights.has("text_model.") { root.at("text_model") } else { root };
+        let embeddings = scope.at("embeddings");
+        let encoder = Self {
+            token_embedding: embeddings
+                .at("token_embedding")
+                .tensor("weight", &[settings.vocabulary, settings.width]),
+            position_embedding: embeddings
+                .at("position_embedding")
+                .tensor("weight", &[settings.length, settings.width]),
+            layers: (0..settings.layers)
+                .map(|i| Layer::load(&scope.at("encoder.layers").at(i), &settings))
+                .collect(),
+            final_layer_norm: LayerNorm::load(&scope.at("final_layer_norm"), settings.width, settings.eps),
+            device,
+            length: settings.length,
+            width: settings.width,
+        };
+        weights.finish()?;
+        Ok(encoder)
+    }
+
+    /// Embeds one text: as many token ids as [`Self::length`], to `[1, length, width]` in the dtype of the weights.
+    pub fn forward(&self, ids: &[i64]) -> Tensor {
+        let ids = Tensor::from_slice(ids).unsqueeze(0).to_device(self.device);
+        let tokens = Tensor::embedding(&self.token_embedding, &ids, -1, false, false);
+        let mut x = tokens + &self.position_embedding;
+        for layer in &self.layers {
+            x = layer.forward(&x);
+        }
+        self.final_layer_norm.forward(&x)
+    }
+}
+
+struct Layer {
+    layer_norm1: LayerNorm,
+    qkv: Linear,
+    out_proj: Linear,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: i64,
+    activation: Activation,
+}
+
+impl Layer {
+    fn load(scope: &Scope, s: &Settings) -> Self {
+        let attention = scope.at("self_attn");
+        let projection = |name| Linear::load(&attention.at(name), s.width, s.width);
+        Self {
+            layer_norm1: LayerNorm::load(&scope.at("layer_norm1"), s.width, s.eps),
+            qkv: Linear::fused(&["q_proj", "k_proj", "v_proj"].map(projection)),
+            out_proj: projection("out_proj"),
+            layer_norm2: LayerNorm::load(&scope.at("layer_norm2"), s.width, s.eps),
+            fc1: Linear::load(&scope.at("mlp.fc1"), s.width, s.mlp_width),
+            fc2: Linear::load(&scope.at("mlp.fc2"), s.mlp_width, s.width),
+            heads: s.heads,
+            activation: s.activation,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let qkv = self.qkv.forward(&self.layer_norm1.forward(x)).chunk(3, -1);
+        let [q, k, v] = [0, 1, 2].map(|i: usize| split_heads(&qkv[i], self.heads));
+        let x = x + self.out_proj.forward(&merge_heads(&attention(&q, &k, &v, true)));
+        let hidden = self.fc1.forward(&self.layer_norm2.forward(&x));
+        let hidden = match self.activation {
+            Activation::Gelu => hidden.gelu("none"),
+            Activation::QuickGelu => (&hidden * 1.702).sigmoid() * hidden,
+        };
+        x + self.fc2.forward(&hidden)
+    }
+}

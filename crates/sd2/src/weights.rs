@@ -1,0 +1,191 @@
+//! Weights from safetensors files, straight to the device and dtype they are used in.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Bundle, Error, Result, bundle::Bytes};
+
+/// All tensors of one part of a bundle. Problems are collected and told at the end, all at once.
+pub(crate) struct Weights {
+    part: String,
+    device: Device,
+    kind: Kind,
+    files: Vec<Bytes>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Tensors that nobody asked for yet.
+    left: BTreeMap<String, Found>,
+    taken: BTreeSet<String>,
+    problems: Vec<String>,
+}
+
+struct Found {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<i64>,
+    /// Where its bytes lie in the file.
+    range: (usize, usize),
+}
+
+impl Weights {
+    /// Opens `part/stem.safetensors`, its `.fp16.` variant, or the shards that an index of either names.
+    pub(crate) fn open(bundle: &Bundle, part: &str, stem: &str, device: Device, kind: Kind) -> Result<Self> {
+        let mut weights =
+            Self { part: part.to_owned(), device, kind, files: Vec::new(), state: RefCell::new(State::default()) };
+        for variant in ["", ".fp16"] {
+            let path = format!("{part}/{stem}{variant}.safetensors");
+            if let Some(file) = bundle.find(&path)? {
+                weights.add(file, &path)?;
+                return Ok(weights);
+            }
+            for index in [
+                format!("{part}/{stem}.safetensors.index{variant}.json"),
+                format!("{part}/{stem}{variant}.safetensors.index.json"),
+            ] {
+                if let Some(bytes) = bundle.find(&index)? {
+                    for shard in shards(&bytes, &index)? {
+                        let path = format!("{part}/{shard}");
+                        weights.add(bundle.read(&path)?, &path)?;
+                    }
+                    return Ok(weights);
+                }
+            }
+        }
+        Err(Error::Missing {
+            wanted: format!("{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards `{part}/{stem}.safetensors.index.json"),
+        })
+    }
+
+    fn add(&mut self, file: Bytes, path: &str) -> Result<()> {
+        let (header, metadata) = SafeTensors::read_metadata(&file)
+            .map_err(|e| Error::Weights { part: self.part.clone(), problems: vec![format!("`{path}` is not a safetensors file: {e}")] })?;
+        // An 8-byte length stands before the header.
+        let data = 8 + header;
+        let state = self.state.get_mut();
+        for (name, found) in tensors(&metadata, self.files.len(), data) {
+            if state.left.insert(name.clone(), found).is_some() {
+                state.problems.push(format!("`{name}` is in more than one file"));
+            }
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The root of the names.
+    pub(crate) fn root(&self) -> Scope<'_> {
+        Scope { weights: self, prefix: String::new() }
+    }
+
+    /// Drops tensors that are in the files and without use here.
+    pub(crate) fn ignore(&self, without_use: impl Fn(&str) -> bool) {
+        self.state.borrow_mut().left.retain(|name, _| !without_use(name));
+    }
+
+    /// Whether any name in the files starts so.
+    pub(crate) fn has(&self, prefix: &str) -> bool {
+        self.state.borrow().left.keys().any(|name| name.starts_with(prefix))
+    }
+
+    /// Ends the loading: one error that lists every tensor that is missing, misshaped or unknown.
+    pub(crate) fn finish(self) -> Result<()> {
+        let State { left, mut problems, .. } = self.state.into_inner();
+        problems.extend(left.iter().map(|(name, found)| format!("`{name}` {:?} is not known", found.shape)));
+        if problems.is_empty() { Ok(()) } else { Err(Error::Weights { part: self.part, problems }) }
+    }
+
+    fn load(&self, found: &Found) -> Tensor {
+        let file = &self.files[found.file];
+        let bytes = &file[found.range.0..found.range.1];
+        let kind = match found.dtype {
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::F64 => Kind::Double,
+            _ => Kind::Float,
+        };
+        let tensor = Tensor::from_data_size(bytes, &found.shape, kind).to_device(self.device).to_kind(self.kind);
+        file.done_with(bytes);
+        tensor
+    }
+}
+
+/// A place in the tree of names, as `down_blocks.0.resnets`.
+#[derive(Clone)]
+pub(crate) struct Scope<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// One level down.
+    pub(crate) fn at(&self, name: impl Display) -> Self {
+        let dot = if self.prefix.is_empty() { "" } else { "." };
+        Self { weights: self.weights, prefix: format!("{}{dot}{name}", self.prefix) }
+    }
+
+    /// The first of several names that exists; the first of all where none does.
+    pub(crate) fn either(&self, names: &[&str]) -> Self {
+        let existing = names.iter().find(|name| self.weights.has(&format!("{}.", self.at(name).prefix)));
+        self.at(existing.unwrap_or(&names[0]))
+    }
+
+    /// The tensor `name` of this shape.
+    pub(crate) fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
+        self.tensor_of(name, &[shape])
+    }
+
+    /// The tensor `name` of one of these shapes, viewed as the first of them. Shapes must have the same number of elements.
+    pub(crate) fn tensor_of(&self, name: &str, shapes: &[&[i64]]) -> Tensor {
+        let name = self.at(name).prefix;
+        let mut state = self.weights.state.borrow_mut();
+        let problem = match state.left.remove(&name) {
+            None if state.taken.contains(&name) => format!("`{name}` is wanted twice"),
+            None => format!("`{name}` {:?} is missing", shapes[0]),
+            Some(found) if !shapes.contains(&found.shape.as_slice()) => {
+                format!("`{name}` has the shape {:?}, not {:?}", found.shape, shapes[0])
+            }
+            Some(found) if !matches!(found.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64) => {
+                format!("`{name}` has the dtype {:?}, not F32, F16 or BF16", found.dtype)
+            }
+            Some(found) => {
+                state.taken.insert(name);
+                return self.weights.load(&found).view(shapes[0]);
+            }
+        };
+        state.problems.push(problem);
+        // A stand-in that takes no memory; `finish` turns the problem into an error before anyone computes with it.
+        Tensor::zeros([1], (self.weights.kind, Device::Cpu)).expand(shapes[0], false)
+    }
+}
+
+fn tensors(metadata: &Metadata, file: usize, data: usize) -> Vec<(String, Found)> {
+    let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let shape = info.shape.iter().map(|&n| n as i64).collect();
+        let range = (data + info.data_offsets.0, data + info.data_offsets.1);
+        (name, Found { file, dtype: info.dtype, shape, range })
+    };
+    metadata.tensors().into_iter().map(place).collect()
+}
+
+/// The distinct file names of an index, which may only be names of files beside it.
+fn shards(bytes: &[u8], index: &str) -> Result<BTreeSet<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let wrong = |problem: String| Error::Config { file: index.to_owned(), problems: vec![problem] };
+    let index: Index = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not an index of shards: {e}")))?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    match shards.iter().find(|shard| shard.contains(['/', '\\'])) {
+        Some(outside) => Err(wrong(format!("`{outside}` is not the name of a file beside it"))),
+        None => Ok(shards),
+    }
+}

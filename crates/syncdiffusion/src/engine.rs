@@ -1,0 +1,235 @@
+//! The networks at work on batches of tasks.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use sd2::{
+    Sd2,
+    ddim::Step,
+    lpips::Features,
+    unet::{Text, TextKeys, Time},
+};
+use tch::{Device, Kind as Dtype, Tensor};
+
+use crate::{
+    Invalid, Settings,
+    panorama::{Conditions, Kind, Outcome, Panorama, Task},
+    windows::Windows,
+};
+
+/// How many texts are remembered: a few for each job at hand, and the empty negative prompt of all the others.
+const REMEMBERED_TEXTS: usize = 32;
+
+/// The networks of one model, and what is remembered between jobs.
+pub struct Engine {
+    sd2: Sd2,
+    /// Keys and values of texts, the latest last.
+    texts: VecDeque<(String, Rc<TextKeys>)>,
+    /// How many tasks go in a batch.
+    pub limits: Limits,
+}
+
+/// How many tasks go in a batch, by their kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Windows whose UNet output is computed at once.
+    pub denoise: usize,
+    /// Windows whose gradient is computed at once.
+    pub synchronise: usize,
+}
+
+impl Limits {
+    /// The limit of a kind.
+    pub fn of(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Denoise => self.denoise,
+            Kind::Synchronise => self.synchronise,
+            Kind::Target | Kind::Decode => 1,
+        }
+    }
+}
+
+/// A finished picture.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// `3 * width * height` bytes, row by row from the top.
+    pub rgb: Vec<u8>,
+}
+
+impl Engine {
+    /// An engine of a loaded model.
+    pub fn new(sd2: Sd2, limits: Limits) -> Self {
+        Self { sd2, texts: VecDeque::new(), limits }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Sd2 {
+        &self.sd2
+    }
+
+    /// Begins a panorama: encodes its texts and draws its starting noise.
+    ///
+    /// # Errors
+    /// If the settings do not fit the model.
+    pub fn begin(&mut self, settings: &Settings) -> Result<Panorama, Invalid> {
+        let _no_grad = tch::no_grad_guard();
+        let geometry = self.sd2.geometry();
+        settings.check(geometry)?;
+        let mut encodes = 0;
+        let branches = influential_texts(settings).into_iter().map(|text| self.text(text, &mut encodes)).collect();
+        let steps = self.sd2.ddim.schedule(settings.num_inference_steps);
+        let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
+        let conditions = Conditions {
+            branches,
+            guidance: settings.guidance_scale,
+            time: self.sd2.unet.time_table(&timesteps),
+            steps,
+        };
+        let (height, width) = (settings.height / geometry.factor, settings.width / geometry.factor);
+        let device = self.sd2.placement.device;
+        let windows = Windows::new(height, width, geometry.window, settings.stride, settings.loop_closure, device);
+        // On the CPU whatever the device, so that a seed is the same picture everywhere. The bits of the seed are what counts.
+        tch::manual_seed(settings.seed as i64);
+        let noise = Tensor::randn([1, self.sd2.unet.channels, height, width], (Dtype::Float, Device::Cpu));
+        Ok(Panorama::new(settings.clone(), conditions, windows, noise.to_device(device), encodes))
+    }
+
+    /// Computes a batch: tasks of one kind and with one number of guidance branches, of any panoramas.
+    pub fn compute(&self, kind: Kind, tasks: Vec<Task>) -> Vec<(Task, Outcome)> {
+        let outcomes: Vec<Outcome> = match kind {
+            Kind::Denoise => {
+                let _no_grad = tch::no_grad_guard();
+                self.output(&tasks, &stack(&tasks)).split(1, 0).into_iter().map(Outcome::Output).collect()
+            }
+            Kind::Target => {
+                let _no_grad = tch::no_grad_guard();
+                let output = |task: &Task| task.output.as_ref().expect("a target is of a window with an output").shallow_clone();
+                let target = |task: &Task| Outcome::Target(Rc::new(self.features(&step(task).original(&task.latents, &output(task)))));
+                tasks.iter().map(target).collect()
+            }
+            Kind::Synchronise => self.gradient(&tasks).split(1, 0).into_iter().map(Outcome::Gradient).collect(),
+            Kind::Decode => {
+                let _no_grad = tch::no_grad_guard();
+                tasks.iter().map(|task| Outcome::Picture(self.picture(&task.latents))).collect()
+            }
+        };
+        std::iter::zip(tasks, outcomes).collect()
+    }
+
+    /// The guided output of the UNet for latents `[n, c, h, w]`, one for each task.
+    fn output(&self, tasks: &[Task], latents: &Tensor) -> Tensor {
+        let times: Vec<_> = tasks.iter().map(|task| (&task.conditions.time, task.step as i64)).collect();
+        let branches: Vec<Vec<&TextKeys>> = (0..tasks[0].branches())
+            .map(|branch| tasks.iter().map(|task| &*task.conditions.branches[branch]).collect())
+            .collect();
+        let output = self.sd2.unet.forward(latents, &Time::of_batch(&times), &Text::of_batch(&branches));
+        let [negative, positive] = match branches.len() {
+            1 => return output,
+            _ => [0, 1].map(|branch| output.narrow(0, branch * tasks.len() as i64, tasks.len() as i64)),
+        };
+        let difference = positive - &negative;
+        negative + scale(difference, &tasks.iter().map(|task| task.conditions.guidance).collect::<Vec<_>>())
+    }
+
+    /// For each task the gradient of its perceptual distance to its target, `[n, c, h, w]`.
+    fn gradient(&self, tasks: &[Task]) -> Tensor {
+        let latents = stack(tasks).detach().set_requires_grad(true);
+        let output = self.output(tasks, &latents);
+        let features = self.features(&originals(tasks, &latents, &output));
+        let targets: Vec<&Rc<Features>> =
+            tasks.iter().map(|task| task.target.as_ref().expect("there is a target to synchronise with")).collect();
+        let distance = if targets.iter().all(|target| Rc::ptr_eq(target, targets[0])) {
+            self.sd2.lpips.distance(&features, targets[0])
+        } else {
+            let targets: Vec<&Features> = targets.into_iter().map(AsRef::as_ref).collect();
+            self.sd2.lpips.distance(&features, &Features::cat(&targets))
+        };
+        // The windows do not know of each other, so the gradient of the sum holds the gradient of each.
+        let mut gradients = Tensor::run_backward(&[distance], &[&latents], false, false);
+        gradients.swap_remove(0)
+    }
+
+    /// Perceptual features of the pictures of latents. The picture is clamped before, as in the original: what is
+    /// clipped has no gradient.
+    fn features(&self, latents: &Tensor) -> Features {
+        self.sd2.lpips.features(&(self.sd2.decoder.forward(latents) * 2.0 - 1.0))
+    }
+
+    fn picture(&self, latents: &Tensor) -> Picture {
+        let image = self.sd2.decoder.forward(latents);
+        // Truncated and not rounded, as in the original.
+        let bytes = (image.squeeze_dim(0).permute([1, 2, 0]) * 255.0).to_kind(Dtype::Uint8).to_device(Device::Cpu).contiguous();
+        let (height, width, channels) = bytes.size3().expect("a picture is [height, width, 3]");
+        let mut rgb = vec![0; (height * width * channels) as usize];
+        let numel = rgb.len();
+        bytes.view([-1]).copy_data_u8(&mut rgb, numel);
+        Picture { width: width as u32, height: height as u32, rgb }
+    }
+
+    /// The keys and values of a text, computed if they are not remembered.
+    fn text(&mut self, text: &str, encodes: &mut u64) -> Rc<TextKeys> {
+        let remembered = match self.texts.iter().position(|(known, _)| known == text) {
+            Some(at) => self.texts.remove(at).expect("the position is of an entry"),
+            None => {
+                *encodes += 1;
+                (text.to_owned(), Rc::new(self.encode(text)))
+            }
+        };
+        let keys = Rc::clone(&remembered.1);
+        self.texts.push_back(remembered);
+        if self.texts.len() > REMEMBERED_TEXTS {
+            self.texts.pop_front();
+        }
+        keys
+    }
+
+    /// Forgets all texts.
+    pub fn forget_texts(&mut self) {
+        self.texts.clear();
+    }
+
+    fn encode(&self, text: &str) -> TextKeys {
+        let ids = self.sd2.tokenizer.encode(text);
+        self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids))
+    }
+}
+
+/// The texts whose branches have any influence on the guided output: `negative + scale * (positive - negative)`.
+fn influential_texts(settings: &Settings) -> Vec<&str> {
+    let (negative, positive) = (settings.negative_prompt.as_str(), settings.prompt.as_str());
+    match settings.guidance_scale {
+        0.0 => vec![negative],
+        1.0 => vec![positive],
+        _ if negative == positive => vec![positive],
+        _ => vec![negative, positive],
+    }
+}
+
+fn stack(tasks: &[Task]) -> Tensor {
+    Tensor::cat(&tasks.iter().map(|task| &task.latents).collect::<Vec<_>>(), 0)
+}
+
+fn step(task: &Task) -> &Step {
+    &task.conditions.steps[task.step]
+}
+
+/// The original samples that windows are heading for, each by the step of its own task.
+fn originals(tasks: &[Task], latents: &Tensor, output: &Tensor) -> Tensor {
+    if tasks.iter().all(|task| step(task) == step(&tasks[0])) {
+        return step(&tasks[0]).original(latents, output);
+    }
+    let parts = std::iter::zip(tasks, std::iter::zip(latents.split(1, 0), output.split(1, 0)));
+    Tensor::cat(&parts.map(|(task, (latents, output))| step(task).original(&latents, &output)).collect::<Vec<_>>(), 0)
+}
+
+/// Multiplies each of `n` samples by its factor.
+fn scale(samples: Tensor, factors: &[f64]) -> Tensor {
+    if factors.iter().all(|factor| factor == &factors[0]) {
+        return samples * factors[0];
+    }
+    let column = Tensor::from_slice(factors).to_kind(samples.kind()).to_device(samples.device());
+    samples * column.view([-1, 1, 1, 1])
+}

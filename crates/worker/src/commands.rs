@@ -1,0 +1,43 @@
+//! What the worker is told: frames from stdin, read on a thread of their own.
+
+use std::{
+    io::BufReader,
+    sync::mpsc::{self, Receiver},
+    thread,
+};
+
+use protocol::{
+    Command,
+    frame::{self, Received},
+};
+
+/// Something that came from stdin.
+pub(crate) enum Message {
+    /// A command.
+    Command(Command),
+    /// A line that is no command, and why.
+    Malformed(String),
+}
+
+/// Starts to read. The channel closes when stdin ends.
+pub(crate) fn read_stdin() -> Receiver<Message> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stdin = BufReader::new(std::io::stdin());
+        loop {
+            let message = match frame::read::<Command>(&mut stdin) {
+                Ok(Received::Frame(command, _)) => Message::Command(command),
+                Ok(Received::Malformed(why)) => Message::Malformed(why),
+                Ok(Received::End) => return,
+                Err(error) => {
+                    tracing::error!("cannot read stdin: {error}");
+                    return;
+                }
+            };
+            if sender.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

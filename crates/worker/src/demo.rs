@@ -1,0 +1,31 @@
+//! The embedded demo model, so that a first panorama needs no download. See `models/demo/README.md` for what it is.
+
+use sd2::Bundle;
+
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/", $path)))),*]
+    };
+}
+
+const FILES: &[(&str, &[u8])] = files![
+    "model_index.json",
+    "perceptual/config.json",
+    "perceptual/model.safetensors",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+];
+
+/// The demo model.
+pub(crate) fn bundle() -> Bundle {
+    Bundle::Embedded(FILES)
+}

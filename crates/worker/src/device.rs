@@ -1,0 +1,125 @@
+//! Where to compute, and in what dtype.
+
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use sd2::Placement;
+use tch::{Cuda, Device, Kind};
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum DeviceChoice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("`{text}` is not a device; use `auto`, `cpu`, `cuda` or `cuda:N`")),
+        }
+    }
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum DtypeChoice {
+    Auto,
+    Of(Kind),
+}
+
+impl FromStr for DtypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::Of(Kind::Float)),
+            "bf16" => Ok(Self::Of(Kind::BFloat16)),
+            "f16" => Ok(Self::Of(Kind::Half)),
+            _ => Err(format!("`{text}` is not a dtype; use `auto`, `f32`, `bf16` or `f16`")),
+        }
+    }
+}
+
+/// Decides where to compute. CUDA is opened here, and must be before anything else asks libtorch about it.
+pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<Placement> {
+    let device = match device {
+        DeviceChoice::Cpu => Device::Cpu,
+        DeviceChoice::Cuda(n) => {
+            open_cuda().with_context(|| format!("`cuda:{n}` is asked for, but this worker cannot use CUDA"))?;
+            let there = Cuda::device_count();
+            if there <= n as i64 {
+                bail!("`cuda:{n}` is asked for, but CUDA sees {there} devices; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use `--device cpu`");
+            }
+            Device::Cuda(n)
+        }
+        DeviceChoice::Auto => match open_cuda() {
+            Ok(()) if Cuda::device_count() > 0 => Device::Cuda(0),
+            Ok(()) => Device::Cpu,
+            Err(error) => {
+                tracing::debug!("no CUDA: {error:#}");
+                Device::Cpu
+            }
+        },
+    };
+    let kind = match (dtype, device) {
+        (DtypeChoice::Of(kind), _) => kind,
+        (DtypeChoice::Auto, Device::Cuda(_)) => Kind::Half,
+        (DtypeChoice::Auto, _) => if cpu_multiplies_bf16() { Kind::BFloat16 } else { Kind::Float },
+    };
+    // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
+    let picture_kind = if kind == Kind::Half { Kind::Float } else { kind };
+    Ok(Placement { device, kind, picture_kind })
+}
+
+/// Opens libtorch's CUDA half. The linker leaves it out of the program, so that one program runs with and without.
+fn open_cuda() -> anyhow::Result<()> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    #[expect(unsafe_code, reason = "opening a library runs its initialisers; this one is libtorch's own")]
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }
+        .context("`libtorch_cuda.so` or a library it needs is not there; install the CUDA libraries of libtorch 2.11, or use `--device cpu`")?;
+    // It stays open as long as the process lives.
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// Whether bf16 is more than an emulation here.
+fn cpu_multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // Every processor with AMX has it, too.
+        std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// `cpu` or `cuda:N`.
+pub(crate) fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(n) => format!("cuda:{n}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// `f32`, `bf16` or `f16`.
+pub(crate) fn dtype_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Half => "f16",
+        Kind::BFloat16 => "bf16",
+        _ => "f32",
+    }
+}

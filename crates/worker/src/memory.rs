@@ -1,0 +1,76 @@
+//! How much memory the worker uses and may use.
+
+use std::str::FromStr;
+
+/// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
+pub(crate) fn peak() -> u64 {
+    status("VmHWM:")
+}
+
+/// Resident memory of this process, in bytes.
+pub(crate) fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+fn status(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kibibytes(&text, key)
+}
+
+/// Memory of the machine that is free for the asking, in bytes.
+pub(crate) fn available() -> u64 {
+    kibibytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:")
+}
+
+fn kibibytes(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// A number of bytes, as `800MiB`, `6GiB`, `6GB` or `6000000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget(pub(crate) u64);
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "kb" => 1e3,
+            "mb" => 1e6,
+            "gb" => 1e9,
+            "k" | "kib" => 1024.0,
+            "m" | "mib" => 1024.0 * 1024.0,
+            "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+            _ => return Err(format!("`{text}` is not an amount of memory; write it as `6GiB`")),
+        };
+        match number.parse::<f64>() {
+            Ok(number) if number * unit >= 1.0 => Ok(Self((number * unit) as u64)),
+            _ => Err(format!("`{text}` is not an amount of memory; write it as `6GiB`")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_read() {
+        for (text, bytes) in [("6GiB", 6 << 30), ("1.5g", 3 << 29), ("800 MiB", 800 << 20), ("2GB", 2_000_000_000), ("77", 77)] {
+            assert_eq!(text.parse(), Ok(Budget(bytes)), "{text}");
+        }
+        for text in ["", "GiB", "0", "-1GiB", "6 bananas"] {
+            assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_system_is_read() {
+        assert!(peak() >= resident() && resident() > 0 && available() > 0);
+    }
+}
