@@ -27,6 +27,8 @@ MERGES = 62  # of the demo model's tokenizer; the first 512 entries of its vocab
 PERCEPTUAL_CHANNELS = [4, 8, 8, 12, 12]
 # Standard deviation of a decoded picture in -1..1: high in contrast, with a few pixels for the clamp to cut.
 CONTRAST = 0.45
+# Keeps the sampling loop from amplifying rounding, as a random network with an output of full size would under guidance.
+UNET_OUTPUT_SCALE = 0.3
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 OLD_ATTENTION_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -152,6 +154,7 @@ def write_bundle(name: str, folder: Path, seed: int, demo_tokenizer: Path) -> No
     write_network(folder / "text_encoder", "model", bundle.text_encoder, text_encoder, bundle)
 
     unet = draw_weights(UNet2DConditionModel.from_config(bundle.unet), generator)
+    unet["conv_out.weight"] *= UNET_OUTPUT_SCALE
     write_network(folder / "unet", "diffusion_pytorch_model", bundle.unet, unet, bundle, bundle.shards)
 
     vae = draw_weights(AutoencoderKL.from_config(bundle.vae), generator)
@@ -193,11 +196,12 @@ def set_contrast(vae: dict[str, torch.Tensor], bundle: Bundle, generator: torch.
 
 
 def draw_perceptual(generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Random weights of the perceptual network; its linear layers are never negative."""
+    """Random weights of the perceptual network: biases above 0, so that hardly any feature vector is near 0, where dividing by its
+    length would blow rounding up; linear layers that are never negative."""
     weights = {}
     for name, (outputs, inputs) in convolution_shapes(PERCEPTUAL_CHANNELS).items():
         weights[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * math.sqrt(2 / (9 * inputs))
-        weights[f"{name}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
+        weights[f"{name}.bias"] = 0.5 + 0.1 * torch.randn(outputs, generator=generator)
     for stage, channels in enumerate(PERCEPTUAL_CHANNELS):
         weights[f"lin{stage}.weight"] = torch.rand(1, channels, 1, 1, generator=generator)
     return weights

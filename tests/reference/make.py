@@ -116,7 +116,7 @@ def panorama_parameters(model: SyncDiffusion, seed: int) -> dict[str, Parameters
     size = model.window_size
 
     def parameters(height: int = size, width: int = 2 * size, **changes) -> Parameters:
-        few_steps = {"prompt": PROMPT, "num_inference_steps": 3, "stride": 8, "sync_threshold": 2, "seed": seed}
+        few_steps = {"prompt": PROMPT, "num_inference_steps": 3, "stride": 8, "sync_threshold": 2, "sync_weight": 8.0, "seed": seed}
         return Parameters(height=height * model.factor, width=width * model.factor, **few_steps | changes)
 
     return {
@@ -125,7 +125,7 @@ def panorama_parameters(model: SyncDiffusion, seed: int) -> dict[str, Parameters
         "sync_every_step": parameters(sync_threshold=50, negative_prompt="blurry"),
         "sync_freq_2": parameters(num_inference_steps=5, sync_freq=2, sync_threshold=4),
         "sync_threshold_0": parameters(sync_threshold=0),
-        "decay": parameters(sync_decay_rate=0.5, sync_threshold=3, sync_weight=30.0),
+        "decay": parameters(sync_decay_rate=0.5, sync_threshold=3, sync_weight=12.0),
         "vertical": parameters(height=2 * size, width=size),
         "grid": parameters(height=size + 8, width=size + 8, prompt=OTHER_PROMPT),
         "loop_closure": parameters(stride=4, loop_closure=True),
@@ -141,16 +141,20 @@ def panorama_parameters(model: SyncDiffusion, seed: int) -> dict[str, Parameters
 def add_panoramas(cases: Cases, seed: int) -> list[str]:
     """Adds the whole panoramas, prints what they are like, and returns what is wrong with them."""
     model, complaints = cases.model, []
-    print(f"  {'panorama':36}{'std':>7}{'clipped':>9}{'loss':>8}{'gradient':>10}{'moved by sync':>15}")
+    print(f"  {'panorama':36}{'std':>7}{'clipped':>9}{'loss':>8}{'gradient':>10}{'moved by sync':>15}{'sensitivity':>13}")
     for name, parameters in panorama_parameters(model, seed).items():
         syncs: list[tuple[float, float]] = []
         final_latent = model.sample(parameters, on_sync=lambda step, window, loss, length: syncs.append((loss, length)))
         picture = model.picture(final_latent)
         start_latent = model.start_latent(parameters)
         windows = find_windows(*start_latent.shape[2:], model.window_size, parameters.stride, parameters.loop_closure)
+        sensitivity = measure_sensitivity(model, parameters, start_latent, final_latent)
         cases.add(
             "panoramas",
-            {"name": name, "parameters": dataclasses.asdict(parameters), "windows": [[window.row, window.column] for window in windows]},
+            {
+                "name": name, "parameters": dataclasses.asdict(parameters), "sensitivity": sensitivity,
+                "windows": [[window.row, window.column] for window in windows],
+            },
             start_latent=start_latent, final_latent=final_latent, picture=picture,
         )
 
@@ -159,12 +163,21 @@ def add_panoramas(cases: Cases, seed: int) -> list[str]:
         loss, length = torch.tensor(syncs).mean(0).tolist() if syncs else (0.0, 0.0)
         unsynced = model.picture(model.sample(dataclasses.replace(parameters, sync_threshold=0))).float()
         moved = (values - unsynced).abs().mean().item()
-        print(f"  {name:36}{values.std().item():7.1f}{clipped:9.2%}{loss:8.3f}{length:10.4f}{moved:15.2f}")
+        print(f"  {name:36}{values.std().item():7.1f}{clipped:9.2%}{loss:8.3f}{length:10.4f}{moved:15.2f}{sensitivity:13.1e}")
         if values.std() < 20 or clipped > 0.2:
             complaints.append(f"{name}: the picture is flat or saturated")
         if syncs and parameters.sync_weight and (length < 1e-3 or moved < 0.1):
             complaints.append(f"{name}: the sync gradient changes next to nothing")
     return complaints
+
+
+def measure_sensitivity(model: SyncDiffusion, parameters: Parameters, start: torch.Tensor, final: torch.Tensor) -> float:
+    """How far the final latent moves, at most, when the start latent is changed by 1e-6 of its values: what rounding may grow to.
+
+    The sync gradient jumps where a ReLU, a max pooling or the clamp changes sides, so it is far more than 1e-6 in places.
+    """
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(parameters.seed))
+    return (model.sample(parameters, start=start * (1 + 1e-6 * noise)) - final).abs().max().item()
 
 
 def tokens_of(folder: Path) -> list[dict]:

@@ -114,10 +114,18 @@ class SyncDiffusion:
         torch.manual_seed(parameters.seed)
         return torch.randn(1, self.unet.config.in_channels, parameters.height // self.factor, parameters.width // self.factor)
 
-    def sample(self, parameters: Parameters, on_sync: Callable[[int, int, float, float], None] | None = None) -> torch.Tensor:
-        """The latent panorama. `on_sync(step, window, loss, gradient length)` is told of every gradient that is used."""
+    def sample(
+        self,
+        parameters: Parameters,
+        start: torch.Tensor | None = None,
+        on_sync: Callable[[int, int, float, float], None] | None = None,
+    ) -> torch.Tensor:
+        """The latent panorama, from `start` or else from the seed's noise.
+
+        `on_sync(step, window, loss, gradient length)` is told of every gradient that is used.
+        """
         p = parameters
-        latent = self.start_latent(p)
+        latent = self.start_latent(p) if start is None else start
         height, width = latent.shape[2:]
         check_size(height, width, self.window_size, p)
         embeddings = torch.cat([self.embed(p.negative_prompt), self.embed(p.prompt)])
