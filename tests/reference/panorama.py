@@ -48,7 +48,10 @@ def main() -> None:
         model = SyncDiffusion(arguments.model)
     loaded = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bf16"):
-        picture = model.picture(model.sample(parameters))
+        try:
+            picture = model.picture(model.sample(parameters))
+        except ValueError as error:
+            sys.exit(str(error))
     finished = time.perf_counter()
 
     Image.fromarray(picture.numpy()).save(arguments.output)
