@@ -1,0 +1,42 @@
+# The two commands of a newcomer are `make run` and `make test`. Everything they need is installed inside this folder.
+
+CARGO ?= cargo
+PORT ?= 5000
+export RUST_BACKTRACE ?= 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: build ## Serve the demo model on http://localhost:5000 (PORT=... for another port, ARGS="--model ..." for more)
+	exec target/release/syncdiffusion serve --port $(PORT) $(ARGS)
+
+.PHONY: build
+build: libtorch ## Build the release binaries into target/release
+	$(CARGO) build --release --locked --workspace
+
+.PHONY: libtorch
+libtorch: ## Make sure of libtorch in .libtorch (or use LIBTORCH)
+	@scripts/libtorch.sh
+
+.PHONY: test
+test: build ## Run all tests but the slow ones
+	OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
+
+.PHONY: test-reference
+test-reference: libtorch ## Make fixtures of another seed by the Python reference and compare with them (SEED=... to choose)
+	tests/reference/setup.sh
+	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/work/fixtures
+	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/work/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
+
+SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
+
+.PHONY: lint
+lint: libtorch ## Check formatting and lints, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: clean
+clean: ## Remove what was built and downloaded
+	rm -rf target .libtorch .libtorch.part tests/reference/.venv tests/reference/work
