@@ -1,6 +1,7 @@
 //! Where the files of a model come from: a folder, or the program itself.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io,
     ops::Deref,
@@ -49,13 +50,14 @@ impl Bundle {
             let Some(bytes) = self.find(&path)? else { continue };
             hash.update(path.as_bytes());
             hash.update((bytes.len() as u64).to_le_bytes());
-            let header = match path.ends_with(".safetensors") {
-                true => bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)).saturating_add(8),
-                false => bytes.len() as u64,
+            let header = if path.ends_with(".safetensors") {
+                bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)).saturating_add(8)
+            } else {
+                bytes.len() as u64
             };
             hash.update(&bytes[..header.min(bytes.len() as u64) as usize]);
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     /// The paths of the files that make the model, sorted.
@@ -103,6 +105,14 @@ impl Bundle {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// The content of a file.
 pub(crate) enum Bytes {
     Static(&'static [u8]),
@@ -137,7 +147,10 @@ fn map(path: &Path) -> io::Result<Bytes> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    #[expect(unsafe_code, reason = "files of a model are not changed while a process loads them; nobody could read them safely otherwise")]
+    #[expect(
+        unsafe_code,
+        reason = "files of a model are not changed while a process loads them; nobody could read them safely otherwise"
+    )]
     let map = unsafe { Mmap::map(&file)? };
     Ok(Bytes::Mapped(map))
 }

@@ -148,7 +148,8 @@ mod tests {
         c.none(&["gone"]);
         let _: i64 = c.need("width");
         let error = c.finish().unwrap_err().to_string();
-        for part in ["`Other`", "`a` is `\"x\"`", "`heads` is `[1,0]`", "`fixed` is `2`", "`width` is missing", "`new`"] {
+        for part in ["`Other`", "`a` is `\"x\"`", "`heads` is `[1,0]`", "`fixed` is `2`", "`width` is missing", "`new`"]
+        {
             assert!(error.contains(part), "{part} in {error}");
         }
         assert!(!error.contains("gone"), "{error}");

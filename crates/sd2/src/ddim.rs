@@ -53,8 +53,7 @@ impl Ddim {
     /// # Errors
     /// If it is malformed or asks for something else than DDIM does here.
     pub fn load(bundle: &Bundle) -> Result<Self> {
-        let mut c =
-            Config::read(bundle, "scheduler/scheduler_config.json", &["DDIMScheduler", "PNDMScheduler"])?;
+        let mut c = Config::read(bundle, "scheduler/scheduler_config.json", &["DDIMScheduler", "PNDMScheduler"])?;
         let training_steps = c.size("num_train_timesteps", Some(1000));
         let (start, end) = (c.or("beta_start", 0.0001), c.or("beta_end", 0.02));
         let betas = |from, to| Tensor::linspace(from, to, training_steps, (Kind::Float, Device::Cpu));
@@ -103,6 +102,16 @@ impl Ddim {
         c.ignore(&["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps"]);
         c.finish()?;
         Ok(scheduler)
+    }
+
+    /// Shares of signal variance, one for each training step.
+    pub fn alphas(&self) -> &[f64] {
+        &self.alphas
+    }
+
+    /// The share that stands before the first of them.
+    pub fn final_alpha(&self) -> f64 {
+        self.final_alpha
     }
 
     /// What the UNet of this model predicts.

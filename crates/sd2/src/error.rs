@@ -14,7 +14,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The bundle lacks a file.
-    #[error("the model has no `{wanted}`; a model is a diffusers folder with `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/` and `perceptual/`")]
+    #[error(
+        "the model has no `{wanted}`; a model is a diffusers folder with `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/` and `perceptual/`"
+    )]
     Missing {
         /// The file, or the names that would do.
         wanted: String,

@@ -58,7 +58,8 @@ impl Lpips {
         });
         let stages = stages.collect();
         weights.finish()?;
-        let constant = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device).to_kind(kind);
+        let constant =
+            |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device).to_kind(kind);
         Ok(Self { stages, shift: constant(SHIFT), scale: constant(SCALE) })
     }
 
@@ -84,11 +85,8 @@ impl Lpips {
         let distances = stages.map(|((picture, target), stage)| {
             let difference = (picture - target).square();
             // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
-            (difference.mean_dim([2, 3].as_slice(), true, Kind::Float) * stage.lin.to_kind(Kind::Float)).sum_dim_intlist(
-                [1, 2, 3].as_slice(),
-                false,
-                Kind::Float,
-            )
+            (difference.mean_dim([2, 3].as_slice(), true, Kind::Float) * stage.lin.to_kind(Kind::Float))
+                .sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
         });
         distances.reduce(|sum, distance| sum + distance).expect("VGG16 has five stages")
     }

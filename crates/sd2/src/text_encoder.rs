@@ -104,15 +104,11 @@ impl TextEncoder {
         let scope = if weights.has("text_model.") { root.at("text_model") } else { root };
         let embeddings = scope.at("embeddings");
         let encoder = Self {
-            token_embedding: embeddings
-                .at("token_embedding")
-                .tensor("weight", &[settings.vocabulary, settings.width]),
+            token_embedding: embeddings.at("token_embedding").tensor("weight", &[settings.vocabulary, settings.width]),
             position_embedding: embeddings
                 .at("position_embedding")
                 .tensor("weight", &[settings.length, settings.width]),
-            layers: (0..settings.layers)
-                .map(|i| Layer::load(&scope.at("encoder.layers").at(i), &settings))
-                .collect(),
+            layers: (0..settings.layers).map(|i| Layer::load(&scope.at("encoder.layers").at(i), &settings)).collect(),
             final_layer_norm: LayerNorm::load(&scope.at("final_layer_norm"), settings.width, settings.eps),
             device,
             length: settings.length,

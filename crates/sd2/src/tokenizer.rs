@@ -49,10 +49,9 @@ impl Tokenizer {
         let merges = merges(&bundle.read("tokenizer/merges.txt")?)?;
         let special = SpecialTokens::read(bundle)?;
         let id = |token: &SpecialToken| {
-            vocabulary
-                .get(&token.content)
-                .map(|&id| i64::from(id))
-                .ok_or_else(|| Error::Tokenizer(format!("the special token `{}` is not in `vocab.json`", token.content)))
+            vocabulary.get(&token.content).map(|&id| i64::from(id)).ok_or_else(|| {
+                Error::Tokenizer(format!("the special token `{}` is not in `vocab.json`", token.content))
+            })
         };
         let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
         let pipeline = pipeline(&vocabulary, merges, &special).map_err(|e| Error::Tokenizer(e.to_string()))?;
@@ -61,8 +60,7 @@ impl Tokenizer {
 
     /// The ids of a text: start, its tokens, end, then padding up to [`Self::length`]. A longer text loses its end.
     pub fn encode(&self, text: &str) -> Vec<i64> {
-        let encoding =
-            self.pipeline.encode_fast(text, false).expect("byte-level tokens cover every text");
+        let encoding = self.pipeline.encode_fast(text, false).expect("byte-level tokens cover every text");
         let tokens = encoding.get_ids().iter().map(|&id| i64::from(id)).take(self.length - 2);
         let ids = [self.start].into_iter().chain(tokens).chain([self.end]).chain(std::iter::repeat(self.pad));
         ids.take(self.length).collect()

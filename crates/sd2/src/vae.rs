@@ -120,6 +120,11 @@ impl Decoder {
     }
 
     /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1.
+    pub fn pictures(&self, latents: &Tensor) -> Tensor {
+        (self.forward(latents) / 2.0 + 0.5).clamp(0.0, 1.0)
+    }
+
+    /// The same as the network gives them: about -1..1, not clamped.
     pub fn forward(&self, latents: &Tensor) -> Tensor {
         let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
         let x = match &self.post_quant_conv {
@@ -134,8 +139,7 @@ impl Decoder {
         for block in &self.up_blocks {
             x = block.forward(x);
         }
-        let x = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float);
-        (x / 2.0 + 0.5).clamp(0.0, 1.0)
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
 }
 

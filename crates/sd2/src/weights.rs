@@ -61,13 +61,17 @@ impl Weights {
             }
         }
         Err(Error::Missing {
-            wanted: format!("{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards `{part}/{stem}.safetensors.index.json"),
+            wanted: format!(
+                "{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards `{part}/{stem}.safetensors.index.json"
+            ),
         })
     }
 
     fn add(&mut self, file: Bytes, path: &str) -> Result<()> {
-        let (header, metadata) = SafeTensors::read_metadata(&file)
-            .map_err(|e| Error::Weights { part: self.part.clone(), problems: vec![format!("`{path}` is not a safetensors file: {e}")] })?;
+        let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| Error::Weights {
+            part: self.part.clone(),
+            problems: vec![format!("`{path}` is not a safetensors file: {e}")],
+        })?;
         // An 8-byte length stands before the header.
         let data = 8 + header;
         let state = self.state.get_mut();

@@ -106,8 +106,11 @@ impl Engine {
             }
             Kind::Target => {
                 let _no_grad = tch::no_grad_guard();
-                let output = |task: &Task| task.output.as_ref().expect("a target is of a window with an output").shallow_clone();
-                let target = |task: &Task| Outcome::Target(Rc::new(self.features(&step(task).original(&task.latents, &output(task)))));
+                let output =
+                    |task: &Task| task.output.as_ref().expect("a target is of a window with an output").shallow_clone();
+                let target = |task: &Task| {
+                    Outcome::Target(Rc::new(self.features(&step(task).original(&task.latents, &output(task)))))
+                };
                 tasks.iter().map(target).collect()
             }
             Kind::Synchronise => self.gradient(&tasks).split(1, 0).into_iter().map(Outcome::Gradient).collect(),
@@ -155,13 +158,14 @@ impl Engine {
     /// Perceptual features of the pictures of latents. The picture is clamped before, as in the original: what is
     /// clipped has no gradient.
     fn features(&self, latents: &Tensor) -> Features {
-        self.sd2.lpips.features(&(self.sd2.decoder.forward(latents) * 2.0 - 1.0))
+        self.sd2.lpips.features(&(self.sd2.decoder.pictures(latents) * 2.0 - 1.0))
     }
 
     fn picture(&self, latents: &Tensor) -> Picture {
-        let image = self.sd2.decoder.forward(latents);
+        let image = self.sd2.decoder.pictures(latents);
         // Truncated and not rounded, as in the original.
-        let bytes = (image.squeeze_dim(0).permute([1, 2, 0]) * 255.0).to_kind(Dtype::Uint8).to_device(Device::Cpu).contiguous();
+        let bytes =
+            (image.squeeze_dim(0).permute([1, 2, 0]) * 255.0).to_kind(Dtype::Uint8).to_device(Device::Cpu).contiguous();
         let (height, width, channels) = bytes.size3().expect("a picture is [height, width, 3]");
         let mut rgb = vec![0; (height * width * channels) as usize];
         let numel = rgb.len();
@@ -171,13 +175,11 @@ impl Engine {
 
     /// The keys and values of a text, computed if they are not remembered.
     fn text(&mut self, text: &str, encodes: &mut u64) -> Rc<TextKeys> {
-        let remembered = match self.texts.iter().position(|(known, _)| known == text) {
-            Some(at) => self.texts.remove(at).expect("the position is of an entry"),
-            None => {
-                *encodes += 1;
-                (text.to_owned(), Rc::new(self.encode(text)))
-            }
-        };
+        let at = self.texts.iter().position(|(known, _)| known == text);
+        let remembered = at.and_then(|at| self.texts.remove(at)).unwrap_or_else(|| {
+            *encodes += 1;
+            (text.to_owned(), Rc::new(self.encode(text)))
+        });
         let keys = Rc::clone(&remembered.1);
         self.texts.push_back(remembered);
         if self.texts.len() > REMEMBERED_TEXTS {
@@ -233,3 +235,6 @@ fn scale(samples: Tensor, factors: &[f64]) -> Tensor {
     let column = Tensor::from_slice(factors).to_kind(samples.kind()).to_device(samples.device());
     samples * column.view([-1, 1, 1, 1])
 }
+
+#[cfg(test)]
+mod tests;

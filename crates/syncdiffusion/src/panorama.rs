@@ -49,6 +49,18 @@ pub struct Task {
 }
 
 impl Task {
+    #[cfg(test)]
+    pub(crate) fn new(
+        window: usize,
+        latents: Tensor,
+        conditions: Rc<Conditions>,
+        step: usize,
+        output: Option<Tensor>,
+        target: Option<Rc<Features>>,
+    ) -> Self {
+        Self { window, latents, conditions, step, output, target }
+    }
+
     /// How many guidance branches the UNet computes for it. Only tasks with as many go in one batch.
     pub fn branches(&self) -> usize {
         self.conditions.branches.len()
@@ -228,7 +240,8 @@ impl Panorama {
                 self.work.perceptual_forwards += 1;
                 self.work.perceptual_backwards += 1;
                 self.cost.done += self.cost.synchronise;
-                let weight = self.settings.sync_weight(self.step).expect("only a step that synchronises asks for gradients");
+                let weight =
+                    self.settings.sync_weight(self.step).expect("only a step that synchronises asks for gradients");
                 self.views[task.window] = task.latents - gradient * weight;
             }
             (Phase::Decode, Outcome::Picture(picture)) => {
@@ -316,6 +329,11 @@ impl Panorama {
             of: self.conditions.steps.len() as u32,
             fraction: (self.cost.done / self.cost.total).min(1.0),
         }
+    }
+
+    /// The latents as of the last completed step, `[1, c, height, width]` in fp32.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
     }
 
     /// What was computed so far.

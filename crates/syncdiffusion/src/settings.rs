@@ -49,7 +49,10 @@ impl Settings {
         let invalid = |field, message| Err(Invalid { field, message });
         for (field, size) in [("width", self.width), ("height", self.height)] {
             if size % factor != 0 || size / factor < window {
-                return invalid(field, format!("is {size}, not a multiple of {factor} of at least {}", window * factor));
+                return invalid(
+                    field,
+                    format!("is {size}, not a multiple of {factor} of at least {}", window * factor),
+                );
             }
         }
         if self.stride < 1 {

@@ -60,7 +60,9 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
             open_cuda().with_context(|| format!("`cuda:{n}` is asked for, but this worker cannot use CUDA"))?;
             let there = Cuda::device_count();
             if there <= n as i64 {
-                bail!("`cuda:{n}` is asked for, but CUDA sees {there} devices; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use `--device cpu`");
+                bail!(
+                    "`cuda:{n}` is asked for, but CUDA sees {there} devices; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use `--device cpu`"
+                );
             }
             Device::Cuda(n)
         }
@@ -76,7 +78,13 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
     let kind = match (dtype, device) {
         (DtypeChoice::Of(kind), _) => kind,
         (DtypeChoice::Auto, Device::Cuda(_)) => Kind::Half,
-        (DtypeChoice::Auto, _) => if cpu_multiplies_bf16() { Kind::BFloat16 } else { Kind::Float },
+        (DtypeChoice::Auto, _) => {
+            if cpu_multiplies_bf16() {
+                Kind::BFloat16
+            } else {
+                Kind::Float
+            }
+        }
     };
     // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
     let picture_kind = if kind == Kind::Half { Kind::Float } else { kind };

@@ -49,6 +49,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    memory::keep_what_is_freed();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let events = Events::to_stdout();

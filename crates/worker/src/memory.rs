@@ -2,6 +2,18 @@
 
 use std::str::FromStr;
 
+/// Makes the allocator keep what is freed for the next batch, which wants the same again. Left alone, glibc gives large
+/// blocks back at once, and clearing fresh pages takes two fifths of the time.
+pub(crate) fn keep_what_is_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (parameter, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 64 << 20)] {
+        #[expect(unsafe_code, reason = "the parameters are glibc's own, and no other thread runs yet")]
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            tracing::debug!(parameter, "the allocator does not take this");
+        }
+    }
+}
+
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
 pub(crate) fn peak() -> u64 {
     status("VmHWM:")
@@ -61,7 +73,9 @@ mod tests {
 
     #[test]
     fn budgets_are_read() {
-        for (text, bytes) in [("6GiB", 6 << 30), ("1.5g", 3 << 29), ("800 MiB", 800 << 20), ("2GB", 2_000_000_000), ("77", 77)] {
+        for (text, bytes) in
+            [("6GiB", 6 << 30), ("1.5g", 3 << 29), ("800 MiB", 800 << 20), ("2GB", 2_000_000_000), ("77", 77)]
+        {
             assert_eq!(text.parse(), Ok(Budget(bytes)), "{text}");
         }
         for text in ["", "GiB", "0", "-1GiB", "6 bananas"] {

@@ -55,7 +55,9 @@ impl Schedule {
                 let Some(kind) = job.panorama().kind() else { continue };
                 let (taken, fits) = match &batch {
                     None => (0, true),
-                    Some(batch) => (batch.tasks.len(), batch.kind == kind && batch.branches() == job.panorama().branches()),
+                    Some(batch) => {
+                        (batch.tasks.len(), batch.kind == kind && batch.branches() == job.panorama().branches())
+                    }
                 };
                 let price = job.panorama().price(kind);
                 let affordable = if ready == 1 { usize::MAX } else { (*job.purse() / price) as usize };

@@ -94,7 +94,8 @@ impl<'a> Service<'a> {
     fn obey(&mut self, message: Message) {
         match message {
             Message::Command(Command::Run { job, input }) => {
-                let known = self.jobs.iter().any(|other| other.name == job) || self.queue.iter().any(|(other, _)| *other == job);
+                let known = self.jobs.iter().any(|other| other.name == job)
+                    || self.queue.iter().any(|(other, _)| *other == job);
                 if known {
                     self.events.send(&Event::Malformed { error: format!("the job `{job}` is at hand already") });
                 } else if self.finishing {

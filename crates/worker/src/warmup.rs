@@ -45,7 +45,8 @@ pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result
     if engine.model().placement.device == Device::Cpu {
         // The gradient of a window keeps its activations, so it takes the most; a window without gradient far less.
         let windows = (budget / gradient).max(1) as usize;
-        engine.limits = Limits { denoise: WIDEST.denoise.min(4 * windows), synchronise: WIDEST.synchronise.min(windows) };
+        engine.limits =
+            Limits { denoise: WIDEST.denoise.min(4 * windows), synchronise: WIDEST.synchronise.min(windows) };
     } else {
         engine.limits = WIDEST;
     }

@@ -235,8 +235,7 @@ struct MidBlock {
 impl MidBlock {
     fn load(scope: &Scope, level: config::Level, net: &mut Common) -> Self {
         let resnets = [0, 1].map(|j| Resnet::load(&scope.at("resnets").at(j), level.channels, level.channels, net));
-        let attention =
-            Transformer::load(&scope.at("attentions.0"), level.channels, level.heads, level.depth, net);
+        let attention = Transformer::load(&scope.at("attentions.0"), level.channels, level.heads, level.depth, net);
         Self { resnets, attention }
     }
 

@@ -67,7 +67,8 @@ impl<'a> Time<'a> {
         if rows.iter().all(|&(other, at)| std::ptr::eq(table, other) && at == row) {
             return Self::Same(table, row);
         }
-        let resnet = |i: usize| Tensor::cat(&rows.iter().map(|(table, at)| table.0[i].narrow(0, *at, 1)).collect::<Vec<_>>(), 0);
+        let resnet =
+            |i: usize| Tensor::cat(&rows.iter().map(|(table, at)| table.0[i].narrow(0, *at, 1)).collect::<Vec<_>>(), 0);
         Self::Each((0..table.0.len()).map(resnet).collect())
     }
 }

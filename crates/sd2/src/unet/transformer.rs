@@ -71,11 +71,15 @@ impl Block {
         let (attn1, attn2) = (scope.at("attn1"), scope.at("attn2"));
         Self {
             norm1: norm("norm1"),
-            attn1_qkv: Linear::fused(&["to_q", "to_k", "to_v"].map(|name| Linear::without_bias(&attn1.at(name), width, width))),
+            attn1_qkv: Linear::fused(
+                &["to_q", "to_k", "to_v"].map(|name| Linear::without_bias(&attn1.at(name), width, width)),
+            ),
             attn1_out: Linear::load(&attn1.at("to_out.0"), width, width),
             norm2: norm("norm2"),
             attn2_q: Linear::without_bias(&attn2.at("to_q"), width, width),
-            attn2_kv: Linear::fused(&["to_k", "to_v"].map(|name| Linear::without_bias(&attn2.at(name), net.text_width, width))),
+            attn2_kv: Linear::fused(
+                &["to_k", "to_v"].map(|name| Linear::without_bias(&attn2.at(name), net.text_width, width)),
+            ),
             attn2_out: Linear::load(&attn2.at("to_out.0"), width, width),
             norm3: norm("norm3"),
             ff_in: Linear::load(&scope.at("ff.net.0.proj"), width, 8 * width),

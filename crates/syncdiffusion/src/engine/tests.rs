@@ -1,0 +1,47 @@
+//! The gradient of the synchronisation against the Python reference, and properties of batches.
+
+#[path = "../../../sd2/tests/common/mod.rs"]
+mod common;
+
+use std::rc::Rc;
+
+use common::{BUNDLES, Cases, F32, assert_close, bundle};
+use sd2::Sd2;
+use tch::Tensor;
+
+use super::{Engine, Limits};
+use crate::panorama::{Conditions, Task};
+
+/// One task for every case: with its own time, text, guidance and target.
+fn tasks(engine: &Engine, cases: &Cases) -> Vec<(Task, Tensor)> {
+    let task = |case: &serde_json::Value| {
+        let sd2 = engine.model();
+        let steps = sd2.ddim.schedule(case["num_inference_steps"].as_u64().unwrap() as u32);
+        let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
+        let step = timesteps.iter().position(|t| Some(*t) == case["timestep"].as_i64()).unwrap();
+        let embeddings = cases.tensor(case, "embeddings");
+        let conditions = Conditions {
+            branches: embeddings.split(1, 0).iter().map(|text| Rc::new(sd2.unet.text_keys(text))).collect(),
+            guidance: case["guidance_scale"].as_f64().unwrap(),
+            time: sd2.unet.time_table(&timesteps),
+            steps,
+        };
+        let target = sd2.lpips.features(&(cases.tensor(case, "target") * 2.0 - 1.0));
+        let latents = cases.tensor(case, "latent").shallow_clone();
+        let task = Task::new(0, latents, Rc::new(conditions), step, None, Some(Rc::new(target)));
+        (task, cases.tensor(case, "gradient").shallow_clone())
+    };
+    cases.list("sync_gradient").iter().map(task).collect()
+}
+
+#[test]
+fn gradients_alone_and_in_one_batch() {
+    for name in BUNDLES {
+        let engine = Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise: 1, synchronise: 1 });
+        let (tasks, expected): (Vec<Task>, Vec<Tensor>) = tasks(&engine, &Cases::of(name)).into_iter().unzip();
+        for (task, expected) in tasks.chunks(1).zip(&expected) {
+            assert_close(&format!("{name} alone"), &engine.gradient(task), expected);
+        }
+        assert_close(&format!("{name} together"), &engine.gradient(&tasks), &Tensor::cat(&expected, 0));
+    }
+}

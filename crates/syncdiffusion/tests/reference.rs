@@ -1,0 +1,166 @@
+//! Whole pictures against the Python reference, by the fixtures of `tests/reference`.
+
+#[path = "../../sd2/tests/common/mod.rs"]
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::{BUNDLES, Cases, F32, assert_close, bundle};
+use sd2::Sd2;
+use serde_json::Value;
+use syncdiffusion::{Engine, Kind, Limits, Panorama, Picture, Settings};
+use tch::Tensor;
+
+fn settings(parameters: &Value) -> Settings {
+    let text = |key: &str| parameters[key].as_str().unwrap().to_owned();
+    let integer = |key: &str| parameters[key].as_i64().unwrap();
+    let number = |key: &str| parameters[key].as_f64().unwrap();
+    Settings {
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        width: integer("width"),
+        height: integer("height"),
+        guidance_scale: number("guidance_scale"),
+        sync_weight: number("sync_weight"),
+        sync_decay_rate: number("sync_decay_rate"),
+        sync_freq: integer("sync_freq") as u64,
+        sync_threshold: integer("sync_threshold") as u32,
+        num_inference_steps: integer("num_inference_steps") as u32,
+        stride: integer("stride"),
+        seed: integer("seed") as u64,
+        loop_closure: parameters["loop_closure"].as_bool().unwrap(),
+    }
+}
+
+fn engine(name: &str, denoise: usize, synchronise: usize) -> Engine {
+    Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise, synchronise })
+}
+
+/// At least 99.99 % of the bytes within 1.
+#[track_caller]
+fn assert_same_picture(what: &str, picture: &Picture, expected: &Tensor) {
+    assert_eq!(expected.size(), [i64::from(picture.height), i64::from(picture.width), 3], "{what}");
+    let expected = Vec::<u8>::try_from(expected.flatten(0, -1)).unwrap();
+    let close = std::iter::zip(&picture.rgb, &expected).filter(|(a, b)| a.abs_diff(**b) <= 1).count();
+    let share = close as f64 / expected.len() as f64;
+    println!("{what}: {:.4} % of bytes within 1", 100.0 * share);
+    assert!(share >= 0.9999, "{what}: only {:.4} % of bytes within 1", 100.0 * share);
+}
+
+/// Advances panoramas in turn, filling batches with the windows of all that want the same; gives their pictures.
+fn run_together(engine: &Engine, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
+    let mut pictures: Vec<Option<Picture>> = panoramas.iter().map(|_| None).collect();
+    while let Some(leader) = panoramas.iter().find(|panorama| panorama.kind().is_some()) {
+        let (kind, branches) = (leader.kind().unwrap(), leader.branches());
+        let (mut owners, mut tasks) = (Vec::new(), Vec::new());
+        for (i, panorama) in panoramas.iter_mut().enumerate() {
+            if panorama.kind() == Some(kind) && panorama.branches() == branches {
+                tasks.extend(panorama.take(engine.limits.of(kind)));
+                owners.resize(tasks.len(), i);
+            }
+        }
+        for (i, (task, outcome)) in owners.into_iter().zip(engine.compute(kind, tasks)) {
+            if let Some(picture) = panoramas[i].put(task, outcome) {
+                pictures[i] = Some(picture);
+            }
+        }
+    }
+    pictures.into_iter().map(|picture| picture.expect("every panorama ends with its picture")).collect()
+}
+
+/// Every case of every bundle, in batches of widths that do and do not divide the number of windows.
+#[test]
+fn pictures() {
+    for name in BUNDLES {
+        let cases = Cases::of(name);
+        let mut engine = engine(name, 1, 1);
+        for (i, case) in cases.list("panoramas").iter().enumerate() {
+            engine.limits =
+                [(1, 1), (3, 2), (26, 4)].map(|(denoise, synchronise)| Limits { denoise, synchronise })[i % 3];
+            let what = format!("{name} {}", case["name"].as_str().unwrap());
+            let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+            assert_eq!(panorama.latents(), cases.tensor(case, "start_latent"), "{what}: starting noise");
+            let mut picture = None;
+            while let Some(kind) = panorama.kind() {
+                if kind == Kind::Decode {
+                    assert_close(&what, panorama.latents(), cases.tensor(case, "final_latent"));
+                }
+                let tasks = panorama.take(engine.limits.of(kind));
+                for (task, outcome) in engine.compute(kind, tasks) {
+                    picture = panorama.put(task, outcome);
+                }
+            }
+            assert_same_picture(&what, &picture.unwrap(), cases.tensor(case, "picture"));
+        }
+    }
+}
+
+/// All cases of a bundle at once, their windows mixed in common batches at different timesteps, sizes and guidances.
+#[test]
+fn pictures_in_common_batches() {
+    for name in BUNDLES {
+        let cases = Cases::of(name);
+        let mut engine = engine(name, 5, 2);
+        let all = cases.list("panoramas");
+        let panoramas = all.iter().map(|case| engine.begin(&settings(&case["parameters"])).unwrap()).collect();
+        for (case, picture) in all.iter().zip(run_together(&engine, panoramas)) {
+            let what = format!("{name} {} among others", case["name"].as_str().unwrap());
+            assert_same_picture(&what, &picture, cases.tensor(case, "picture"));
+        }
+    }
+}
+
+/// Nothing is computed twice, nor what has no influence.
+#[test]
+fn work_is_minimal() {
+    let cases = Cases::of("epsilon");
+    let mut engine = engine("epsilon", 8, 2);
+    for case in cases.list("panoramas") {
+        engine.forget_texts();
+        let settings = settings(&case["parameters"]);
+        let (_, work) = syncdiffusion::run(&mut engine, &settings, |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let n = case["windows"].as_array().unwrap().len() as u64;
+        let steps = u64::from(settings.num_inference_steps);
+        let synchronises = |i: u64| {
+            n > 1
+                && (i + 1).is_multiple_of(settings.sync_freq)
+                && i < u64::from(settings.sync_threshold)
+                && settings.sync_weight != 0.0
+                && (i == 0 || settings.sync_decay_rate != 0.0)
+        };
+        let syncs = (0..steps).filter(|&i| synchronises(i)).count() as u64;
+        let one_branch = [0.0, 1.0].contains(&settings.guidance_scale) || settings.prompt == settings.negative_prompt;
+        let branches = if one_branch { 1 } else { 2 };
+        let what = &case["name"];
+        assert_eq!(work.unet_forwards, branches * (steps * n + syncs * (n - 1)), "{what}");
+        assert_eq!(work.unet_backwards, branches * syncs * (n - 1), "{what}");
+        assert_eq!(work.window_decodes, syncs * n, "{what}");
+        assert_eq!(work.window_decode_backwards, syncs * (n - 1), "{what}");
+        assert_eq!(work.perceptual_forwards, syncs * n, "{what}");
+        assert_eq!(work.perceptual_backwards, syncs * (n - 1), "{what}");
+        assert_eq!(work.text_encodes, branches, "{what}");
+    }
+}
+
+/// A callback that says stop stops at once, and the next panorama is not affected.
+#[test]
+fn a_stop_takes_effect_after_one_batch() {
+    let cases = Cases::of("v");
+    let mut engine = engine("v", 1, 1);
+    let case = &cases.list("panoramas")[0];
+    let mut batches = 0;
+    let stopped = syncdiffusion::run(&mut engine, &settings(&case["parameters"]), |_| {
+        batches += 1;
+        if batches == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(stopped.unwrap().is_none() && batches == 3);
+    let mut fractions = vec![0.0];
+    let (picture, _) = syncdiffusion::run(&mut engine, &settings(&case["parameters"]), |progress| {
+        fractions.push(progress.fraction);
+        ControlFlow::Continue(())
+    })
+    .unwrap()
+    .unwrap();
+    assert_same_picture("after a stop", &picture, cases.tensor(case, "picture"));
+    assert!(fractions.is_sorted() && fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)), "{fractions:?}");
+}
