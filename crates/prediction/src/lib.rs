@@ -1,1 +1,35 @@
-//! The service: inputs, the life of a prediction, the store, dispatch and outputs.
+//! The service: what happens to a prediction between the request and the answer.
+//!
+//! ```text
+//! JSON -> input -> service::intake -> Store + queue -> service::crew == worker::process ==> the worker
+//!   response . stream . webhook <- feed <- live <- service::crew <- worker::supervise <== its events
+//! ```
+//!
+//! - [`input`]: the table of the thirteen inputs, and the way from JSON to a valid one.
+//! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
+//! - [`service`]: who takes it in, who works on it, how it ends; [`store`]: where it is kept.
+//! - [`worker`]: the processes; [`webhook`], [`output`], [`progress`], [`cost`]: what their names say.
+//!
+//! No tensors and no HTTP server live here.
+
+pub mod cost;
+pub mod feed;
+pub mod input;
+pub mod live;
+pub mod output;
+pub mod progress;
+pub mod service;
+pub mod store;
+pub mod time;
+pub mod webhook;
+pub mod wire;
+pub mod worker;
+
+pub use protocol;
+pub use service::Service;
+pub use wire::{Prediction, Status};
+
+/// Makes `ring` the cryptography of this process; false if one was chosen before. Webhooks over `https` need it.
+pub fn install_crypto() -> bool {
+    rustls::crypto::ring::default_provider().install_default().is_ok()
+}

@@ -1,0 +1,73 @@
+//! What a prediction costs and how long that takes here.
+//!
+//! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what it has
+//! finished; until then there is no estimate rather than a guess.
+
+use protocol::Input;
+
+use crate::input::Geometry;
+
+/// Cost of one window's share of a synchronised step beyond denoising it: guided forward, backward, decode and its backward.
+const SYNC: f64 = 10.0;
+/// Weight of the newest measurement in the moving average.
+const NEW: f64 = 0.3;
+
+/// The cost of an input, in UNet forwards of one window.
+pub fn units(input: &Input, geometry: Geometry) -> f64 {
+    let along = |size: u32| {
+        let latents = size / geometry.vae_factor.max(1);
+        u64::from(latents.saturating_sub(geometry.window) / input.stride.max(1)) + 1
+    };
+    let wrapped = if input.loop_closure { (geometry.window / input.stride.max(1)).saturating_sub(2) } else { 0 };
+    let windows = (along(input.width) * along(input.height) + u64::from(wrapped)) as f64;
+    let steps = u64::from(input.num_inference_steps);
+    let synced = steps.min(u64::from(input.sync_threshold)) / input.sync_freq.max(1);
+    let guided = 2.0;
+    windows * (guided * steps as f64 + SYNC * synced as f64)
+}
+
+/// Seconds a unit takes on this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rate(Option<f64>);
+
+impl Rate {
+    /// Learns from a finished prediction that shared its worker with `beside` others.
+    pub fn learn(&mut self, units: f64, seconds: f64, beside: usize) {
+        if units <= 0.0 || seconds <= 0.0 {
+            return;
+        }
+        let measured = seconds / units / (beside + 1) as f64;
+        self.0 = Some(self.0.map_or(measured, |known| known + NEW * (measured - known)));
+    }
+
+    /// The seconds that so many units take; `None` until something was measured.
+    pub fn seconds(self, units: f64) -> Option<f64> {
+        self.0.map(|rate| rate * units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn cost_counts_windows_and_steps() {
+        let units = |value| units(&crate::input::parse(&value, None).unwrap().input, Geometry::default());
+        let plain = json!({"prompt": "a", "sync_threshold": 0, "width": 512});
+        assert!((units(plain) - 100.0).abs() < 1e-9);
+        assert!((units(json!({"prompt": "a", "sync_threshold": 0})) - 1300.0).abs() < 1e-9);
+        assert!(units(json!({"prompt": "a"})) > units(json!({"prompt": "a", "sync_freq": 3})));
+    }
+
+    #[test]
+    fn the_rate_is_learned() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.seconds(10.0), None);
+        rate.learn(10.0, 20.0, 0);
+        assert_eq!(rate.seconds(1.0), Some(2.0));
+        rate.learn(10.0, 20.0, 1);
+        assert!(rate.seconds(1.0).unwrap() < 2.0);
+    }
+}

@@ -1,0 +1,164 @@
+//! What happens to a prediction, in order and numbered, for those who follow it.
+//!
+//! A feed keeps the newest [`CAPACITY`] events; a [`Reader`] takes them from any point on and waits for more, so replay and
+//! live are one thing. A reader that falls behind what is kept is told how much it missed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::wire::Prediction;
+
+/// How many events are kept.
+pub const CAPACITY: usize = 1024;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A worker began.
+    Start,
+    /// A line was added to the logs, with its end.
+    Log(Arc<str>),
+    /// Work went on: share done, steps done and in all, seconds left.
+    Progress {
+        /// Share of the work that is done, 0 to 1.
+        progress: f64,
+        /// Denoising steps done.
+        step: u32,
+        /// Denoising steps in all.
+        steps: u32,
+        /// Estimated seconds until the end.
+        seconds_left: Option<f64>,
+    },
+    /// A number became known.
+    Metric {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// There is a picture.
+    Output(Arc<str>),
+    /// It is over. Always the last.
+    Completed(Arc<Prediction>),
+}
+
+/// An event and its number; numbers begin at 1 and have no holes.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The number.
+    pub id: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// The events of one prediction.
+#[derive(Debug)]
+pub struct Feed {
+    kept: Mutex<VecDeque<Item>>,
+    newest: watch::Sender<u64>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl Feed {
+    /// Adds an event.
+    pub fn push(&self, event: Event) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = *self.newest.borrow() + 1;
+        if kept.len() == CAPACITY {
+            kept.pop_front();
+        }
+        kept.push_back(Item { id, event });
+        self.newest.send_replace(id);
+    }
+
+    /// Whether nothing has happened yet.
+    pub fn is_empty(&self) -> bool {
+        *self.newest.borrow() == 0
+    }
+
+    /// Follows the feed from the event after number `after` on.
+    pub fn reader(self: &Arc<Self>, after: u64) -> Reader {
+        Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next: after + 1, over: false }
+    }
+
+    /// The event of a number, or the oldest kept number if it is gone.
+    fn take(&self, id: u64) -> Taken {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.front() {
+            Some(first) if first.id > id => Taken::Gone(first.id),
+            Some(first) => kept.get((id - first.id) as usize).cloned().map_or(Taken::NotYet, Taken::Item),
+            None => Taken::NotYet,
+        }
+    }
+}
+
+enum Taken {
+    Item(Item),
+    Gone(u64),
+    NotYet,
+}
+
+/// One who follows a feed.
+#[derive(Debug)]
+pub struct Reader {
+    feed: Arc<Feed>,
+    newest: watch::Receiver<u64>,
+    next: u64,
+    over: bool,
+}
+
+impl Reader {
+    /// The next event; `Err` with how many were missed; `None` after [`Event::Completed`].
+    pub async fn next(&mut self) -> Option<Result<Item, u64>> {
+        if self.over {
+            return None;
+        }
+        loop {
+            self.newest.borrow_and_update();
+            match self.feed.take(self.next) {
+                Taken::Item(item) => {
+                    self.next += 1;
+                    self.over = matches!(item.event, Event::Completed(_));
+                    return Some(Ok(item));
+                }
+                Taken::Gone(oldest) => {
+                    let missed = oldest - self.next;
+                    self.next = oldest;
+                    return Some(Err(missed));
+                }
+                // The feed is held here, so its sender is alive and the wait ends with the next event.
+                Taken::NotYet => self.newest.changed().await.ok()?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_replay_wait_and_learn_what_they_missed() {
+        let feed = Arc::new(Feed::default());
+        feed.push(Event::Start);
+        let mut early = feed.reader(0);
+        assert_eq!(early.next().await.unwrap().unwrap().id, 1);
+        let waiting = tokio::spawn(async move { (early.next().await.unwrap().unwrap().id, early) });
+        tokio::task::yield_now().await;
+        feed.push(Event::Log("a\n".into()));
+        let (id, mut early) = waiting.await.unwrap();
+        assert_eq!(id, 2);
+        for _ in 0..CAPACITY + 5 {
+            feed.push(Event::Log("b\n".into()));
+        }
+        assert_eq!(early.next().await.unwrap().unwrap_err(), 5);
+        assert_eq!(early.next().await.unwrap().unwrap().id, 8);
+    }
+}

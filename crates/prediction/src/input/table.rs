@@ -1,0 +1,284 @@
+//! The thirteen inputs, written once: name, type, default, bounds and description, in the order of the hosted model.
+
+use serde_json::{Map, Value, json};
+
+/// One input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Field {
+    /// Its key in the JSON.
+    pub name: &'static str,
+    /// Its type and, for numbers, its inclusive bounds.
+    pub kind: Kind,
+    /// What is taken when it is left out.
+    pub default: Default,
+    /// What it means, in the words of the hosted model.
+    pub description: &'static str,
+    /// What must hold beyond type and bounds; empty if nothing.
+    pub rule: &'static str,
+}
+
+/// The type of an input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number between inclusive bounds, where there are bounds.
+    Integer {
+        /// The least.
+        minimum: Option<u64>,
+        /// The greatest.
+        maximum: Option<u64>,
+    },
+    /// A number between inclusive bounds.
+    Number {
+        /// The least.
+        minimum: f64,
+        /// The greatest.
+        maximum: f64,
+    },
+    /// True or false.
+    Boolean,
+}
+
+/// The default of an input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Default {
+    /// There is none: the input must be given.
+    Required,
+    /// A text.
+    Text(&'static str),
+    /// A whole number.
+    Integer(u64),
+    /// A number.
+    Number(f64),
+    /// True or false.
+    Boolean(bool),
+}
+
+/// All inputs, in order.
+pub const TABLE: [Field; 13] = [
+    field("prompt", Kind::Text, Default::Required, "Prompt to generate from", ""),
+    field("negative_prompt", Kind::Text, Default::Text(""), "Prompt for negative conditioning", ""),
+    field(
+        "width",
+        between(512, 3072),
+        Default::Integer(2048),
+        "Width of the output image",
+        "a multiple of 8 * stride, at least one window",
+    ),
+    field(
+        "height",
+        between(512, 3072),
+        Default::Integer(512),
+        "Height of the output image",
+        "a multiple of 8 * stride, at least one window; exactly one window with loop_closure",
+    ),
+    field(
+        "guidance_scale",
+        Kind::Number { minimum: 0.0, maximum: 20.0 },
+        Default::Number(7.5),
+        "Scale of the guidance image",
+        "",
+    ),
+    field(
+        "sync_weight",
+        Kind::Number { minimum: 0.0, maximum: 30.0 },
+        Default::Number(20.0),
+        "Weight of the SyncDiffusion",
+        "",
+    ),
+    field(
+        "sync_decay_rate",
+        Kind::Number { minimum: 0.0, maximum: 1.0 },
+        Default::Number(0.99),
+        "SyncDiffusion weight scheduler decay rate",
+        "",
+    ),
+    field(
+        "sync_freq",
+        Kind::Integer { minimum: None, maximum: None },
+        Default::Integer(1),
+        "Frequency for the SyncDiffusion",
+        "at least 1",
+    ),
+    field(
+        "sync_threshold",
+        between(0, 50),
+        Default::Integer(5),
+        "Maximum number of steps applied with SyncDiffusion",
+        "",
+    ),
+    field(
+        "num_inference_steps",
+        between(1, 200),
+        Default::Integer(50),
+        "Number of inference steps for the diffusion",
+        "",
+    ),
+    field(
+        "stride",
+        Kind::Integer { minimum: None, maximum: None },
+        Default::Integer(16),
+        "Window stride for the diffusion",
+        "8, 16 or 32 with windows of 64 latents",
+    ),
+    field(
+        "seed",
+        Kind::Integer { minimum: Some(0), maximum: None },
+        Default::Integer(2),
+        "Seed for the SyncDiffusion",
+        "at most 18446744073709551615",
+    ),
+    field("loop_closure", Kind::Boolean, Default::Boolean(false), "Use loop closure", ""),
+];
+
+const fn field(
+    name: &'static str,
+    kind: Kind,
+    default: Default,
+    description: &'static str,
+    rule: &'static str,
+) -> Field {
+    Field { name, kind, default, description, rule }
+}
+
+const fn between(minimum: u64, maximum: u64) -> Kind {
+    Kind::Integer { minimum: Some(minimum), maximum: Some(maximum) }
+}
+
+/// The field of a name.
+pub fn find(name: &str) -> Option<&'static Field> {
+    TABLE.iter().find(|field| field.name == name)
+}
+
+impl Kind {
+    /// The name of the type in JSON Schema.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Integer { .. } => "integer",
+            Self::Number { .. } => "number",
+            Self::Boolean => "boolean",
+        }
+    }
+
+    /// The inclusive bounds as JSON, whole numbers without a fraction.
+    pub fn bounds(self) -> (Option<Value>, Option<Value>) {
+        match self {
+            Self::Text | Self::Boolean => (None, None),
+            Self::Integer { minimum, maximum } => (minimum.map(Value::from), maximum.map(Value::from)),
+            Self::Number { minimum, maximum } => (Some(number(minimum)), Some(number(maximum))),
+        }
+    }
+}
+
+impl Default {
+    /// The default as JSON, whole numbers without a fraction; `None` where the input must be given.
+    pub fn value(self) -> Option<Value> {
+        match self {
+            Self::Required => None,
+            Self::Text(text) => Some(text.into()),
+            Self::Integer(value) => Some(value.into()),
+            Self::Number(value) => Some(number(value)),
+            Self::Boolean(value) => Some(value.into()),
+        }
+    }
+}
+
+impl Field {
+    /// A word of the command line as JSON: what does not read as the type stays a text, which the validator then names.
+    pub fn read(&self, word: &str) -> Value {
+        if self.kind == Kind::Text {
+            return word.into();
+        }
+        match serde_json::from_str(word) {
+            Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+            _ => word.into(),
+        }
+    }
+
+    /// The words of the name with capitals, as the schema titles it.
+    pub fn title(&self) -> String {
+        let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+        self.name.split('_').map(capital).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The name as a flag of the command line, without the dashes before it.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// What it means, its bounds, its rule and its default, in a line.
+    pub fn help(&self) -> String {
+        let bounds = match self.kind.bounds() {
+            (Some(minimum), Some(maximum)) => format!(", {minimum} to {maximum}"),
+            _ => String::new(),
+        };
+        let rule = if self.rule.is_empty() { String::new() } else { format!("; {}", self.rule) };
+        let default = match self.default.value() {
+            Some(Value::String(text)) if text.is_empty() => String::new(),
+            Some(default) => format!(" [default: {default}]"),
+            None => " [required]".to_owned(),
+        };
+        format!("{}{bounds}{rule}{default}", self.description)
+    }
+
+    /// The property of the schema.
+    fn schema(&self, order: usize) -> Value {
+        let mut property = Map::new();
+        property.insert("type".to_owned(), self.kind.name().into());
+        property.insert("title".to_owned(), self.title().into());
+        property.insert("description".to_owned(), self.description.into());
+        property.insert("x-order".to_owned(), order.into());
+        let (minimum, maximum) = self.kind.bounds();
+        let optional = [("default", self.default.value()), ("minimum", minimum), ("maximum", maximum)];
+        property.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        Value::Object(property)
+    }
+}
+
+/// The component `Input` of the OpenAPI document, as Cog writes it.
+pub fn schema() -> Value {
+    let properties: Map<String, Value> =
+        TABLE.iter().enumerate().map(|(order, field)| (field.name.to_owned(), field.schema(order))).collect();
+    let required: Vec<&str> =
+        TABLE.iter().filter(|field| field.default == Default::Required).map(|field| field.name).collect();
+    json!({ "title": "Input", "type": "object", "required": required, "properties": properties })
+}
+
+/// A whole number without a fraction, as Cog's schema prints them.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 { Value::from(value as i64) } else { Value::from(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_that_of_the_hosted_model() {
+        let schema = schema();
+        assert_eq!(schema["required"], json!(["prompt"]));
+        assert_eq!(
+            schema["properties"]["guidance_scale"],
+            json!({"default": 7.5, "description": "Scale of the guidance image", "maximum": 20, "minimum": 0,
+                "title": "Guidance Scale", "type": "number", "x-order": 4})
+        );
+        assert_eq!(
+            schema["properties"]["sync_weight"].to_string(),
+            r#"{"default":20,"description":"Weight of the SyncDiffusion","maximum":30,"minimum":0,"title":"Sync Weight","type":"number","x-order":5}"#
+        );
+        assert_eq!(
+            schema["properties"]["prompt"],
+            json!({"description": "Prompt to generate from", "title": "Prompt", "type": "string", "x-order": 0})
+        );
+    }
+
+    #[test]
+    fn words_of_the_command_line_become_json() {
+        assert_eq!(find("width").unwrap().read("1024"), json!(1024));
+        assert_eq!(find("width").unwrap().read("wide"), json!("wide"));
+        assert_eq!(find("prompt").unwrap().read("1024"), json!("1024"));
+        assert_eq!(find("loop_closure").unwrap().read("true"), json!(true));
+    }
+}

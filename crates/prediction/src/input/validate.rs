@@ -1,0 +1,212 @@
+//! JSON to [`Input`], with all errors at once in the shape and the words of Cog 0.23.
+//!
+//! Order of the errors: fields by name, then what is missing. Numbers follow JSON Schema: `1024.0` and `1e3` are
+//! integers. Unknown keys are stripped and reported; the caller warns of them.
+
+use std::collections::BTreeMap;
+
+use protocol::Input;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::geometry::Geometry;
+use super::table::{self, Field, Kind, TABLE};
+
+/// One reason why a JSON value is no input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// The field, or `__root__` for the whole.
+    pub field: String,
+    /// What is wrong and what would do.
+    pub message: String,
+    /// `value_error` or `value_error.missing`.
+    pub kind: &'static str,
+}
+
+impl Invalid {
+    fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), message: message.into(), kind: "value_error" }
+    }
+
+    /// The error as an entry of the `detail` of a 422.
+    pub fn detail(&self) -> Detail {
+        Detail {
+            loc: vec!["body".to_owned(), "input".to_owned(), self.field.clone()],
+            msg: self.message.clone(),
+            kind: self.kind.to_owned(),
+        }
+    }
+}
+
+/// An entry of the `detail` of a 422, as Cog writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Detail {
+    /// Where: `body`, then keys.
+    pub loc: Vec<String>,
+    /// What is wrong.
+    pub msg: String,
+    /// The class of the error.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// An input and what was left out of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// The input, defaults filled in.
+    pub input: Input,
+    /// Keys that no input has.
+    pub stripped: Vec<String>,
+}
+
+/// Parses the `input` of a request; `null` is an empty object.
+///
+/// Without a geometry, only what does not depend on the model is checked.
+///
+/// # Errors
+/// All reasons at once.
+pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<Invalid>> {
+    let empty = Map::new();
+    let given = match value {
+        Value::Null => &empty,
+        Value::Object(given) => given,
+        other => return Err(vec![Invalid::new("__root__", format!("{other} is not of type \"object\""))]),
+    };
+    let mut errors = BTreeMap::new();
+    let mut missing = Vec::new();
+    let mut whole = BTreeMap::new();
+    let mut values = Map::new();
+    for field in &TABLE {
+        match given.get(field.name).cloned().or_else(|| field.default.value()) {
+            None => missing.push(Invalid {
+                field: field.name.to_owned(),
+                message: "Field required".to_owned(),
+                kind: "value_error.missing",
+            }),
+            Some(value) => match check(field, &value) {
+                Err(message) => {
+                    errors.insert(field.name, message);
+                }
+                Ok(normal) => {
+                    if let Some(number) = integer(&normal) {
+                        whole.insert(field.name, number);
+                    }
+                    values.insert(field.name.to_owned(), normal);
+                }
+            },
+        }
+    }
+    let looped = values.get("loop_closure") == Some(&Value::Bool(true));
+    for (field, message) in rules(&whole, looped, geometry) {
+        errors.entry(field).or_insert(message);
+    }
+    if errors.is_empty() && missing.is_empty() {
+        let input = serde_json::from_value(Value::Object(values))
+            .map_err(|error| vec![Invalid::new("__root__", error.to_string())])?;
+        let stripped = given.keys().filter(|key| table::find(key).is_none()).cloned().collect();
+        return Ok(Parsed { input, stripped });
+    }
+    Err(errors.into_iter().map(|(field, message)| Invalid::new(field, message)).chain(missing).collect())
+}
+
+/// Checks a finished input against the geometry of a model, which may be known only later.
+///
+/// # Errors
+/// All reasons at once.
+pub fn check_geometry(input: &Input, geometry: Geometry) -> Result<(), Vec<Invalid>> {
+    let whole = BTreeMap::from([
+        ("height", i128::from(input.height)),
+        ("stride", i128::from(input.stride)),
+        ("width", i128::from(input.width)),
+    ]);
+    let errors = rules(&whole, input.loop_closure, Some(geometry));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(errors.into_iter().map(|(field, message)| Invalid::new(field, message)).collect())
+}
+
+/// Type and bounds of one value; integers come out as JSON integers.
+fn check(field: &Field, value: &Value) -> Result<Value, String> {
+    let wrong_type = || format!("{value} is not of type \"{}\"", field.kind.name());
+    match field.kind {
+        Kind::Text => value.is_string().then(|| value.clone()).ok_or_else(wrong_type),
+        Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(wrong_type),
+        Kind::Number { minimum, maximum } => {
+            let number = value.as_f64().ok_or_else(wrong_type)?;
+            if number < minimum {
+                return Err(format!("{value} is less than the minimum of {minimum}"));
+            }
+            if number > maximum {
+                return Err(format!("{value} is greater than the maximum of {maximum}"));
+            }
+            Ok(Value::from(number))
+        }
+        Kind::Integer { minimum, maximum } => {
+            let number = integer(value).ok_or_else(wrong_type)?;
+            if let Some(minimum) = minimum.filter(|&minimum| number < i128::from(minimum)) {
+                return Err(format!("{value} is less than the minimum of {minimum}"));
+            }
+            let maximum = maximum.unwrap_or(u64::MAX);
+            if number > i128::from(maximum) {
+                return Err(format!("{value} is greater than the maximum of {maximum}"));
+            }
+            let least = i128::from(i64::MIN);
+            if number < least {
+                return Err(format!("{value} is less than the minimum of {least}"));
+            }
+            Ok(u64::try_from(number).map_or_else(|_| Value::from(number as i64), Value::from))
+        }
+    }
+}
+
+/// The whole number that a value is, by the reading of JSON Schema.
+fn integer(value: &Value) -> Option<i128> {
+    let number = value.as_number()?;
+    let whole = |float: f64| (float.fract() == 0.0).then_some(float as i128);
+    number
+        .as_u64()
+        .map(i128::from)
+        .or_else(|| number.as_i64().map(i128::from))
+        .or_else(|| number.as_f64().and_then(whole))
+}
+
+/// What the algorithm asks beyond the table, of the integers that passed it.
+fn rules(
+    whole: &BTreeMap<&'static str, i128>,
+    looped: bool,
+    geometry: Option<Geometry>,
+) -> BTreeMap<&'static str, String> {
+    let mut errors = BTreeMap::new();
+    if let Some(freq) = whole.get("sync_freq").filter(|&&freq| freq < 1) {
+        errors.insert("sync_freq", format!("{freq} is less than the minimum of 1"));
+    }
+    let Some(geometry) = geometry else { return errors };
+    let mut usable = None;
+    if let Some(&stride) = whole.get("stride") {
+        match geometry.refuse_stride(stride) {
+            Some(message) => _ = errors.insert("stride", message),
+            None => usable = u64::try_from(stride).ok(),
+        }
+    }
+    for side in ["width", "height"] {
+        let (Some(&size), Some(Kind::Integer { minimum: Some(minimum), maximum: Some(maximum) })) =
+            (whole.get(side), table::find(side).map(|field| field.kind))
+        else {
+            continue;
+        };
+        let looped = looped && side == "height";
+        let refused = looped
+            .then(|| geometry.refuse_loop(size))
+            .flatten()
+            .or_else(|| geometry.refuse_size(size, usable, (minimum, maximum)));
+        if let Some(message) = refused {
+            errors.insert(side, message);
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

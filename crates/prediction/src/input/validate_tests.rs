@@ -1,0 +1,186 @@
+//! The words of the real server (transcript 20), the rules of the algorithm, and properties of both.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn errors(value: &Value) -> String {
+    let errors = parse(value, Some(Geometry::default())).expect_err("the input should be refused");
+    serde_json::to_string(&errors.iter().map(Invalid::detail).collect::<Vec<_>>()).unwrap()
+}
+
+/// One error of a field, besides a prompt that is well.
+fn one(field: &str, value: &Value) -> String {
+    let found = parse(&json!({"prompt": "a", field: value}), Some(Geometry::default())).expect_err(field);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].field.as_str(), found[0].kind), (field, "value_error"));
+    found[0].message.clone()
+}
+
+#[test]
+fn the_words_are_those_of_cog() {
+    let required = r#"[{"loc":["body","input","prompt"],"msg":"Field required","type":"value_error.missing"}]"#;
+    assert_eq!(errors(&json!({})), required);
+    assert_eq!(errors(&Value::Null), required);
+    for (field, value, message) in [
+        ("width", json!(100), "100 is less than the minimum of 512"),
+        ("width", json!(4000), "4000 is greater than the maximum of 3072"),
+        ("width", json!("1024"), r#""1024" is not of type "integer""#),
+        ("width", json!(512.5), r#"512.5 is not of type "integer""#),
+        ("width", json!(true), r#"true is not of type "integer""#),
+        ("guidance_scale", json!(20.5), "20.5 is greater than the maximum of 20"),
+        ("guidance_scale", json!(-0.1), "-0.1 is less than the minimum of 0"),
+        ("guidance_scale", json!("7"), r#""7" is not of type "number""#),
+        ("loop_closure", json!("yes"), r#""yes" is not of type "boolean""#),
+        ("loop_closure", json!(1), r#"1 is not of type "boolean""#),
+        ("seed", json!(-1), "-1 is less than the minimum of 0"),
+        ("seed", Value::Null, r#"null is not of type "integer""#),
+        ("num_inference_steps", json!(0), "0 is less than the minimum of 1"),
+    ] {
+        assert_eq!(one(field, &value), message);
+    }
+    assert_eq!(
+        errors(&json!({"prompt": 5})),
+        r#"[{"loc":["body","input","prompt"],"msg":"5 is not of type \"string\"","type":"value_error"}]"#
+    );
+    assert_eq!(
+        errors(&json!({"prompt": null})),
+        r#"[{"loc":["body","input","prompt"],"msg":"null is not of type \"string\"","type":"value_error"}]"#
+    );
+    assert_eq!(
+        errors(&json!([1, 2])),
+        r#"[{"loc":["body","input","__root__"],"msg":"[1,2] is not of type \"object\"","type":"value_error"}]"#
+    );
+    assert_eq!(
+        errors(&json!("str")),
+        r#"[{"loc":["body","input","__root__"],"msg":"\"str\" is not of type \"object\"","type":"value_error"}]"#
+    );
+    assert_eq!(
+        errors(&json!({"width": 1, "height": "x", "seed": -5})),
+        concat!(
+            r#"[{"loc":["body","input","height"],"msg":"\"x\" is not of type \"integer\"","type":"value_error"},"#,
+            r#"{"loc":["body","input","seed"],"msg":"-5 is less than the minimum of 0","type":"value_error"},"#,
+            r#"{"loc":["body","input","width"],"msg":"1 is less than the minimum of 512","type":"value_error"},"#,
+            r#"{"loc":["body","input","prompt"],"msg":"Field required","type":"value_error.missing"}]"#
+        )
+    );
+}
+
+#[test]
+fn the_rules_of_the_algorithm_name_the_field_and_what_would_do() {
+    assert_eq!(one("sync_freq", &json!(0)), "0 is less than the minimum of 1");
+    assert_eq!(one("sync_freq", &json!(-3)), "-3 is less than the minimum of 1");
+    assert_eq!(one("stride", &json!(0)), "0 is less than the minimum of 8; strides that do are 8, 16 and 32");
+    assert_eq!(one("stride", &json!(12)), "12 is not a multiple of 8; strides that do are 8, 16 and 32");
+    assert_eq!(one("stride", &json!(64)), "64 is not smaller than the window of 64; strides that do are 8, 16 and 32");
+    for stride in [24, 40, 48, 56] {
+        assert_eq!(
+            one("stride", &json!(stride)),
+            format!(
+                "{stride} leaves columns or rows uncovered: it does not divide the window of 64; \
+                 strides that do are 8, 16 and 32"
+            )
+        );
+    }
+    assert_eq!(
+        one("width", &json!(1000)),
+        "1000 is not a multiple of 128 (8 * stride 16); the nearest are 896 and 1024"
+    );
+    let looped = parse(&json!({"prompt": "a", "height": 1024, "loop_closure": true}), Some(Geometry::default()));
+    assert_eq!(looped.unwrap_err()[0].message, "1024 is not the height of one window, as `loop_closure` needs; 512 is");
+    assert_eq!(one("seed", &json!(1e20)), "1e+20 is greater than the maximum of 18446744073709551615");
+}
+
+#[test]
+fn all_errors_come_at_once() {
+    let found =
+        parse(&json!({"sync_freq": 0, "stride": 20, "width": 1000, "guidance_scale": 30}), Some(Geometry::default()))
+            .unwrap_err();
+    let fields: Vec<&str> = found.iter().map(|error| error.field.as_str()).collect();
+    assert_eq!(fields, ["guidance_scale", "stride", "sync_freq", "width", "prompt"]);
+}
+
+#[test]
+fn numbers_follow_json_schema() {
+    let value = json!({"prompt": "a", "guidance_scale": 7, "width": 1024.0, "seed": u64::MAX, "height": 1024e0});
+    let input = parse(&value, Some(Geometry::default())).unwrap().input;
+    assert_eq!((input.width, input.height, input.seed), (1024, 1024, u64::MAX));
+    assert!((input.guidance_scale - 7.0).abs() < f64::EPSILON);
+    assert_eq!(
+        parse(&json!({"prompt": "a", "num_inference_steps": 1e2}), None).unwrap().input.num_inference_steps,
+        100
+    );
+}
+
+#[test]
+fn unknown_keys_are_stripped_and_reported() {
+    let parsed = parse(&json!({"prompt": "a", "zzz": 1, "nope": null}), None).unwrap();
+    assert_eq!(parsed.stripped, ["nope", "zzz"]);
+    assert_eq!((parsed.input.width, parsed.input.stride, parsed.input.seed), (2048, 16, 2));
+}
+
+#[test]
+fn a_geometry_that_comes_late_is_checked_with_the_same_words() {
+    let input = parse(&json!({"prompt": "a", "width": 1000}), None).unwrap().input;
+    assert_eq!(
+        check_geometry(&input, Geometry::default()).unwrap_err(),
+        parse(&json!({"prompt": "a", "width": 1000}), Some(Geometry::default())).unwrap_err()
+    );
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(|f| json!(f)),
+        (-10i64..4000).prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_accepted_can_be_drawn(
+        width in 500i64..3100, height in 500i64..3100, stride in -8i64..72, freq in -1i64..4, looped: bool,
+    ) {
+        let value = json!({"prompt": "", "width": width, "height": height, "stride": stride, "sync_freq": freq,
+            "loop_closure": looped});
+        if let Ok(Parsed { input, .. }) = parse(&value, Some(Geometry::default())) {
+            prop_assert!(input.sync_freq >= 1 && input.stride >= 8 && input.stride < 64);
+            for size in [input.width, input.height] {
+                prop_assert!((512..=3072).contains(&size) && size % (8 * input.stride) == 0);
+                prop_assert_eq!((size / 8 - 64) % input.stride, 0);
+            }
+            prop_assert!(!looped || input.height == 512);
+        }
+    }
+
+    #[test]
+    fn what_a_message_proposes_is_accepted(width in 512i64..3073, stride in prop_oneof![Just(8), Just(16), Just(32)]) {
+        let ask = |width: &Value| parse(&json!({"prompt": "", "width": width, "stride": stride}), Some(Geometry::default()));
+        if let Err(errors) = ask(&json!(width)) {
+            let (_, named) = errors[0].message.split_once("the nearest ").unwrap();
+            let proposals: Vec<i64> = named.split(' ').filter_map(|word| word.parse().ok()).collect();
+            prop_assert!(!proposals.is_empty());
+            for proposal in proposals {
+                prop_assert!((512..=3072).contains(&proposal));
+                prop_assert!(ask(&json!(proposal)).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_panics_and_errors_are_sorted(fields in prop::collection::btree_map(
+        prop::sample::select(TABLE.iter().map(|field| field.name).collect::<Vec<_>>()), any_json(), 0..13,
+    )) {
+        let value = Value::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
+        if let Err(errors) = parse(&value, Some(Geometry::default())) {
+            let found: Vec<&String> = errors.iter().filter(|e| e.kind == "value_error").map(|e| &e.field).collect();
+            prop_assert!(found.is_sorted());
+        }
+    }
+}

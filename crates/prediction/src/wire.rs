@@ -1,0 +1,253 @@
+//! The prediction as everybody sees it: one struct, one serialisation.
+//!
+//! Responses, webhooks, streams and lists carry a [`Prediction`], whole, with `null` for what is not there yet. Keys are in
+//! alphabetical order, as Cog writes them.
+
+use std::sync::Arc;
+
+use protocol::{Input, Work};
+use serde::{Deserialize, Serialize, Serializer, ser};
+
+use crate::time::Time;
+
+/// A prediction at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// When it ended.
+    pub completed_at: Option<Time>,
+    /// When it was accepted.
+    pub created_at: Time,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Its name: any text.
+    pub id: String,
+    /// What is to be made, defaults filled in.
+    #[serde(serialize_with = "sorted")]
+    pub input: Input,
+    /// Lines, each with its end.
+    pub logs: String,
+    /// Numbers about it.
+    #[serde(serialize_with = "sorted")]
+    pub metrics: Metrics,
+    /// Name of the model.
+    pub model: Option<String>,
+    /// The picture.
+    pub output: Option<Output>,
+    /// When a worker began with it.
+    pub started_at: Option<Time>,
+    /// Where it stands.
+    pub status: Status,
+    /// Where to ask about it.
+    pub urls: Urls,
+    /// Hash of the model.
+    pub version: Option<String>,
+}
+
+/// Where a prediction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Accepted, waiting for a worker.
+    Starting,
+    /// A worker is at it.
+    Processing,
+    /// There is a picture.
+    Succeeded,
+    /// There is an error.
+    Failed,
+    /// It was stopped.
+    Canceled,
+}
+
+impl Status {
+    /// All of them, in the order of Cog's schema.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Processing, Self::Succeeded, Self::Canceled, Self::Failed];
+
+    /// Whether nothing changes any more.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+
+    /// The word of the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Processing => "processing",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// The status of a word of the wire.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+}
+
+/// Numbers about a prediction; those that are not known yet are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    /// Seconds from the start of work to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_time: Option<f64>,
+    /// Share of the work that is done, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
+    /// How many predictions are to start before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<u64>,
+    /// Seconds from acceptance to the start of work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_time: Option<f64>,
+    /// Estimated seconds until the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
+    /// Denoising steps done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// Denoising steps in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Seconds from acceptance to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_time: Option<f64>,
+    /// What was computed.
+    #[serde(flatten)]
+    pub work: Option<Work>,
+}
+
+/// What a prediction gives out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Output {
+    /// The finished picture: a data URI or a URL.
+    Whole(#[serde(serialize_with = "text", deserialize_with = "shared")] Arc<str>),
+    /// The pictures so far of a prediction that still runs, as Cog's `output` webhook has them.
+    SoFar(Vec<String>),
+}
+
+/// Where to ask about a prediction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Urls {
+    /// POST stops it.
+    pub cancel: String,
+    /// GET shows it, DELETE removes it.
+    pub get: String,
+    /// GET follows it as server-sent events.
+    pub stream: String,
+}
+
+impl Urls {
+    /// The URLs of a prediction below the address of a server, such as `http://localhost:5000`.
+    pub fn new(base: &str, id: &str) -> Self {
+        let escape = |byte: u8| match byte {
+            _ if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        let path: String = id.bytes().map(escape).collect();
+        let get = format!("{}/predictions/{path}", base.trim_end_matches('/'));
+        Self { cancel: format!("{get}/cancel"), stream: format!("{get}/stream"), get }
+    }
+}
+
+impl Prediction {
+    /// The prediction as it was when work began, for the webhook `start`.
+    #[must_use]
+    pub fn at_start(&self) -> Self {
+        Self {
+            completed_at: None,
+            error: None,
+            logs: String::new(),
+            metrics: Metrics { queue_time: self.metrics.queue_time, ..Metrics::default() },
+            output: None,
+            status: Status::Processing,
+            ..self.clone()
+        }
+    }
+
+    /// The prediction with its picture just before the end, for the webhook `output`.
+    #[must_use]
+    pub fn at_output(&self) -> Self {
+        let output = match &self.output {
+            Some(Output::Whole(picture)) => Some(Output::SoFar(vec![picture.to_string()])),
+            other => other.clone(),
+        };
+        let metrics = Metrics { predict_time: None, total_time: None, ..self.metrics.clone() };
+        Self { completed_at: None, error: None, metrics, output, status: Status::Processing, ..self.clone() }
+    }
+}
+
+/// Serialises with keys in alphabetical order.
+fn sorted<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(value).map_err(ser::Error::custom)?.serialize(to)
+}
+
+fn text<S: Serializer>(value: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(value)
+}
+
+fn shared<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(from).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    pub(crate) fn sample() -> Prediction {
+        let input = crate::input::parse(&json!({"prompt": "a"}), None).unwrap().input;
+        let now = Time::now();
+        Prediction {
+            completed_at: None,
+            created_at: now,
+            error: None,
+            id: "a/b c".to_owned(),
+            input,
+            logs: String::new(),
+            metrics: Metrics::default(),
+            model: None,
+            output: None,
+            started_at: None,
+            status: Status::Starting,
+            urls: Urls::new("http://localhost:5000/", "a/b c"),
+            version: None,
+        }
+    }
+
+    #[test]
+    fn keys_are_all_there_and_sorted() {
+        let text = serde_json::to_string(&sample()).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), text, "sorted");
+        assert_eq!(value.as_object().unwrap().len(), 13);
+        assert_eq!(value["metrics"], json!({}));
+        assert_eq!(value["urls"]["cancel"], "http://localhost:5000/predictions/a%2Fb%20c/cancel");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut prediction = sample();
+        prediction.metrics.work = Some(Work { unet_forwards: 3, ..Work::default() });
+        prediction.output = Some(Output::Whole("data:,".into()));
+        let text = serde_json::to_string(&prediction).unwrap();
+        assert!(text.contains("\"unet_forwards\":3") && text.contains("\"output\":\"data:,\""));
+        let read: Prediction = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+
+    #[test]
+    fn views_of_the_past() {
+        let mut prediction = sample();
+        prediction.status = Status::Succeeded;
+        prediction.output = Some(Output::Whole("data:,".into()));
+        prediction.metrics.predict_time = Some(1.0);
+        let then = serde_json::to_value(prediction.at_output()).unwrap();
+        assert_eq!((&then["output"], &then["status"]), (&json!(["data:,"]), &json!("processing")));
+        assert_eq!(then["metrics"], json!({}));
+        assert_eq!(prediction.at_start().output, None);
+    }
+}

@@ -1,0 +1,198 @@
+//! One worker process: its pipes, its threads and its end.
+//!
+//! Three threads serve a process: one reads frames from its stdout, one lines from its stderr, one writes commands to its stdin.
+//! What always holds: [`Heard::Ended`] is the last thing heard, and after it or after the [`Worker`] is dropped
+//! the process is gone.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Spawn, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::frame::{self, Received};
+use protocol::{Command, Event};
+
+/// File name of the worker, looked for beside the server.
+const FILE_NAME: &str = "syncdiffusion-worker";
+/// How long a process may live after its stdout has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How many of the last lines of stderr are kept to explain an end.
+const KEPT_LINES: usize = 8;
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// What it is started with.
+    pub arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// A worker of a model on a device; `path` overrides where the executable is looked for.
+    pub fn new(path: Option<PathBuf>, model: &str, device: &str, dtype: &str, more: &[String]) -> Self {
+        let beside = || std::env::current_exe().ok().as_deref().and_then(Path::parent).map(|dir| dir.join(FILE_NAME));
+        let named = ["--model", model, "--device", device, "--dtype", dtype];
+        Self {
+            path: path.or_else(beside).unwrap_or_else(|| FILE_NAME.into()),
+            arguments: named.into_iter().map(Into::into).chain(more.iter().map(Into::into)).collect(),
+        }
+    }
+
+    /// Starts the process. Everything it says goes to `heard`, called from threads of its own.
+    ///
+    /// # Errors
+    /// If it cannot be started; the text says which file and what to do.
+    pub fn spawn(&self, heard: impl Fn(Heard) + Send + Sync + 'static) -> io::Result<Worker> {
+        let mut child = Spawn::new(&self.path)
+            .args(&self.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                let path = self.path.display();
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot start the worker `{path}`: {error}; build it, or say where it is with `--worker`"),
+                )
+            })?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::Error::other("the worker has no pipes"));
+        };
+        let heard = Arc::new(heard);
+        let child = Arc::new(Mutex::new(child));
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let (commands, queue) = mpsc::channel();
+        thread::Builder::new().name("worker stdin".to_owned()).spawn(move || write(stdin, &queue))?;
+        let lines = thread::Builder::new().name("worker stderr".to_owned()).spawn({
+            let (heard, last) = (Arc::clone(&heard), Arc::clone(&last));
+            move || listen(stderr, &*heard, &last)
+        })?;
+        thread::Builder::new().name("worker stdout".to_owned()).spawn({
+            let child = Arc::clone(&child);
+            move || {
+                read(stdout, &*heard);
+                let status = reap(&child);
+                // A grandchild may hold stderr open for ever, so the last lines are waited for a moment only.
+                let until = Instant::now() + Duration::from_millis(200);
+                while !lines.is_finished() && Instant::now() < until {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                heard(Heard::Ended(describe(status.as_ref(), &last)));
+            }
+        })?;
+        Ok(Worker { commands, child })
+    }
+}
+
+/// What a worker process says.
+#[derive(Debug)]
+pub enum Heard {
+    /// An event, with the bytes of its frame.
+    Event(Event, Vec<u8>),
+    /// Something on stdout that is no event.
+    Malformed(String),
+    /// A line of stderr.
+    Line(String),
+    /// The process is gone, and how.
+    Ended(String),
+}
+
+/// A running worker. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Worker {
+    commands: Sender<Command>,
+    child: Arc<Mutex<Child>>,
+}
+
+impl Worker {
+    /// Sends a command. One that cannot be delivered is dropped: the end of the process is heard anyway.
+    pub fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Ends the process at once.
+    pub fn kill(&self) {
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Writes commands until there are no more senders or the process stops reading.
+fn write(mut stdin: ChildStdin, commands: &Receiver<Command>) {
+    while let Ok(command) = commands.recv() {
+        if frame::write(&mut stdin, &command, &[]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes frames on until stdout ends.
+fn read(stdout: ChildStdout, heard: &impl Fn(Heard)) {
+    let mut stdout = BufReader::with_capacity(1 << 16, stdout);
+    loop {
+        match frame::read(&mut stdout) {
+            Ok(Received::Frame(event, bytes)) => heard(Heard::Event(event, bytes)),
+            Ok(Received::Malformed(why)) => heard(Heard::Malformed(why)),
+            Ok(Received::End) | Err(_) => return,
+        }
+    }
+}
+
+/// Passes lines of stderr on until it ends.
+fn listen(stderr: ChildStderr, heard: &impl Fn(Heard), last: &Mutex<VecDeque<String>>) {
+    let mut stderr = BufReader::new(stderr);
+    let mut bytes = Vec::new();
+    while matches!(stderr.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
+        let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        bytes.clear();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == KEPT_LINES {
+            last.pop_front();
+        }
+        last.push_back(line.clone());
+        drop(last);
+        heard(Heard::Line(line));
+    }
+}
+
+/// Waits for the process, and kills it if it does not go by itself.
+fn reap(child: &Mutex<Child>) -> Option<ExitStatus> {
+    let until = Instant::now() + LAST_WORDS;
+    loop {
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => {}
+            Ok(None) => {
+                let _ = child.kill();
+                return child.wait().ok();
+            }
+            Ok(status) => return status,
+            Err(_) => return None,
+        }
+        drop(child);
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The end of a process in words.
+fn describe(status: Option<&ExitStatus>, last: &Mutex<VecDeque<String>>) -> String {
+    let status = status.map_or_else(|| "an unknown status".to_owned(), ToString::to_string);
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    match last.iter().rev().find(|line| !line.is_empty()) {
+        Some(line) => format!("{status}; its last line was `{line}`"),
+        None => status,
+    }
+}

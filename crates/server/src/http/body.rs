@@ -1,0 +1,176 @@
+//! The body of a request for a prediction, refused with the words of Cog where it cannot be read.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use prediction::webhook::Kind;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Error;
+
+/// The body of POST and PUT. Name, fields and their order are part of the words of refusal.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct PredictionRequest {
+    // No default: an empty list is then refused for its length, as Cog does.
+    pub(super) id: Option<String>,
+    #[serde(default)]
+    pub(super) input: Value,
+    /// Read for its type only: the model has no use for it.
+    #[serde(default, rename = "context")]
+    _context: HashMap<String, String>,
+    #[serde(default)]
+    pub(super) webhook: Option<String>,
+    #[serde(default = "all")]
+    pub(super) webhook_events_filter: Vec<Kind>,
+}
+
+fn all() -> Vec<Kind> {
+    Kind::ALL.to_vec()
+}
+
+impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let kind = content_type(request.headers());
+        if kind == ContentType::Other {
+            let words = "Expected request with `Content-Type: application/json`";
+            return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
+        }
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+        if bytes.is_empty() && kind == ContentType::Missing {
+            return Ok(Self { webhook_events_filter: all(), ..Self::default() });
+        }
+        let refused = |rejection: JsonRejection| Error::Body(rejection.status(), rejection.body_text());
+        Json::from_bytes(&bytes).map(|Json(body)| body).map_err(refused)
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum ContentType {
+    Json,
+    Missing,
+    Other,
+}
+
+/// `application/json` or `application/*+json`, with any parameters.
+fn content_type(headers: &HeaderMap) -> ContentType {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return ContentType::Missing };
+    let value = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match value.strip_prefix("application/") {
+        _ if value.is_empty() => ContentType::Missing,
+        Some(kind) if kind == "json" || kind.ends_with("+json") => ContentType::Json,
+        _ => ContentType::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    async fn read(kind: Option<&str>, body: &'static str) -> Result<PredictionRequest, (u16, String)> {
+        let mut request = Request::builder();
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        PredictionRequest::from_request(request.body(Body::from(body)).unwrap(), &()).await.map_err(|error| match error
+        {
+            Error::Body(status, words) => (status.as_u16(), words),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[tokio::test]
+    async fn the_words_of_refusal_are_those_of_cog() {
+        let target = "Failed to deserialize the JSON body into the target type: ";
+        for (body, status, words) in [
+            (
+                "{bad",
+                400,
+                "Failed to parse the request body as JSON: key must be a string at line 1 column 2".to_owned(),
+            ),
+            (
+                "",
+                400,
+                "Failed to parse the request body as JSON: EOF while parsing a value at line 1 column 0".to_owned(),
+            ),
+            (
+                "[]",
+                422,
+                format!(
+                    "{target}invalid length 0, expected struct PredictionRequest with 5 elements at line 1 column 2"
+                ),
+            ),
+            (
+                "\"x\"",
+                422,
+                format!("{target}invalid type: string \"x\", expected struct PredictionRequest at line 1 column 3"),
+            ),
+            ("null", 422, format!("{target}invalid type: null, expected struct PredictionRequest at line 1 column 4")),
+            (
+                r#"{"id":5,"input":{"prompt":"a"}}"#,
+                422,
+                format!("{target}id: invalid type: integer `5`, expected a string at line 1 column 7"),
+            ),
+            (
+                r#"{"input":{"prompt":"a"},"webhook_events_filter":["nope"]}"#,
+                422,
+                format!(
+                    "{target}webhook_events_filter[0]: unknown variant `nope`, expected one of `start`, `output`, `logs`, `completed` at line 1 column 55"
+                ),
+            ),
+            (
+                r#"{"input":{"prompt":"a","num_inference_steps":1},"webhook_events_filter":null}"#,
+                422,
+                format!("{target}webhook_events_filter: invalid type: null, expected a sequence at line 1 column 76"),
+            ),
+            (
+                r#"{"input":{"prompt":"a"},"webhook":5}"#,
+                422,
+                format!("{target}webhook: invalid type: integer `5`, expected a string at line 1 column 35"),
+            ),
+            (
+                r#"{"input":{"prompt":"a"},"context":{"k":1}}"#,
+                422,
+                format!("{target}context.k: invalid type: integer `1`, expected a string at line 1 column 40"),
+            ),
+            (
+                r#"{"input":{"prompt":"a"},"context":null}"#,
+                422,
+                format!("{target}context: invalid type: null, expected a map at line 1 column 38"),
+            ),
+            (
+                r#"{"input":{"prompt":"a"},"input":{"prompt":"b"}}"#,
+                422,
+                format!("{target}duplicate field `input` at line 1 column 31"),
+            ),
+        ] {
+            assert_eq!(read(Some("application/json"), body).await.unwrap_err(), (status, words), "{body}");
+        }
+        let other = read(Some("text/plain"), "{}").await.unwrap_err();
+        assert_eq!(other, (415, "Expected request with `Content-Type: application/json`".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn json_needs_no_content_type() {
+        let read_well = |kind, body| async move { read(kind, body).await.unwrap() };
+        assert_eq!(read_well(None, r#"{"id":"a"}"#).await.id.as_deref(), Some("a"));
+        assert_eq!(read_well(None, "").await.webhook_events_filter, Kind::ALL);
+        assert!(read_well(Some("application/vnd.api+json; charset=utf-8"), "{}").await.id.is_none());
+        assert!(
+            read_well(Some("Application/JSON"), r#"{"webhook_events_filter":[]}"#)
+                .await
+                .webhook_events_filter
+                .is_empty()
+        );
+    }
+}

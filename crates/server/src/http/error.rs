@@ -1,0 +1,93 @@
+//! Everything that can go wrong with a request, and the one table from there to status and body.
+
+use std::any::Any;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prediction::input::validate::Detail;
+use prediction::service::Refused;
+use prediction::store::StoreError;
+use serde_json::{Value, json};
+
+/// A request that is not answered with what it asked for.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The body or a header cannot be read; status and words are Cog's.
+    Body(StatusCode, String),
+    /// The body can be read, but is not valid: all reasons.
+    Invalid(Vec<Detail>),
+    /// The service did not take the prediction.
+    Refused(Refused),
+    /// There is no prediction of this id.
+    Unknown(String),
+    /// The prediction has not ended yet.
+    NotEnded(String),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl Error {
+    /// A single reason, at a place of the body.
+    pub(crate) fn invalid(place: &str, message: impl Into<String>) -> Self {
+        let loc = vec!["body".to_owned(), place.to_owned()];
+        Self::Invalid(vec![Detail { loc, msg: message.into(), kind: "value_error".to_owned() }])
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Body(status, _) => *status,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
+            Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refused::NotReady | Refused::Closing) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::Refused(Refused::Store(_) | Refused::NotStored(_)) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    fn body(&self) -> Value {
+        match self {
+            Self::Body(_, detail) => json!({ "detail": detail }),
+            Self::Invalid(details) => json!({ "detail": details }),
+            Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
+            Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{id}`") }),
+            Self::NotEnded(id) => {
+                json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
+            }
+            Self::Store(error) => json!({ "error": error.to_string(), "status": "failed" }),
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        if self.status().is_server_error() && !matches!(self, Self::Refused(Refused::NotReady | Refused::Closing)) {
+            tracing::error!(error = %self.body(), "a request failed");
+        }
+        let mut response = (self.status(), Json(self.body())).into_response();
+        if let Self::Refused(Refused::Full { after }) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
+        }
+        response
+    }
+}
+
+/// The answer of a handler that panicked: no word of what it was about.
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "detail": "internal server error" }))).into_response()
+}

@@ -1,0 +1,106 @@
+//! Predictions as server-sent events: those of Cog (start, output, log, metric, completed, error) and `progress`, numbered, so that
+//! `Last-Event-ID` resumes.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use prediction::Prediction;
+use prediction::feed::{Event, Item, Reader};
+use prediction::service::Ticket;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{App, Error};
+
+/// Silence after which a comment is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The id of the end of a prediction that was read from the store, where events have no numbers.
+const ENDED: &str = "completed";
+
+/// GET `/predictions/{id}/stream`.
+pub(super) async fn stream(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
+    if last == Some(ENDED) {
+        // Tells a browser not to come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    attach(&app, &id, last.and_then(|last| last.parse().ok()).unwrap_or(0)).await
+}
+
+/// Follows a prediction that is there already, from the event after number `after` on. Leaving does not stop it.
+pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, Error> {
+    if let Some(reader) = app.service.follow(id, after) {
+        return Ok(answer(frames(id.to_owned(), reader, None)));
+    }
+    let ended = app.service.get(id).await?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
+    let frame = frame("completed", &ended).id(ENDED);
+    Ok(answer(stream::once(async { Ok::<_, Infallible>(frame) })))
+}
+
+/// Follows a new prediction. Leaving stops it.
+pub(super) fn follow(ticket: Ticket) -> Response {
+    let id = ticket.snapshot().id;
+    let reader = ticket.follow();
+    answer(frames(id, reader, Some(Leaving(ticket))))
+}
+
+/// Stops a prediction when its stream is dropped; one that has ended cannot be stopped any more.
+struct Leaving(Ticket);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
+    Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
+}
+
+/// The events of a reader as frames. A reader that fell behind is told so and let go.
+fn frames(id: String, reader: Reader, leaving: Option<Leaving>) -> impl Stream<Item = Result<Frame, Infallible>> {
+    stream::unfold(Some((id, reader, leaving)), |state| async {
+        let (id, mut reader, leaving) = state?;
+        match reader.next().await? {
+            Ok(item) => Some((Ok(name(&id, &item)), Some((id, reader, leaving)))),
+            Err(skipped) => {
+                let error = json!({ "error": "SSE stream replay truncated; events were dropped", "skipped": skipped });
+                Some((Ok(frame("error", &error)), None))
+            }
+        }
+    })
+}
+
+/// An event as a frame.
+fn name(id: &str, item: &Item) -> Frame {
+    let frame = match &item.event {
+        Event::Start => frame("start", &json!({ "id": id, "status": "processing" })),
+        Event::Log(line) => frame("log", &json!({ "data": &**line, "source": "stderr" })),
+        Event::Progress { progress, step, steps, seconds_left } => frame(
+            "progress",
+            &json!({ "progress": progress, "seconds_left": seconds_left, "step": step, "steps": steps }),
+        ),
+        Event::Metric { name, value } => frame("metric", &json!({ "mode": "replace", "name": name, "value": value })),
+        Event::Output(picture) => frame("output", &json!({ "chunk": &**picture, "index": 0 })),
+        Event::Completed(prediction) => frame::<Prediction>("completed", prediction),
+    };
+    frame.id(item.id.to_string())
+}
+
+fn frame<T: Serialize>(name: &str, data: &T) -> Frame {
+    // JSON has no line ends, so the only way for this to fail is a value that JSON has no form for; there is none here.
+    let frame = Frame::default().event(name);
+    match serde_json::to_string(data) {
+        Ok(data) => frame.data(data),
+        Err(error) => frame.comment(error.to_string()),
+    }
+}

@@ -1,0 +1,48 @@
+//! HTTP: Cog's endpoints and ours. One file a resource; [`app`] puts them together.
+//!
+//! Handlers read the request, call the service and write what it says; they decide nothing about predictions.
+
+mod accept;
+mod body;
+mod error;
+mod events;
+mod health;
+mod pages;
+mod predictions;
+mod shutdown;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use prediction::Service;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub(crate) use error::Error;
+
+/// Largest body of a request, as Cog has it.
+const MOST_BODY: usize = 100 << 20;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    /// The service.
+    pub(crate) service: Service,
+    /// Cancelled to stop the server.
+    pub(crate) stop: CancellationToken,
+    /// The address that clients are told, if it is fixed.
+    pub(crate) public_url: Option<String>,
+    /// The port, for clients that name no host.
+    pub(crate) port: u16,
+}
+
+/// All routes.
+pub(crate) fn app(app: App) -> Router {
+    Router::new()
+        .merge(pages::router())
+        .merge(health::router())
+        .merge(predictions::router())
+        .merge(shutdown::router())
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .with_state(app)
+}

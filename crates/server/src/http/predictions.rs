@@ -1,0 +1,240 @@
+//! Predictions: made by POST and PUT, seen, listed, stopped and removed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use prediction::input::{self, Invalid};
+use prediction::service::{self, Submitted, Ticket};
+use prediction::store;
+use prediction::webhook::Webhook;
+use prediction::wire::Output;
+use prediction::{Prediction, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::accept::{self, Prefer};
+use super::body::PredictionRequest;
+use super::{App, Error, events};
+
+/// Predictions on a page of the list, unless asked otherwise.
+const PAGE: usize = 20;
+/// Most predictions on a page.
+const MOST_PAGE: usize = 100;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/predictions", post(create).get(list))
+        .route("/predictions/{id}", get(show).put(put).delete(remove))
+        .route("/predictions/{id}/cancel", post(cancel))
+        .route("/predictions/{id}/output", get(picture))
+        .route("/predictions/{id}/stream", get(events::stream))
+}
+
+async fn create(State(app): State<App>, headers: HeaderMap, body: PredictionRequest) -> Result<Response, Error> {
+    let id = body.id.clone();
+    make(&app, &headers, body, id, false).await
+}
+
+async fn put(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: PredictionRequest,
+) -> Result<Response, Error> {
+    if body.id.as_ref().is_some_and(|named| *named != id) {
+        return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
+    }
+    // What is known already is told whatever the rest of the request says.
+    if app.service.is_live(&id) && accept::wants_events(&headers) {
+        return events::attach(&app, &id, 0).await;
+    }
+    if let Some(known) = app.service.get(&id).await? {
+        return Ok(tell(known));
+    }
+    make(&app, &headers, body, Some(id), true).await
+}
+
+/// Submits a prediction and answers as the client prefers.
+async fn make(
+    app: &App,
+    headers: &HeaderMap,
+    body: PredictionRequest,
+    id: Option<String>,
+    idempotent: bool,
+) -> Result<Response, Error> {
+    // Before any worker has loaded nothing is known of the model, and nothing is said of the input.
+    if !app.service.takes_work() {
+        return Err(service::Refused::NotReady.into());
+    }
+    let parsed = input::parse(&body.input, app.service.geometry())
+        .map_err(|errors| Error::Invalid(errors.iter().map(Invalid::detail).collect()))?;
+    let webhook = body
+        .webhook
+        .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers)))
+        .transpose()
+        .map_err(|message| Error::invalid("webhook", message))?;
+    let cancel_after = accept::cancel_after(headers)?;
+    if !parsed.stripped.is_empty() {
+        tracing::warn!(prediction_id = id.as_deref(), fields = ?parsed.stripped, "Stripped unknown input fields");
+    }
+    let request =
+        service::Request { id, input: parsed.input, webhook, base: base(app, headers), cancel_after, idempotent };
+    let ticket = match app.service.submit(request).await? {
+        Submitted::New(ticket) => ticket,
+        Submitted::Live(known) | Submitted::Ended(known) => return Ok(tell(*known)),
+    };
+    if accept::wants_events(headers) {
+        return Ok(events::follow(ticket));
+    }
+    let prefer = Prefer::read(headers);
+    if prefer.respond_async && prefer.wait.is_none() {
+        let accepted = Prediction { status: Status::Starting, started_at: None, ..ticket.snapshot() };
+        return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
+    }
+    Ok(wait(ticket, prefer).await)
+}
+
+/// Waits for the end, or as long as the client wants to. A client that leaves before stops the prediction, unless it
+/// asked for it to go on by itself.
+async fn wait(ticket: Ticket, prefer: Prefer) -> Response {
+    let mut waiting = Waiting { ticket, leave: prefer.respond_async };
+    let limit = prefer.wait.unwrap_or(Duration::MAX);
+    let end = tokio::time::timeout(limit, waiting.ticket.end()).await.ok().flatten();
+    waiting.leave = true;
+    match end {
+        Some(prediction) => (StatusCode::OK, Json(prediction.as_ref())).into_response(),
+        None => (StatusCode::ACCEPTED, Json(waiting.ticket.snapshot())).into_response(),
+    }
+}
+
+/// A client that waits; dropped with its connection.
+struct Waiting {
+    ticket: Ticket,
+    leave: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.leave {
+            self.ticket.cancel();
+        }
+    }
+}
+
+/// A prediction that was there before: 200 if it has ended, 202 if not.
+fn tell(prediction: Prediction) -> Response {
+    let status = if prediction.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    (status, Json(prediction)).into_response()
+}
+
+async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Prediction>, Error> {
+    app.service.get(&id).await?.map(Json).ok_or(Error::Unknown(id))
+}
+
+async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Response {
+    let status = if app.service.cancel(&id) { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    (status, Json(json!({}))).into_response()
+}
+
+async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Error> {
+    if app.service.is_live(&id) {
+        return Err(Error::NotEnded(id));
+    }
+    if app.service.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::Unknown(id)) }
+}
+
+/// The picture of a prediction as a file.
+async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
+    let png: Arc<[u8]> = app.service.picture(&id).await?.ok_or(Error::Unknown(id))?;
+    let headers = [(header::CONTENT_TYPE, "image/png"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, png.to_vec()).into_response())
+}
+
+/// What a list is asked for.
+#[derive(Debug, Deserialize)]
+struct Listing {
+    cursor: Option<String>,
+    status: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A page of the list.
+#[derive(Debug, Serialize)]
+struct Page {
+    next: Option<String>,
+    previous: Option<String>,
+    results: Vec<Prediction>,
+}
+
+/// Predictions newest first. Pictures are named by their URL here, and not put into the list.
+async fn list(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Result<Query<Listing>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Page>, Error> {
+    let Query(listing) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+    let wrong = |message: String| Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message);
+    let limit = listing.limit.unwrap_or(PAGE);
+    if !(1..=MOST_PAGE).contains(&limit) {
+        return Err(wrong(format!("`limit` is `{limit}`, not between 1 and {MOST_PAGE}")));
+    }
+    let status = match listing.status.as_deref() {
+        None => None,
+        Some(name) => Some(Status::from_name(name).ok_or_else(|| {
+            let names = Status::ALL.map(Status::name).join("`, `");
+            wrong(format!("`status` is `{name}`, not one of `{names}`"))
+        })?),
+    };
+    let mut query = store::Query { status, limit: limit + 1, ..store::Query::default() };
+    if let Some(cursor) = &listing.cursor {
+        // One more than the greatest place is searched for, so the greatest cannot be taken.
+        let place =
+            cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
+        match (cursor.as_bytes().first(), place) {
+            (Some(b'b'), Some(place)) => query.before = Some(place),
+            (Some(b'a'), Some(place)) => query.after = Some(place),
+            _ => return Err(wrong(format!("`cursor` is `{cursor}`, which no list has given out"))),
+        }
+    }
+    let mut found = app.service.list(query).await?;
+    let more = found.len() > limit;
+    if more {
+        if query.after.is_some() { drop(found.remove(0)) } else { drop(found.pop()) }
+    }
+    let filter = status.map_or_else(String::new, |status| format!("&status={}", status.name()));
+    let base = base(&app, &headers);
+    let link = |cursor: String| format!("{base}/predictions?cursor={cursor}&limit={limit}{filter}");
+    let (newest, oldest) = (found.first().map(|(seq, _)| *seq), found.last().map(|(seq, _)| *seq));
+    let older = if query.after.is_some() { true } else { more };
+    let newer = if query.after.is_some() { more } else { query.before.is_some() };
+    let next = oldest.filter(|_| older).map(|seq| link(format!("b{seq}")));
+    let previous = newest.filter(|_| newer).map(|seq| link(format!("a{seq}")));
+    let results = found.into_iter().map(|(_, prediction)| with_link(prediction)).collect();
+    Ok(Json(Page { next, previous, results }))
+}
+
+/// The prediction of a list, with its picture as a URL.
+fn with_link(mut prediction: Prediction) -> Prediction {
+    if prediction.status == Status::Succeeded {
+        prediction.output = Some(Output::Whole(format!("{}/output", prediction.urls.get).into()));
+    }
+    prediction
+}
+
+/// The address under which the client reaches the server.
+fn base(app: &App, headers: &HeaderMap) -> String {
+    if let Some(url) = &app.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    match host.filter(plain) {
+        Some(host) => format!("http://{host}"),
+        None => format!("http://localhost:{}", app.port),
+    }
+}

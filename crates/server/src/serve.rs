@@ -1,0 +1,103 @@
+//! `syncdiffusion serve`: binds, starts the service, serves until told to stop, and ends in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prediction::Service;
+use prediction::store::{Memory, Sqlite, Store};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Serve;
+use crate::http::{self, App};
+
+/// How long open connections may take to go after the service has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Serves until SIGTERM, SIGINT or POST `/shutdown`.
+pub(crate) async fn run(config: Serve) -> anyhow::Result<()> {
+    let address = SocketAddr::new(config.host, config.port);
+    let listener = listen(address).with_context(|| {
+        format!("cannot listen on `{address}`; stop what listens there, or choose another `--port`")
+    })?;
+    let address = listener.local_addr()?;
+    let store: Arc<dyn Store> =
+        if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
+    let service = Service::start(store, config.options(), config.crew.programs(config.workers)).await?;
+    let stop = CancellationToken::new();
+    announce(address);
+    let app = App {
+        service: service.clone(),
+        stop: stop.clone(),
+        public_url: config.public_url.clone(),
+        port: address.port(),
+    };
+    let serving = tokio::spawn({
+        let stop = stop.clone();
+        async move { axum::serve(listener, http::app(app)).with_graceful_shutdown(stop.cancelled_owned()).await }
+    });
+    signals(&stop, config.await_explicit_shutdown)?;
+    stop.cancelled().await;
+    tracing::info!(grace_seconds = config.grace.as_secs(), "stopping");
+    service.close(config.grace).await;
+    if let Ok(served) = tokio::time::timeout(LAST_ANSWERS, serving).await {
+        served??;
+    } else {
+        tracing::warn!("connections were still open at the end");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A listener whose port can be taken again at once after an end.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Says where to look, and how to ask for a first picture.
+fn announce(address: SocketAddr) {
+    let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let url = format!("http://{host}:{}", address.port());
+    println!("Listening on {address}. Open {url}/playground in a browser, or try:");
+    println!(
+        "  curl -s {url}/predictions -H 'content-type: application/json' \
+         -d '{{\"input\":{{\"prompt\":\"a photo of a mountain range at twilight\"}}}}'"
+    );
+}
+
+/// Stops the server at the first signal, and ends the process at the second: nothing is lost that was accepted.
+fn signals(stop: &CancellationToken, ignore_term: bool) -> std::io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if name == "SIGTERM" && ignore_term {
+                continue;
+            }
+            if stop.is_cancelled() {
+                tracing::warn!(name, "a second signal; ending at once");
+                std::process::exit(1);
+            }
+            tracing::info!(name, "a signal to stop");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

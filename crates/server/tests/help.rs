@@ -1,0 +1,41 @@
+//! The command line describes itself. That this file is an integration test also makes `cargo test` build the binary, which the black-box tests of
+//! the workspace then find.
+
+use std::process::Command;
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_syncdiffusion")).args(arguments).output().expect("the binary runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("help is text")
+}
+
+#[test]
+fn every_input_has_a_flag_with_its_bounds() {
+    let help = help(&["generate", "--help"]);
+    for flag in [
+        "--prompt",
+        "--negative-prompt",
+        "--width",
+        "--height",
+        "--guidance-scale",
+        "--sync-weight",
+        "--sync-decay-rate",
+        "--sync-freq",
+        "--sync-threshold",
+        "--num-inference-steps",
+        "--stride",
+        "--seed",
+        "--loop-closure",
+    ] {
+        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}[")), "{flag}\n{help}");
+    }
+    assert!(help.contains("512 to 3072") && help.contains("[default: 2048]"), "{help}");
+}
+
+#[test]
+fn the_server_tells_its_flags() {
+    let help = help(&["serve", "--help"]);
+    for flag in ["--host", "--port", "--model", "--device", "--dtype", "--data-dir", "--queue-size", "--grace"] {
+        assert!(help.contains(flag), "{flag}\n{help}");
+    }
+}

@@ -1,0 +1,190 @@
+//! A worker without tensors: it speaks the protocol, draws a gradient from the seed, and misbehaves when told to.
+//!
+//! Words in a prompt tell it what to do with that job: `step=MS` (time a step takes, 1 unless said), `fail`, `crash`, `crash-once=FILE`
+//! (crashes if there is no FILE, and makes it), `hang`, `fatal`, `garbage`, `stubborn` (does not hear a cancel). Its environment tells it how to load:
+//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`.
+
+use std::io::{self, BufReader, Write as _};
+use std::path::Path;
+use std::process::exit;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::frame::{self, Received};
+use protocol::{Command, Event, Input, Model, Work};
+
+/// A job at hand.
+struct Job {
+    name: String,
+    input: Input,
+    begun: Instant,
+    step: u32,
+    next: Instant,
+    canceled: bool,
+}
+
+fn main() {
+    let begun = Instant::now();
+    let arguments: Vec<String> = std::env::args().collect();
+    let flag = |name: &str| {
+        arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned()
+    };
+    let device = flag("--device").filter(|device| device != "auto").unwrap_or_else(|| "cpu".to_owned());
+    let model = Model {
+        name: flag("--model").unwrap_or_else(|| "demo".to_owned()),
+        version: "5a4d".repeat(16),
+        window: setting("STAND_IN_WINDOW").unwrap_or(64),
+        vae_factor: 8,
+        device,
+        dtype: "f32".to_owned(),
+    };
+    eprintln!("stand-in worker loads `{}` on {}", model.name, model.device);
+    say(&Event::Loading { model: model.clone() }, &[]);
+    thread::sleep(Duration::from_millis(setting("STAND_IN_LOAD_MS").unwrap_or(0).into()));
+    if let Ok(error) = std::env::var("STAND_IN_LOAD_ERROR") {
+        say(&Event::LoadFailed { error }, &[]);
+        exit(1);
+    }
+    if std::env::var_os("STAND_IN_LOAD_CRASH").is_some() {
+        exit(9);
+    }
+    let jobs = setting("STAND_IN_JOBS").unwrap_or(1);
+    let load_seconds = begun.elapsed().as_secs_f64();
+    say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs }, &[]);
+    let (to, commands) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stdin = BufReader::new(io::stdin());
+        loop {
+            match frame::read(&mut stdin) {
+                Ok(Received::Frame(command, _)) => _ = to.send(command),
+                Ok(Received::Malformed(error)) => say(&Event::Malformed { error }, &[]),
+                Ok(Received::End) | Err(_) => exit(0),
+            }
+        }
+    });
+    work(&commands, jobs as usize);
+}
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Writes an event.
+fn say(event: &Event, bytes: &[u8]) {
+    if frame::write(io::stdout().lock(), event, bytes).is_err() {
+        exit(0);
+    }
+}
+
+/// Advances the first jobs step by step until there are no more commands.
+fn work(commands: &Receiver<Command>, at_once: usize) {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut leaving = false;
+    loop {
+        let wait = jobs.iter().take(at_once).map(|job| job.next.saturating_duration_since(Instant::now())).min();
+        match commands.recv_timeout(wait.unwrap_or(Duration::from_hours(1))) {
+            Ok(Command::Run { job: name, input }) => {
+                let now = Instant::now();
+                say(&Event::Started { job: name.clone() }, &[]);
+                jobs.push(Job { name, input, begun: now, step: 0, next: now, canceled: false });
+            }
+            Ok(Command::Cancel { job: name }) => {
+                if let Some(job) = jobs.iter_mut().find(|job| job.name == name) {
+                    job.canceled = !job.told("stubborn");
+                }
+            }
+            Ok(Command::Shutdown) => leaving = true,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        let mut at = 0;
+        jobs.retain_mut(|job| {
+            at += 1;
+            if job.canceled {
+                say(&Event::Canceled { job: job.name.clone() }, &[]);
+                return false;
+            }
+            at > at_once || job.next > now || job.advance()
+        });
+        if leaving && jobs.is_empty() {
+            return;
+        }
+    }
+}
+
+impl Job {
+    /// Whether the prompt has a word.
+    fn told(&self, word: &str) -> bool {
+        self.input.prompt.split(' ').any(|is| is == word)
+    }
+
+    /// What the prompt says after `word=`.
+    fn value(&self, word: &str) -> Option<&str> {
+        self.input.prompt.split(' ').find_map(|is| is.strip_prefix(word)?.strip_prefix('='))
+    }
+
+    /// Does a step; false if the job has ended with it.
+    fn advance(&mut self) -> bool {
+        self.step += 1;
+        let of = self.input.num_inference_steps;
+        let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1);
+        self.next = Instant::now() + Duration::from_millis(pace);
+        if self.told("garbage") && self.step == 1 {
+            let _ = io::stdout().write_all(b"this is no event\n{\"type\":\"nor is this\"}\n");
+        }
+        if self.step * 2 >= of {
+            self.misbehave();
+            if self.told("fail") {
+                let error = "the stand-in was told to fail".to_owned();
+                say(&Event::Failed { job: self.name.clone(), error, fatal: false }, &[]);
+                return false;
+            }
+        }
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let fraction = f64::from(self.step) / f64::from(of);
+        say(&Event::Progress { job: self.name.clone(), step: self.step, of, seconds, fraction }, &[]);
+        if self.step < of {
+            return true;
+        }
+        let Input { width, height, seed, .. } = self.input;
+        let steps = u64::from(of);
+        let work = Work { unet_forwards: 26 * steps, text_encodes: 2, ..Work::default() };
+        let done = Event::Done { job: self.name.clone(), width, height, seconds, work, peak_memory_bytes: 1 << 20 };
+        say(&done, &gradient(width, height, seed));
+        false
+    }
+
+    /// Ends or stops the process if it was told to.
+    fn misbehave(&self) {
+        if self.told("crash") {
+            eprintln!("the stand-in crashes");
+            exit(3);
+        }
+        if let Some(file) = self.value("crash-once").filter(|file| !Path::new(file).exists()) {
+            let _ = std::fs::write(file, "");
+            exit(3);
+        }
+        if self.told("fatal") {
+            let error = "a sticky error of the device".to_owned();
+            say(&Event::Failed { job: self.name.clone(), error, fatal: true }, &[]);
+            exit(1);
+        }
+        if self.told("hang") {
+            thread::sleep(Duration::from_hours(1));
+        }
+    }
+}
+
+/// A picture that tells its seed.
+fn gradient(width: u32, height: u32, seed: u64) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(3 * (width * height) as usize);
+    for y in 0..height {
+        for x in 0..width {
+            rgb.extend([(x * 255 / width) as u8, (y * 255 / height) as u8, seed as u8]);
+        }
+    }
+    rgb
+}

@@ -1,0 +1,236 @@
+//! A running server, and requests to it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Folder of the built programs: that of the test, without `deps`.
+fn programs() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let dir = test.parent().expect("a test lies in a folder");
+    if dir.ends_with("deps") { dir.parent().expect("`deps` lies in a folder").to_owned() } else { dir.to_owned() }
+}
+
+/// The stand-in worker, which cargo builds before the tests of this package.
+pub fn stand_in() -> PathBuf {
+    programs().join("stand-in-worker")
+}
+
+/// `syncdiffusion`, built if it is not there or older than its sources.
+///
+/// `cargo test --workspace` has built it; a run of these tests alone may not have.
+pub fn binary() -> PathBuf {
+    static BUILD: Once = Once::new();
+    let path = programs().join("syncdiffusion");
+    BUILD.call_once(|| {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        let newest = ["protocol", "prediction", "server"].iter().filter_map(|name| newest(&crates.join(name))).max();
+        let built = path.metadata().and_then(|is| is.modified()).ok();
+        if built.zip(newest).is_none_or(|(built, newest)| built < newest) {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--quiet", "--package", "server", "--package", "tests", "--bins"]);
+            if programs().ends_with("release") {
+                build.arg("--release");
+            }
+            build.arg("--target-dir").arg(programs().parent().expect("a profile lies in a target folder"));
+            let built = build.current_dir(crates).status().expect("cargo runs");
+            assert!(built.success(), "`syncdiffusion` does not build");
+        }
+    });
+    path
+}
+
+/// When the newest file of a folder was changed.
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let entries = dir.read_dir().ok()?.flatten();
+    let changed = |path: PathBuf| if path.is_dir() { newest(&path) } else { path.metadata().ok()?.modified().ok() };
+    entries.filter_map(|entry| changed(entry.path())).max()
+}
+
+/// A running server. It is killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Its address.
+    pub url: String,
+    client: Client,
+    log: Arc<Mutex<String>>,
+    dir: Option<TempDir>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// Its body as text.
+    pub text: String,
+    /// Its body as JSON; null if it is none.
+    pub json: Value,
+}
+
+impl Server {
+    /// Starts a server with a data folder of its own, and waits until its worker has loaded.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let server = Self::launch(arguments, &[]);
+        server.until_health(&["READY"]).await;
+        server
+    }
+
+    /// Starts a server with a data folder of its own and more environment for its worker, and does not wait.
+    pub fn launch(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for the data");
+        let mut server = Self::launch_in(dir.path(), arguments, environment);
+        server.dir = Some(dir);
+        server
+    }
+
+    /// Starts a server on a data folder, and does not wait.
+    pub fn launch_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).arg("--data-dir").arg(data);
+        command.arg("--worker").arg(stand_in()).args(arguments).envs(environment.iter().copied());
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("`syncdiffusion` can be started");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = writeln!(kept.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
+            }
+        });
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout);
+        stdout.read_line(&mut line).expect("stdout can be read");
+        thread::spawn(move || _ = std::io::copy(&mut stdout, &mut std::io::sink()));
+        let Some(address) = line.strip_prefix("Listening on ").and_then(|rest| rest.split(". ").next()) else {
+            thread::sleep(Duration::from_millis(100));
+            panic!("the server did not say where it listens: {line:?}\n{}", log.lock().unwrap());
+        };
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().timeout(PATIENCE).no_proxy().build().expect("a client");
+        Self { child, url: format!("http://{address}"), client, log, dir: None }
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The process of the server.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// A request, to be sent with [`Server::send`].
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Sends a request and reads its answer whole.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Answer { status, headers, text, json }
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path)).await
+    }
+
+    /// A request with a body of JSON and more headers.
+    pub async fn json(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut request = self.request(method, path).header("content-type", "application/json").body(body.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request).await
+    }
+
+    /// POST `/predictions`.
+    pub async fn predict(&self, body: &Value) -> Answer {
+        self.json("POST", "/predictions", &[], body).await
+    }
+
+    /// POST `/predictions` with `Prefer: respond-async`.
+    pub async fn predict_async(&self, body: &Value) -> Answer {
+        self.json("POST", "/predictions", &[("prefer", "respond-async")], body).await
+    }
+
+    /// Waits until the health is one of these.
+    pub async fn until_health(&self, wanted: &[&str]) -> Value {
+        self.until("/health-check", |health| wanted.iter().any(|wanted| health["status"] == *wanted)).await
+    }
+
+    /// Waits until a prediction has ended.
+    pub async fn ended(&self, id: &str) -> Value {
+        let path = format!("/predictions/{id}");
+        let over = |is: &Value| ["succeeded", "failed", "canceled"].iter().any(|end| is["status"] == *end);
+        self.until(&path, over).await
+    }
+
+    /// Asks until the answer is as wanted.
+    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer.json) {
+                return answer.json;
+            }
+            assert!(Instant::now() < end, "`{path}` stays at {}\n{}", answer.text, self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "`kill -{signal}` failed");
+    }
+
+    /// Waits for the end of the process.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the server does not end\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- log of the server\n{}", self.log());
+        }
+    }
+}

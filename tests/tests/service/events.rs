@@ -1,0 +1,87 @@
+//! Server-sent events.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::Server;
+
+/// The frames of a stream: id, name, data.
+fn frames(text: &str) -> Vec<(String, String, Value)> {
+    let field = |frame: &str, name: &str| {
+        let found = frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        found.unwrap_or_default().to_owned()
+    };
+    text.split("\n\n")
+        .filter(|frame| frame.contains("event:"))
+        .map(|frame| (field(frame, "id"), field(frame, "event"), serde_json::from_str(&field(frame, "data")).unwrap()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_post_can_be_answered_with_events() {
+    let server = Server::start(&[]).await;
+    let body = json!({"id": "s", "input": {"prompt": "a", "num_inference_steps": 2}});
+    let answer = server.json("POST", "/predictions", &[("accept", "text/event-stream")], &body).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    assert_eq!(answer.headers["cache-control"], "no-cache");
+    let frames = frames(&answer.text);
+    let names: Vec<&str> = frames.iter().map(|(_, name, _)| name.as_str()).collect();
+    assert_eq!(names, ["start", "progress", "log", "progress", "log", "output", "metric", "completed"]);
+    assert_eq!(frames[0].2, json!({"id": "s", "status": "processing"}));
+    assert_eq!(frames[2].2["source"], "stderr");
+    assert!(frames[2].2["data"].as_str().unwrap().ends_with('\n'));
+    assert_eq!(frames[5].2["index"], 0);
+    assert_eq!(frames[6].2["name"], "predict_time");
+    let completed = &frames[7].2;
+    assert_eq!(completed["status"], "succeeded");
+    assert_eq!(completed["output"], frames[5].2["chunk"]);
+    assert_eq!(&server.get("/predictions/s").await.json, completed);
+
+    let refused = server.json("POST", "/predictions", &[("accept", "text/event-stream")], &json!({})).await;
+    assert_eq!(refused.status, 422);
+}
+
+#[tokio::test]
+async fn a_stream_can_be_resumed() {
+    let server = Server::start(&[]).await;
+    let body = json!({"id": "s", "input": {"prompt": "step=20", "num_inference_steps": 6}});
+    server.predict_async(&body).await;
+    let (whole, rest, attached) = tokio::join!(
+        server.get("/predictions/s/stream"),
+        server.send(server.request("GET", "/predictions/s/stream").header("last-event-id", "5")),
+        server.json("PUT", "/predictions/s", &[("accept", "text/event-stream")], &body),
+    );
+    let whole = frames(&whole.text);
+    assert_eq!(whole[0].1, "start");
+    assert_eq!(whole[5..], frames(&rest.text)[..]);
+    assert_eq!(whole, frames(&attached.text));
+    let ids: Vec<u64> = whole.iter().map(|(id, _, _)| id.parse().unwrap()).collect();
+    assert!(ids.iter().copied().eq(1..=whole.len() as u64), "{ids:?}");
+
+    let after = frames(&server.get("/predictions/s/stream").await.text);
+    assert_eq!((after.len(), after[0].1.as_str()), (1, "completed"));
+    assert_eq!(after[0].2, whole.last().unwrap().2);
+    let nothing =
+        server.send(server.request("GET", "/predictions/s/stream").header("last-event-id", &after[0].0)).await;
+    assert_eq!(nothing.status, 204);
+    assert_eq!(server.get("/predictions/x/stream").await.status, 404);
+}
+
+#[tokio::test]
+async fn leaving_a_stream_stops_only_what_it_began() {
+    let server = Server::start(&[]).await;
+    let body = |id: &str| json!({"id": id, "input": {"prompt": "step=20", "num_inference_steps": 20}}).to_string();
+    let post = server.request("POST", "/predictions").header("content-type", "application/json");
+    let mut stream = post.header("accept", "text/event-stream").body(body("mine")).send().await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some());
+    drop(stream);
+    assert_eq!(server.ended("mine").await["status"], "canceled");
+
+    server.predict_async(&serde_json::from_str(&body("other")).unwrap()).await;
+    let mut stream = server.request("GET", "/predictions/other/stream").send().await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some());
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.ended("other").await["status"], "succeeded");
+}

@@ -1,0 +1,139 @@
+//! `syncdiffusion generate`.
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn generate(arguments: &[&str], dir: &std::path::Path) -> Command {
+    let mut command = Command::new(tests::binary());
+    command.arg("generate").arg("--worker").arg(tests::stand_in()).args(arguments).current_dir(dir);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> (Output, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (generate(arguments, dir.path()).output().unwrap(), dir)
+}
+
+fn files(dir: &tempfile::TempDir) -> Vec<String> {
+    dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_picture_is_made() {
+    let (output, dir) = run(&["--prompt", "a", "--num-inference-steps", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("wrote `out.png`: 2048x512, seed 2, "), "{said}");
+    assert_eq!(files(&dir), ["out.png"]);
+}
+
+#[test]
+fn json_is_the_last_line() {
+    let arguments = [
+        "--prompt",
+        "-a dash",
+        "--negative-prompt",
+        "b",
+        "--width",
+        "1024",
+        "--height",
+        "512",
+        "--guidance-scale",
+        "7",
+        "--sync-weight",
+        "20.0",
+        "--sync-decay-rate",
+        "0.9",
+        "--sync-freq",
+        "2",
+        "--sync-threshold",
+        "3",
+        "--num-inference-steps",
+        "2",
+        "--stride",
+        "32",
+        "--seed",
+        "18446744073709551615",
+        "--loop-closure",
+        "--device",
+        "cpu",
+        "--dtype",
+        "f32",
+        "--output",
+        "x.png",
+        "--json",
+    ];
+    let (output, dir) = run(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    let line = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
+    let json: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(json["seed"], u64::MAX);
+    assert_eq!((&json["output"], &json["width"], &json["height"]), (&"x.png".into(), &1024.into(), &512.into()));
+    assert_eq!(
+        (&json["device"], &json["dtype"], &json["work"]["unet_forwards"]),
+        (&"cpu".into(), &"f32".into(), &52.into())
+    );
+    for key in ["seconds", "load_seconds", "peak_memory_bytes"] {
+        assert!(json[key].is_number(), "{key}");
+    }
+    for key in [
+        "unet_backwards",
+        "window_decodes",
+        "window_decode_backwards",
+        "perceptual_forwards",
+        "perceptual_backwards",
+        "text_encodes",
+    ] {
+        assert!(json["work"][key].is_u64(), "{key}");
+    }
+    assert_eq!(files(&dir), ["x.png"]);
+}
+
+#[test]
+fn inputs_are_refused_with_the_words_of_the_server() {
+    let refused = |arguments: &[&str]| {
+        let (output, dir) = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(files(&dir).is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        refused(&["--prompt", "a", "--width", "1000", "--sync-freq", "0", "--loop-closure", "maybe"]),
+        "loop_closure: \"maybe\" is not of type \"boolean\"\nsync_freq: 0 is less than the minimum of 1\n\
+         width: 1000 is not a multiple of 128 (8 * stride 16); the nearest are 896 and 1024\n"
+    );
+    assert!(refused(&[]).starts_with("prompt: Field required\n"));
+    assert_eq!(
+        refused(&["--model", "elsewhere", "--prompt", "a", "--height", "768", "--loop-closure", "true"]),
+        "height: 768 is not the height of one window, as `loop_closure` needs; 512 is\n",
+        "the geometry of any other model comes from its worker"
+    );
+    assert!(refused(&["--prompt", "a", "--steps", "3"]).contains("unexpected argument"));
+}
+
+#[test]
+fn what_goes_wrong_is_told() {
+    let (output, _dir) = run(&["--prompt", "fail"]);
+    assert_eq!(
+        (output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()),
+        (Some(1), "error: the stand-in was told to fail\n")
+    );
+    let (output, _dir) = run(&["--prompt", "a", "--output", "none/out.png"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no folder `none`"));
+    let (output, _dir) = run(&["--prompt", "crash"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("the worker ended: exit status: 3"));
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = generate(&["--prompt", "step=100"], dir.path()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(files(&dir).is_empty());
+}

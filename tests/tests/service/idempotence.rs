@@ -1,0 +1,132 @@
+//! Asking at once, asking later, asking twice.
+
+use serde_json::json;
+use tests::Server;
+
+use crate::contract::assert_whole;
+
+#[tokio::test]
+async fn an_async_prediction_is_answered_at_once() {
+    let server = Server::start(&[]).await;
+    let body = json!({"id": "as-1", "input": {"prompt": "step=20", "num_inference_steps": 10}});
+    let answer = server.predict_async(&body).await;
+    assert_eq!((answer.status, &answer.json["status"], &answer.json["id"]), (202, &json!("starting"), &json!("as-1")));
+    assert_whole(&answer.json);
+    let running = server.until("/predictions/as-1", |is| is["metrics"]["step"].as_u64() > Some(2)).await;
+    assert_eq!(running["status"], "processing");
+    assert!(running["metrics"]["seconds_left"].as_f64().unwrap() > 0.0);
+    assert_whole(&running);
+    assert_eq!(server.ended("as-1").await["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn prefer_is_read_as_the_rfc_says() {
+    let server = Server::start(&[]).await;
+    let body = json!({"input": {"prompt": "step=30", "num_inference_steps": 10}});
+    for prefer in ["respond-async", "Respond-Async", "return=minimal, respond-async;x=1", "wait=0"] {
+        let answer = server.json("POST", "/predictions", &[("prefer", prefer)], &body).await;
+        assert_eq!(answer.status, 202, "{prefer}");
+        server.ended(answer.json["id"].as_str().unwrap()).await;
+    }
+    for prefer in ["wait=20", "respond-async, wait=20", "wait"] {
+        let answer = server.json("POST", "/predictions", &[("prefer", prefer)], &body).await;
+        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("succeeded")), "{prefer}");
+    }
+}
+
+#[tokio::test]
+async fn a_put_is_done_once() {
+    let server = Server::start(&[]).await;
+    let slow = json!({"input": {"prompt": "step=20", "num_inference_steps": 10}});
+    let first = server.json("PUT", "/predictions/p%2F1", &[("prefer", "respond-async")], &slow).await;
+    assert_eq!((first.status, &first.json["id"]), (202, &json!("p/1")));
+    let again = server.json("PUT", "/predictions/p%2F1", &[], &json!({"input": {"prompt": 5}})).await;
+    assert_eq!((again.status, &again.json["input"]["prompt"]), (202, &json!("step=20")));
+    let ended = server.ended("p%2F1").await;
+    let later = server.json("PUT", "/predictions/p%2F1", &[], &slow).await;
+    assert_eq!((later.status, later.json), (200, ended));
+
+    let other = server.json("PUT", "/predictions/p-2", &[], &json!({"id": "zzz", "input": {"prompt": "x"}})).await;
+    assert_eq!(
+        (other.status, other.json),
+        (
+            422,
+            json!({"detail": [{"loc": ["body", "id"], "msg": "prediction ID must match the ID supplied in the URL", "type": "value_error"}]})
+        )
+    );
+}
+
+#[tokio::test]
+async fn concurrent_puts_of_an_id_give_one_prediction() {
+    let server = Server::start(&["--queue-size", "0"]).await;
+    for round in 0..20 {
+        let path = format!("/predictions/same-{round}");
+        let body = json!({"input": {"prompt": "a", "num_inference_steps": 2}});
+        let put = || server.json("PUT", &path, &[], &body);
+        let (a, b, c, d) = tokio::join!(put(), put(), put(), put());
+        let answers = [a, b, c, d];
+        assert!(answers.iter().all(|answer| [200, 202].contains(&answer.status)), "{answers:#?}");
+        let ended = server.ended(&format!("same-{round}")).await;
+        assert!(answers.iter().all(|answer| answer.json["created_at"] == ended["created_at"]), "{answers:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_may_use_an_id_again_that_has_ended() {
+    let server = Server::start(&[]).await;
+    let body = json!({"id": "x", "input": {"prompt": "step=10", "num_inference_steps": 20}});
+    assert_eq!(server.predict_async(&body).await.status, 202);
+    let refused = server.predict(&body).await;
+    assert_eq!((refused.status, &refused.json["status"]), (409, &json!("failed")));
+    assert!(refused.json["error"].as_str().unwrap().contains("`x` exists"));
+    let first = server.ended("x").await;
+    let second = server.predict(&body).await;
+    assert_eq!(second.status, 200);
+    assert_ne!(first["created_at"], second.json["created_at"]);
+}
+
+#[tokio::test]
+async fn ids_are_never_paths() {
+    let server = Server::start(&[]).await;
+    for id in ["../../x", "a/b c", "", "ü🏔", "%2e%2e", "a\"'\\<>"] {
+        let answer = server.predict(&json!({"id": id, "input": {"prompt": "a", "num_inference_steps": 1}})).await;
+        assert_eq!((answer.status, &answer.json["id"]), (200, &json!(id)));
+        if !id.is_empty() {
+            let path = answer.json["urls"]["get"].as_str().unwrap().strip_prefix(&server.url).unwrap();
+            assert_eq!(server.get(path).await.json["id"], id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_and_removal() {
+    let server = Server::start(&[]).await;
+    for n in 0..5 {
+        let prompt = if n == 2 { "fail" } else { "a" };
+        server.predict(&json!({"id": format!("l{n}"), "input": {"prompt": prompt, "num_inference_steps": 1}})).await;
+    }
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        page["results"].as_array().unwrap().iter().map(|is| is["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let page = server.get("/predictions?limit=2").await.json;
+    assert_eq!((ids(&page), &page["previous"]), (vec!["l4".to_owned(), "l3".to_owned()], &json!(null)));
+    assert_whole(&page["results"][0]);
+    assert_eq!(page["results"][0]["output"], format!("{}/predictions/l4/output", server.url));
+    let path = |link: &serde_json::Value| link.as_str().unwrap().strip_prefix(&server.url).unwrap().to_owned();
+    let second = server.get(&path(&page["next"])).await.json;
+    assert_eq!(ids(&second), ["l2", "l1"]);
+    let third = server.get(&path(&second["next"])).await.json;
+    assert_eq!((ids(&third), &third["next"]), (vec!["l0".to_owned()], &json!(null)));
+    assert_eq!(ids(&server.get(&path(&third["previous"])).await.json), ["l2", "l1"]);
+    assert_eq!(ids(&server.get("/predictions?status=failed").await.json), ["l2"]);
+    for bad in ["limit=0", "limit=x", "status=nope", "cursor=x", "cursor=b99999999999999999999"] {
+        assert!([400, 422].contains(&server.get(&format!("/predictions?{bad}")).await.status), "{bad}");
+    }
+
+    assert_eq!(server.send(server.request("DELETE", "/predictions/l4")).await.status, 204);
+    assert_eq!(server.send(server.request("DELETE", "/predictions/l4")).await.status, 404);
+    assert_eq!(server.get("/predictions/l4").await.status, 404);
+    assert_eq!(server.get("/predictions/l4/output").await.status, 404);
+    server.predict_async(&json!({"id": "r", "input": {"prompt": "step=50"}})).await;
+    assert_eq!(server.send(server.request("DELETE", "/predictions/r")).await.status, 409);
+}

@@ -1,0 +1,10 @@
+//! The server, seen from outside, with the stand-in worker.
+
+mod contract;
+mod endings;
+mod events;
+mod generate;
+mod idempotence;
+mod queue;
+mod webhooks;
+mod workers;

@@ -1,0 +1,147 @@
+//! The queue: its order, its bounds, and that it outlives the server.
+
+use serde_json::{Value, json};
+use tests::Server;
+
+fn slow(id: &str) -> Value {
+    json!({"id": id, "input": {"prompt": "step=20", "num_inference_steps": 20}})
+}
+
+#[tokio::test]
+async fn without_a_queue_a_second_prediction_is_refused() {
+    let server = Server::start(&["--queue-size", "0"]).await;
+    assert_eq!(server.predict_async(&slow("a")).await.status, 202);
+    assert_eq!(server.get("/health-check").await.json["status"], "BUSY");
+    let busy = server.predict(&slow("b")).await;
+    assert_eq!(
+        (busy.status, busy.json),
+        (409, json!({"error": "At capacity - all prediction slots busy", "status": "failed"}))
+    );
+    assert_eq!(server.predict(&json!({"input": {}})).await.status, 422, "what is invalid is invalid even then");
+    server.ended("a").await;
+    for _ in 0..50 {
+        let quick = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
+        assert_eq!(server.predict(&quick).await.status, 200, "a place is free before the answer leaves");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_again() {
+    let server = Server::start(&["--queue-size", "2"]).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(server.predict_async(&slow(id)).await.status, 202);
+    }
+    let full = server.predict_async(&slow("d")).await;
+    assert_eq!((full.status, &full.json["status"]), (429, &json!("failed")));
+    assert!(full.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    for id in ["a", "b", "c"] {
+        server.ended(id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_costly_queue_is_full_too() {
+    let server = Server::start(&["--queue-cost", "0.5"]).await;
+    server.predict(&slow("learns")).await;
+    let mut refused = 0;
+    for n in 0..6 {
+        refused += u32::from(server.predict_async(&slow(&format!("c{n}"))).await.status == 429);
+    }
+    assert!((2..5).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn first_in_first_out_and_estimates() {
+    let server = Server::start(&[]).await;
+    server.predict(&slow("learns")).await;
+    for n in 0..4 {
+        server.predict_async(&slow(&format!("q{n}"))).await;
+    }
+    let last = server.get("/predictions/q3").await.json;
+    assert_eq!(last["metrics"]["queue_position"], 2);
+    let left = last["metrics"]["seconds_left"].as_f64().unwrap();
+    assert!((0.8..4.0).contains(&left), "{left}");
+    let mut started = Vec::new();
+    for n in 0..4 {
+        started.push(server.ended(&format!("q{n}")).await["started_at"].as_str().unwrap().to_owned());
+    }
+    assert!(started.is_sorted(), "{started:?}");
+}
+
+#[tokio::test]
+async fn several_workers_and_several_jobs_share_the_queue() {
+    let server = Server::launch(&["--device", "cpu,cuda:0", "--workers", "2"], &[("STAND_IN_JOBS", "2")]);
+    server.until("/health-check", |health| health["status"] == "READY").await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for n in 0..8 {
+        server
+            .predict_async(&json!({"id": format!("m{n}"), "input": {"prompt": "step=40", "num_inference_steps": 10}}))
+            .await;
+    }
+    for n in 0..8 {
+        assert_eq!(server.get(&format!("/predictions/m{n}")).await.json["status"], "processing");
+    }
+    assert_eq!(server.get("/health-check").await.json["status"], "BUSY");
+    for n in 0..8 {
+        assert_eq!(server.ended(&format!("m{n}")).await["status"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_server_takes_up_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let ended = server.predict(&slow("ended")).await.json;
+    for n in 0..4 {
+        server.predict_async(&slow(&format!("k{n}"))).await;
+    }
+    server.until("/predictions/k0", |is| is["metrics"]["step"].as_u64() > Some(1)).await;
+    server.kill();
+
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    assert_eq!(server.get("/predictions/ended").await.json, ended);
+    server.until("/predictions/k0", |is| is["metrics"]["step"].as_u64() > Some(1)).await;
+    server.kill();
+
+    let server = Server::launch_in(dir.path(), &[], &[]);
+    let lost = server.ended("k0").await;
+    assert_eq!(lost["status"], "failed");
+    assert_eq!(lost["error"], "it was interrupted 2 times by the end of the server or its worker");
+    let mut started = Vec::new();
+    for n in 1..4 {
+        let prediction = server.ended(&format!("k{n}")).await;
+        assert_eq!(prediction["status"], "succeeded");
+        started.push(prediction["started_at"].as_str().unwrap().to_owned());
+    }
+    assert!(started.is_sorted(), "{started:?}");
+}
+
+#[tokio::test]
+async fn retention_removes_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    for n in 0..4 {
+        server.predict(&json!({"id": format!("o{n}"), "input": {"prompt": "a", "num_inference_steps": 1}})).await;
+    }
+    server.kill();
+    let server = Server::launch_in(dir.path(), &["--keep-count", "2"], &[]);
+    server.until("/predictions", |page| page["results"].as_array().unwrap().len() == 2).await;
+    assert_eq!(server.get("/predictions/o1").await.status, 404);
+    assert_eq!(server.get("/predictions/o2").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_data_folder_serves_one_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let second = std::process::Command::new(tests::binary())
+        .args(["serve", "--host", "127.0.0.1", "--port", "0", "--data-dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success() && error.contains("another server uses"), "{error}");
+}

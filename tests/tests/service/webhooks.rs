@@ -1,0 +1,124 @@
+//! Webhooks: what is sent, when, and that the last word always arrives.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::{Receiver, Sent, Server};
+
+use crate::contract::assert_whole;
+
+fn body(receiver: &Receiver, prompt: &str, filter: Option<Value>) -> Value {
+    let mut body = json!({"id": "w", "webhook": format!("{}/hook", receiver.url), "input": {"prompt": prompt, "num_inference_steps": 30}});
+    if let Some(filter) = filter {
+        body["webhook_events_filter"] = filter;
+    }
+    body
+}
+
+fn completed(sent: &[Sent]) -> bool {
+    sent.last().is_some_and(|sent| sent.json["completed_at"].is_string())
+}
+
+#[tokio::test]
+async fn the_four_events() {
+    let (server, receiver) = (Server::start(&[]).await, Receiver::start(&[]).await);
+    let trace = [
+        ("prefer", "respond-async"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "a=b"),
+    ];
+    let answer = server.json("POST", "/predictions", &trace, &body(&receiver, "step=50", None)).await;
+    assert_eq!(answer.status, 202);
+    let sent = receiver.wait(completed).await;
+    for one in &sent {
+        assert_whole(&one.json);
+        assert_eq!((one.path.as_str(), one.headers["content-type"].to_str().unwrap()), ("/hook", "application/json"));
+        assert_eq!(one.headers["traceparent"], trace[1].1);
+        assert_eq!(one.headers["tracestate"], "a=b");
+    }
+    let first = &sent[0].json;
+    assert_eq!((&first["status"], &first["logs"], &first["output"]), (&json!("processing"), &json!(""), &json!(null)));
+    let logs = &sent[1..sent.len() - 2];
+    assert!((2..=4).contains(&logs.len()), "{} logs in 1.5 s", logs.len());
+    assert!(logs.iter().all(|one| one.json["status"] == "processing" && one.json["logs"] != ""));
+    for pair in sent[..sent.len() - 2].windows(2) {
+        assert!(pair[1].at - pair[0].at > Duration::from_millis(400), "logs are throttled");
+    }
+    let output = &sent[sent.len() - 2].json;
+    assert_eq!((&output["status"], output["output"].as_array().unwrap().len()), (&json!("processing"), 1));
+    let last = &sent[sent.len() - 1].json;
+    assert_eq!(last["output"], output["output"][0]);
+    assert_eq!(last, &server.get("/predictions/w").await.json);
+}
+
+#[tokio::test]
+async fn filters() {
+    let server = Server::start(&[]).await;
+    for (filter, wanted) in [
+        (json!(["completed"]), 1),
+        (json!(["start", "output"]), 2),
+        (json!([]), 0),
+        (json!(["output", "completed"]), 2),
+    ] {
+        let receiver = Receiver::start(&[]).await;
+        let answer = server.predict(&body(&receiver, "a", Some(filter.clone()))).await;
+        assert_eq!(answer.json["status"], "succeeded");
+        receiver.wait(|sent| sent.len() >= wanted).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(receiver.sent().len(), wanted, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn gathered_logs_are_sent_even_if_nothing_follows() {
+    let (server, receiver) = (Server::start(&["--webhook-interval", "0.1"]).await, Receiver::start(&[]).await);
+    // The first step is told at once, the next after three seconds.
+    let mut request = body(&receiver, "step=3000", Some(json!(["start", "logs"])));
+    request["input"]["num_inference_steps"] = 2.into();
+    server.predict_async(&request).await;
+    let sent = receiver.wait(|sent| sent.len() == 2).await;
+    assert!(sent[1].json["logs"].as_str().unwrap().contains("1/2"), "{sent:#?}");
+    assert!(sent[1].at - sent[0].at < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn only_the_last_is_sent_again() {
+    let server = Server::start(&[]).await;
+    let receiver = Receiver::start(&[500, 503, 429]).await;
+    server.predict(&body(&receiver, "a", Some(json!(["start", "completed"])))).await;
+    let sent = receiver.wait(|sent| sent.len() == 4).await;
+    let statuses: Vec<&Value> = sent.iter().map(|sent| &sent.json["status"]).collect();
+    assert_eq!(statuses, ["processing", "succeeded", "succeeded", "succeeded"]);
+
+    let receiver = Receiver::start(&[404]).await;
+    server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(receiver.sent().len(), 1, "a refusal is final");
+}
+
+#[tokio::test]
+async fn an_end_that_is_owed_outlives_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[500, 500, 500]).await;
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
+    receiver.wait(|sent| !sent.is_empty()).await;
+    server.kill();
+    let before = receiver.sent().len();
+    let server = Server::launch_in(dir.path(), &[], &[]);
+    let sent = receiver.wait(|sent| sent.len() > before).await;
+    let ended = server.get("/predictions/w").await.json;
+    assert!(sent.iter().all(|sent| sent.json == ended));
+    assert!(ended["output"].as_str().unwrap().starts_with("data:image/png"));
+}
+
+#[tokio::test]
+async fn a_token_is_shown() {
+    let (server, receiver) = (Server::start(&["--webhook-auth-token", "tok123"]).await, Receiver::start(&[]).await);
+    server.predict(&body(&receiver, "fail", Some(json!(["completed"])))).await;
+    let sent = receiver.wait(completed).await;
+    assert_eq!(sent[0].headers["authorization"], "Bearer tok123");
+    assert_eq!(sent[0].json["error"], "the stand-in was told to fail");
+    assert!(!server.log().contains("tok123"));
+}
