@@ -2,7 +2,6 @@
 
 CARGO ?= cargo
 PORT ?= 5000
-export RUST_BACKTRACE ?= 1
 
 .PHONY: help
 help: ## Show this list

@@ -233,19 +233,20 @@ fn settings(input: Input) -> Settings {
     }
 }
 
-/// Runs something in which libtorch may fail. What it says, without the C++ frames, becomes the error.
+/// Runs something in which libtorch may fail. What it says becomes the error.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = message(panic.as_ref());
-        let text = text.split("\nException raised from").next().unwrap_or(&text);
-        text.trim_start_matches("called `Result::unwrap()` on an `Err` value: ").trim().to_owned()
-    })
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| words(panic.as_ref()))
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-        .unwrap_or_else(|| "the computation failed without a message".to_owned())
+/// The words of a panic. Those of `tch` are an exception of C++ in the debug format, its stack and all.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+    let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text.as_str(),
+        (None, Some(text)) => text,
+        (None, None) => "the computation failed without a message",
+    };
+    let text = text.split_once("Torch(\"").map_or(text, |(_, exception)| exception);
+    text.split("\\nException raised from").next().unwrap_or(text).trim_end_matches("\")").to_owned()
 }
 
 /// Whether a CUDA error makes every later call fail, too. Running out of memory does not.

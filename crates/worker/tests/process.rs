@@ -1,0 +1,226 @@
+//! The worker as its server sees it: a process that speaks frames.
+
+use std::{
+    io::{BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    Command, Event, Input,
+    frame::{self, Received},
+};
+
+struct Worker {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = Process::new(env!("CARGO_BIN_EXE_syncdiffusion-worker"))
+            .args(["--device", "cpu", "--dtype", "f32", "--threads", "1"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdin = process.stdin.take();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        Self { process, stdin, stdout }
+    }
+
+    fn ready() -> Self {
+        let mut worker = Self::start(&[]);
+        worker.until(|event| matches!(event, Event::Ready { .. }));
+        worker
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    fn command(&mut self, command: &Command) {
+        frame::write(self.stdin.as_mut().unwrap(), command, &[]).unwrap();
+    }
+
+    fn run(&mut self, job: &str, input: Input) {
+        self.command(&Command::Run { job: job.to_owned(), input });
+    }
+
+    fn next(&mut self) -> (Event, Vec<u8>) {
+        match frame::read(&mut self.stdout).unwrap() {
+            Received::Frame(event, bytes) => (event, bytes),
+            other => panic!("the worker said {other:?}"),
+        }
+    }
+
+    /// The first event that `wanted` accepts, and all before it.
+    fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> (Vec<Event>, Vec<u8>) {
+        let mut events = Vec::new();
+        loop {
+            let (event, bytes) = self.next();
+            let found = wanted(&event);
+            events.push(event);
+            if found {
+                return (events, bytes);
+            }
+        }
+    }
+
+    /// Closes stdin and waits for the end.
+    fn end(mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < patience {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the worker does not end");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn input(width: u32, height: u32, steps: u32) -> Input {
+    Input {
+        prompt: "a beach with palms".to_owned(),
+        negative_prompt: String::new(),
+        width,
+        height,
+        guidance_scale: 5.0,
+        sync_weight: 20.0,
+        sync_decay_rate: 0.99,
+        sync_freq: 1,
+        sync_threshold: 1,
+        num_inference_steps: steps,
+        stride: 16,
+        seed: 2,
+        loop_closure: false,
+    }
+}
+
+fn done(job: &'static str) -> impl Fn(&Event) -> bool {
+    move |event| matches!(event, Event::Done { job: other, .. } if other == job)
+}
+
+#[test]
+fn a_job_from_start_to_picture() {
+    let mut worker = Worker::start(&[]);
+    let (Event::Loading { model }, _) = worker.next() else { panic!("`loading` is first") };
+    assert_eq!((model.name.as_str(), model.window, model.vae_factor), ("demo", 64, 8));
+    assert_eq!((model.device.as_str(), model.dtype.as_str(), model.version.len()), ("cpu", "f32", 64));
+    let (Event::Ready { model: same, load_seconds, peak_memory_bytes, jobs }, _) = worker.next() else {
+        panic!("`ready` is second")
+    };
+    assert!(same == model && load_seconds > 0.0 && peak_memory_bytes > 10 << 20 && jobs >= 1);
+
+    worker.run("a", input(640, 512, 2));
+    let (events, rgb) = worker.until(done("a"));
+    assert_eq!(events[0], Event::Started { job: "a".to_owned() });
+    let steps: Vec<u32> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Progress { step, of: 2, fraction, .. } if (0.0..=1.0).contains(fraction) => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert!(steps.is_sorted() && steps.first() == Some(&0) && steps.last() == Some(&2), "{steps:?}");
+    let Some(Event::Done { width: 640, height: 512, work, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!((work.unet_forwards, work.unet_backwards, work.window_decodes, work.text_encodes), (10, 2, 2, 2));
+    assert_eq!(rgb.len(), 3 * 640 * 512);
+    assert!(rgb.iter().any(|&byte| byte != rgb[0]), "the picture is flat");
+    assert!(worker.end().success());
+}
+
+#[test]
+fn what_is_no_command_is_said_and_does_no_harm() {
+    let mut worker = Worker::ready();
+    for line in ["hello", "", "[]", "{\"type\":\"fly\"}", "{\"type\":\"run\",\"job\":\"a\"}", "\u{0}\u{7f}"] {
+        worker.say(line.as_bytes());
+        worker.say(b"\n");
+        assert!(matches!(worker.next().0, Event::Malformed { .. }), "{line:?}");
+    }
+    worker.run("bad", Input { width: 500, ..input(512, 512, 1) });
+    let (events, _) = worker.until(|event| matches!(event, Event::Failed { .. }));
+    let Some(Event::Failed { error, fatal: false, .. }) = events.last() else { panic!("{events:?}") };
+    assert!(error.contains("`width`") && error.contains("500"), "{error}");
+    worker.run("good", input(512, 512, 1));
+    worker.until(done("good"));
+}
+
+#[test]
+fn a_cancel_stops_a_job_and_only_that() {
+    let mut worker = Worker::ready();
+    worker.run("long", input(2048, 512, 200));
+    worker.run("short", input(512, 512, 2));
+    worker.until(|event| matches!(event, Event::Progress { job, .. } if job == "long"));
+    worker.command(&Command::Cancel { job: "long".to_owned() });
+    worker.command(&Command::Cancel { job: "unknown".to_owned() });
+    let (events, _) = worker.until(done("short"));
+    let canceled = events.iter().position(|event| *event == Event::Canceled { job: "long".to_owned() });
+    let after = &events[canceled.expect("the job is canceled")..];
+    assert!(!after[1..].iter().any(|event| matches!(event, Event::Progress { job, .. } if job == "long")));
+}
+
+/// A small job beside a large one waits for no more than about its own work, and neither picture changes.
+#[test]
+fn jobs_share_the_worker_evenly() {
+    let mut worker = Worker::ready();
+    worker.run("small", input(512, 512, 6));
+    let (_, small_alone) = worker.until(done("small"));
+    worker.run("large", input(768, 512, 4));
+    let (_, large_alone) = worker.until(done("large"));
+
+    worker.run("large", input(768, 512, 4));
+    worker.run("small", input(512, 512, 6));
+    let (events, small) = worker.until(done("small"));
+    let of_large = events.iter().rev().find_map(|event| match event {
+        Event::Progress { job, fraction, .. } if job == "large" => Some(*fraction),
+        _ => None,
+    });
+    assert!(of_large.is_some_and(|fraction| fraction < 0.9), "the small job is not kept waiting: {of_large:?}");
+    let (_, large) = worker.until(done("large"));
+    for (what, together, alone) in [("small", small, small_alone), ("large", large, large_alone)] {
+        let close = std::iter::zip(&together, &alone).filter(|(a, b)| a.abs_diff(**b) <= 1).count();
+        assert!(close as f64 / alone.len() as f64 >= 0.9999, "{what}: {close} of {} bytes within 1", alone.len());
+    }
+}
+
+#[test]
+fn a_shutdown_finishes_what_is_at_hand() {
+    let mut worker = Worker::ready();
+    worker.run("a", input(512, 512, 1));
+    worker.command(&Command::Shutdown);
+    worker.until(done("a"));
+    assert!(worker.wait().success());
+}
+
+#[test]
+fn the_end_of_stdin_is_the_end() {
+    let mut worker = Worker::ready();
+    worker.run("a", input(3072, 512, 200));
+    worker.until(|event| matches!(event, Event::Progress { .. }));
+    assert!(worker.end().success());
+}
+
+#[test]
+fn a_model_that_is_not_there_is_an_event_and_a_status() {
+    let mut worker = Worker::start(&["--model", "no/such/folder"]);
+    let (Event::LoadFailed { error }, _) = worker.next() else { panic!("nothing to load") };
+    assert!(error.contains("no/such/folder"), "{error}");
+    assert!(!worker.wait().success());
+}
