@@ -4,6 +4,7 @@
 //! integers. Unknown keys are stripped and reported; the caller warns of them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use protocol::Input;
 use serde::Serialize;
@@ -84,8 +85,8 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
                 kind: "value_error.missing",
             }),
             Some(value) => match check(field, &value) {
-                Err(message) => {
-                    errors.insert(field.name, message);
+                Err(messages) => {
+                    errors.insert(field.name, messages);
                 }
                 Ok(normal) => {
                     if let Some(number) = integer(&normal) {
@@ -98,7 +99,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     }
     let looped = values.get("loop_closure") == Some(&Value::Bool(true));
     for (field, message) in rules(&whole, looped, geometry) {
-        errors.entry(field).or_insert(message);
+        errors.entry(field).or_insert(vec![message]);
     }
     if errors.is_empty() && missing.is_empty() {
         let input = serde_json::from_value(Value::Object(values))
@@ -106,7 +107,10 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
         let stripped = given.keys().filter(|key| table::find(key).is_none()).cloned().collect();
         return Ok(Parsed { input, stripped });
     }
-    Err(errors.into_iter().map(|(field, message)| Invalid::new(field, message)).chain(missing).collect())
+    let named = errors
+        .into_iter()
+        .flat_map(|(field, messages)| messages.into_iter().map(move |message| Invalid::new(field, message)));
+    Err(named.chain(missing).collect())
 }
 
 /// Checks a finished input against the geometry of a model, which may be known only later.
@@ -126,36 +130,39 @@ pub fn check_geometry(input: &Input, geometry: Geometry) -> Result<(), Vec<Inval
     Err(errors.into_iter().map(|(field, message)| Invalid::new(field, message)).collect())
 }
 
-/// Type and bounds of one value; integers come out as JSON integers.
-fn check(field: &Field, value: &Value) -> Result<Value, String> {
+/// Type and bounds of one value, all that is wrong with it in the order of the schema's keywords: maximum, minimum, type.
+/// Integers come out as JSON integers.
+fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
     let wrong_type = || format!("{value} is not of type \"{}\"", field.kind.name());
+    let above = |maximum: &dyn Display| format!("{value} is greater than the maximum of {maximum}");
+    let below = |minimum: &dyn Display| format!("{value} is less than the minimum of {minimum}");
     match field.kind {
-        Kind::Text => value.is_string().then(|| value.clone()).ok_or_else(wrong_type),
-        Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(wrong_type),
-        Kind::Number { minimum, maximum } => {
-            let number = value.as_f64().ok_or_else(wrong_type)?;
-            if number < minimum {
-                return Err(format!("{value} is less than the minimum of {minimum}"));
-            }
-            if number > maximum {
-                return Err(format!("{value} is greater than the maximum of {maximum}"));
-            }
-            Ok(Value::from(number))
-        }
+        Kind::Text => value.is_string().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
+        Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
+        Kind::Number { minimum, maximum } => match value.as_f64() {
+            None => Err(vec![wrong_type()]),
+            Some(number) if number > maximum => Err(vec![above(&maximum)]),
+            Some(number) if number < minimum => Err(vec![below(&minimum)]),
+            Some(number) => Ok(Value::from(number)),
+        },
         Kind::Integer { minimum, maximum } => {
-            let number = integer(value).ok_or_else(wrong_type)?;
-            if let Some(minimum) = minimum.filter(|&minimum| number < i128::from(minimum)) {
-                return Err(format!("{value} is less than the minimum of {minimum}"));
-            }
+            let Some(number) = integer(value) else {
+                let outside = value.as_f64().and_then(|number| match (minimum, maximum) {
+                    (_, Some(maximum)) if number > maximum as f64 => Some(above(&maximum)),
+                    (Some(minimum), _) if number < minimum as f64 => Some(below(&minimum)),
+                    _ => None,
+                });
+                return Err(outside.into_iter().chain([wrong_type()]).collect());
+            };
             let maximum = maximum.unwrap_or(u64::MAX);
+            let minimum = minimum.map_or(i128::from(i64::MIN), i128::from);
             if number > i128::from(maximum) {
-                return Err(format!("{value} is greater than the maximum of {maximum}"));
+                Err(vec![above(&maximum)])
+            } else if number < minimum {
+                Err(vec![below(&minimum)])
+            } else {
+                Ok(u64::try_from(number).map_or_else(|_| Value::from(number as i64), Value::from))
             }
-            let least = i128::from(i64::MIN);
-            if number < least {
-                return Err(format!("{value} is less than the minimum of {least}"));
-            }
-            Ok(u64::try_from(number).map_or_else(|_| Value::from(number as i64), Value::from))
         }
     }
 }

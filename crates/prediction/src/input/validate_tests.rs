@@ -102,6 +102,21 @@ fn all_errors_come_at_once() {
 }
 
 #[test]
+fn a_number_can_be_wrong_twice() {
+    let found = parse(&json!({"prompt": "a", "height": 3072.5, "seed": -0.5}), None).unwrap_err();
+    let messages: Vec<&str> = found.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "3072.5 is greater than the maximum of 3072",
+            "3072.5 is not of type \"integer\"",
+            "-0.5 is less than the minimum of 0",
+            "-0.5 is not of type \"integer\"",
+        ]
+    );
+}
+
+#[test]
 fn numbers_follow_json_schema() {
     let value = json!({"prompt": "a", "guidance_scale": 7, "width": 1024.0, "seed": u64::MAX, "height": 1024e0});
     let input = parse(&value, Some(Geometry::default())).unwrap().input;
