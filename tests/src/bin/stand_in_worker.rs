@@ -1,7 +1,7 @@
 //! A worker without tensors: it speaks the protocol, draws a gradient from the seed, and misbehaves when told to.
 //!
 //! Words in a prompt tell it what to do with that job: `step=MS` (time a step takes, 1 unless said), `fail`, `crash`, `crash-once=FILE`
-//! (crashes if there is no FILE, and makes it), `hang`, `fatal`, `garbage`, `stubborn` (does not hear a cancel). Its environment tells it how to load:
+//! (crashes if there is no FILE, and makes it), `hang`, `fatal`, `garbage`, `stubborn` (does not hear a cancel), `clock` (logs the microseconds since 1970 at its start). Its environment tells it how to load:
 //! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`.
 
 use std::io::{self, BufReader, Write as _};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::exit;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::frame::{self, Received};
 use protocol::{Command, Event, Input, Model, Work};
@@ -88,7 +88,12 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
             Ok(Command::Run { job: name, input }) => {
                 let now = Instant::now();
                 say(&Event::Started { job: name.clone() }, &[]);
-                jobs.push(Job { name, input, begun: now, step: 0, next: now, canceled: false });
+                let job = Job { name, input, begun: now, step: 0, next: now, canceled: false };
+                if job.told("clock") {
+                    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    say(&Event::Log { job: job.name.clone(), line: format!("clock {}", since.as_micros()) }, &[]);
+                }
+                jobs.push(job);
             }
             Ok(Command::Cancel { job: name }) => {
                 if let Some(job) = jobs.iter_mut().find(|job| job.name == name) {

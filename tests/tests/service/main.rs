@@ -5,6 +5,8 @@ mod endings;
 mod events;
 mod generate;
 mod idempotence;
+mod killing;
+mod load;
 mod queue;
 mod webhooks;
 mod workers;

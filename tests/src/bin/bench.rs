@@ -1,0 +1,84 @@
+//! What the service costs, measured from outside with the stand-in worker: `cargo run --release -p tests --bin bench`.
+//!
+//! - from POST to the worker's start, on an idle machine, with the default store and in memory;
+//! - a whole synchronous prediction of one instant step;
+//! - requests per second and latency of GET `/predictions/{id}`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tests::Server;
+
+const PREDICTIONS: usize = 300;
+const GETS: usize = 40_000;
+const CONNECTIONS: usize = 32;
+
+#[tokio::main]
+async fn main() {
+    for (store, arguments) in [("SQLite", &[][..]), ("memory", &["--data-dir", "none"][..])] {
+        let server = Server::start(arguments).await;
+        let (start, whole) = predictions(&server).await;
+        println!("POST to the worker's start, {store}: {}", spread(start));
+        println!("POST to the answer of one instant step, {store}: {}", spread(whole));
+    }
+    gets(Server::start(&[]).await).await;
+}
+
+/// Latencies until the worker begins, and until the answer.
+async fn predictions(server: &Server) -> (Vec<Duration>, Vec<Duration>) {
+    let body = json!({"input": {"prompt": "clock step=0", "num_inference_steps": 1, "width": 512}});
+    let (mut start, mut whole) = (Vec::new(), Vec::new());
+    for round in 0..PREDICTIONS {
+        let (sent, begun) = (SystemTime::now(), Instant::now());
+        let answer = server.predict(&body).await;
+        let took = begun.elapsed();
+        let logs = answer.json["logs"].as_str().expect("logs");
+        let clock = logs.lines().find_map(|line| line.strip_prefix("clock ")?.parse().ok()).expect("a clock");
+        let started = UNIX_EPOCH + Duration::from_micros(clock);
+        // The first ones meet cold caches.
+        if round >= 20 {
+            start.push(started.duration_since(sent).unwrap_or_default());
+            whole.push(took);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (start, whole)
+}
+
+/// GETs of a running prediction.
+async fn gets(server: Server) {
+    server.predict_async(&json!({"id": "runs", "input": {"prompt": "step=1000", "num_inference_steps": 200}})).await;
+    let server = Arc::new(server);
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                for _ in 0..GETS / CONNECTIONS {
+                    let begun = Instant::now();
+                    assert_eq!(server.get("/predictions/runs").await.status, 200);
+                    latencies.push(begun.elapsed());
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.expect("a client"));
+    }
+    let rate = latencies.len() as f64 / begun.elapsed().as_secs_f64();
+    println!(
+        "GET /predictions/{{id}}, {CONNECTIONS} connections, client on the same machine: {rate:.0} a second, {}",
+        spread(latencies)
+    );
+}
+
+/// Median and tail in milliseconds.
+fn spread(mut latencies: Vec<Duration>) -> String {
+    latencies.sort();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+    format!("median {:.2} ms, p90 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.9), at(0.99))
+}
