@@ -21,6 +21,7 @@ pub mod progress;
 pub mod service;
 pub mod store;
 pub mod time;
+mod upload;
 pub mod webhook;
 pub mod wire;
 pub mod worker;

@@ -92,7 +92,7 @@ pub(crate) struct Serve {
     /// Workers for each device
     #[arg(long, default_value_t = 1, help_heading = "Worker")]
     pub(crate) workers: usize,
-    /// How long a worker may take to load
+    /// How long a worker may take to load; 0 is as long as it likes
     #[arg(long, env = "COG_SETUP_TIMEOUT", default_value = "30m", value_parser = duration, help_heading = "Worker")]
     pub(crate) setup_timeout: Duration,
     /// How long a worker with a job may say nothing before it is replaced
@@ -122,12 +122,18 @@ pub(crate) struct Serve {
     /// How many bytes of pictures are kept, such as `10GiB`; in memory, 256MiB unless said otherwise
     #[arg(long, value_parser = bytes, help_heading = "Store")]
     pub(crate) keep_bytes: Option<u64>,
+    /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
+    #[arg(long, env = "SYNCDIFFUSION_UPLOAD_URL", help_heading = "Output")]
+    pub(crate) upload_url: Option<String>,
     /// Least seconds between two `logs` webhooks of a prediction
     #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, help_heading = "Webhooks")]
     pub(crate) webhook_interval: f64,
     /// Token that webhook receivers are shown as `Authorization: Bearer`
     #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
     pub(crate) webhook_auth_token: Option<String>,
+    /// Set by Kubernetes; a file then tells its probes that the server has been ready, as Cog's does
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub(crate) kubernetes_service_host: Option<String>,
     /// Ignore SIGTERM, and stop on SIGINT and POST /shutdown only
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", help_heading = "Address")]
     pub(crate) await_explicit_shutdown: bool,
@@ -148,12 +154,13 @@ impl Serve {
             queue_seconds: self.queue_cost,
             max_predict: self.max_predict_seconds.map(seconds),
             hang: self.hang_timeout,
-            load: self.setup_timeout,
+            load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
             webhooks: prediction::webhook::Options {
                 interval: seconds(self.webhook_interval.max(0.0)),
                 token: self.webhook_auth_token.clone(),
             },
+            upload_url: self.upload_url.clone(),
         }
     }
 }

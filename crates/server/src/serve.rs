@@ -1,6 +1,8 @@
 //! `syncdiffusion serve`: binds, starts the service, serves until told to stop, and ends in order.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,22 +32,27 @@ pub(crate) async fn run(config: Serve) -> anyhow::Result<()> {
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
     let service = Service::start(store, config.options(), config.crew.programs(config.workers)).await?;
-    let stop = CancellationToken::new();
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     announce(address);
     let app = App {
         service: service.clone(),
         stop: stop.clone(),
         public_url: config.public_url.clone(),
         port: address.port(),
+        over: over.clone(),
     };
     let serving = tokio::spawn({
         let stop = stop.clone();
         async move { axum::serve(listener, http::app(app)).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
     signals(&stop, config.await_explicit_shutdown)?;
+    if config.kubernetes_service_host.is_some() {
+        tokio::spawn(tell_kubernetes(service.clone()));
+    }
     stop.cancelled().await;
     tracing::info!(grace_seconds = config.grace.as_secs(), "stopping");
     service.close(config.grace).await;
+    over.cancel();
     if let Ok(served) = tokio::time::timeout(LAST_ANSWERS, serving).await {
         served??;
     } else {
@@ -63,6 +70,17 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Writes the file that probes in Kubernetes look for, as soon as the server is ready.
+async fn tell_kubernetes(service: Service) {
+    while !service.takes_work() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let dir = Path::new("/var/run/cog");
+    if let Err(error) = fs::create_dir_all(dir).and_then(|()| fs::write(dir.join("ready"), "")) {
+        tracing::warn!(%error, "`/var/run/cog/ready` cannot be written; probes that look for it will wait");
+    }
 }
 
 /// Says where to look, and how to ask for a first picture.

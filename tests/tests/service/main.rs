@@ -8,5 +8,6 @@ mod idempotence;
 mod killing;
 mod load;
 mod queue;
+mod uploads;
 mod webhooks;
 mod workers;

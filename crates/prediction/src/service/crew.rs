@@ -197,6 +197,7 @@ impl Shared {
             }
             Event::LoadFailed { error } => {
                 tracing::error!(worker = index, %error, "worker cannot load");
+                table.setup.fail(&error);
                 table.crew[index].duty = Duty::LoadFailed(error);
             }
             Event::Started { .. } => {}
@@ -252,10 +253,7 @@ impl Shared {
         tasks.spawn_blocking(move || {
             let metadata = Metadata::new(&live.input, model.as_ref());
             match output::picture(&rgb, width, height, &metadata) {
-                Ok(png) => {
-                    let output = output::data_uri(&png);
-                    shared.conclude(live, End::Succeeded { output, work }, Some(png.into()));
-                }
+                Ok(png) => shared.deliver(live, png.into(), work),
                 Err(error) => {
                     let error = format!("the picture cannot be encoded: {error}");
                     shared.conclude(live, End::Failed(error), None);
@@ -264,14 +262,32 @@ impl Shared {
         });
     }
 
+    /// Gives out a picture: as a data URI, or as the URL where it was sent to.
+    fn deliver(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work) {
+        let Some(uploader) = self.uploader.clone() else {
+            let output = output::data_uri(&png);
+            self.conclude(live, End::Succeeded { output, work }, Some(png));
+            return;
+        };
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // A picture that could not be sent is kept all the same.
+            let end = match uploader.send(&live.id, &png).await {
+                Ok(output) => End::Succeeded { output, work },
+                Err(why) => End::Failed(why),
+            };
+            shared.conclude(live, end, Some(png));
+        });
+    }
+
     /// A worker process has ended: what it held goes back to the queue, once.
     pub(crate) fn lost(self: &Arc<Self>, index: usize, duty: Duty, why: &str) {
         let mut table = self.table();
         let post = &mut table.crew[index];
-        post.duty = duty;
+        let told = matches!(post.duty, Duty::LoadFailed(_));
+        post.duty = duty.clone();
         let held = post.dismiss();
-        if let Duty::LoadFailed(error) = &table.crew[index].duty {
-            let error = error.clone();
+        if let (Duty::LoadFailed(error), false) = (duty, told) {
             table.setup.fail(&error);
         }
         if table.closing {

@@ -26,8 +26,9 @@ use crate::input::Geometry;
 use crate::live::{End, Live, Place, Stop};
 use crate::output;
 use crate::store::{Query, Record, Retention, Store, StoreError, Stored};
+use crate::upload::Uploader;
 use crate::webhook::{self, Courier};
-use crate::wire::{Output, Prediction};
+use crate::wire::{Output, Prediction, Status};
 use crate::worker::{Program, supervise};
 pub(crate) use crew::Duty;
 use crew::Post;
@@ -49,6 +50,8 @@ pub struct Options {
     pub retention: Retention,
     /// How webhooks are sent.
     pub webhooks: webhook::Options,
+    /// Where pictures are sent, if the outputs are to be URLs.
+    pub upload_url: Option<String>,
 }
 
 /// The service. Clones are handles to the same one.
@@ -61,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     store: Arc<dyn Store>,
     courier: Courier,
+    uploader: Option<Uploader>,
     table: Mutex<Table>,
     tasks: TaskTracker,
 }
@@ -86,8 +90,11 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There can be no HTTP client.
-    #[error("cannot set up the sending of webhooks: {0}")]
+    #[error("cannot set up the sending of webhooks and pictures: {0}")]
     Client(#[from] reqwest::Error),
+    /// The URL for pictures is none.
+    #[error("`--upload-url`: {0}")]
+    UploadUrl(String),
 }
 
 impl Service {
@@ -98,6 +105,8 @@ impl Service {
     pub async fn start(store: Arc<dyn Store>, options: Options, programs: Vec<Program>) -> Result<Self, StartError> {
         let (unfinished, owed, last_seq) = (store.unfinished().await?, store.owed().await?, store.last_seq().await?);
         let courier = Courier::new(options.webhooks.clone(), Arc::clone(&store))?;
+        options.upload_url.as_deref().map_or(Ok(()), webhook::check_url).map_err(StartError::UploadUrl)?;
+        let uploader = options.upload_url.as_deref().map(Uploader::new).transpose()?;
         let table = Table {
             live: HashMap::new(),
             queue: BTreeMap::new(),
@@ -110,7 +119,8 @@ impl Service {
             setup: Setup::default(),
             closing: false,
         };
-        let shared = Arc::new(Shared { options, store, courier, table: Mutex::new(table), tasks: TaskTracker::new() });
+        let shared =
+            Arc::new(Shared { options, store, courier, uploader, table: Mutex::new(table), tasks: TaskTracker::new() });
         for Stored { record, picture } in owed {
             let Record { prediction, seq, webhook, .. } = record;
             if let Some(webhook) = webhook {
@@ -239,8 +249,7 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             let record = Record { prediction: prediction.clone(), ..live.record() };
-            let picture = picture.filter(|_| prediction.output.is_some());
-            let record = if picture.is_some() { without_output(record) } else { record };
+            let record = without_data(record);
             let owed = live.webhook.as_ref().is_some_and(|webhook| webhook.wants(webhook::Kind::Completed));
             if let Err(error) = shared.store.finish(record, picture, owed).await {
                 tracing::error!(prediction_id = %live.id, %error, "the end of a prediction could not be stored");
@@ -278,15 +287,15 @@ impl Table {
     }
 }
 
-/// The record without a picture that is stored beside it.
-fn without_output(mut record: Record) -> Record {
-    record.prediction.output = None;
+/// The record without a picture that is stored beside it; a URL stays.
+fn without_data(mut record: Record) -> Record {
+    record.prediction.output.take_if(|output| matches!(output, Output::Whole(text) if text.starts_with("data:")));
     record
 }
 
-/// The prediction with the picture that was stored beside it.
+/// The prediction with the picture that was stored beside it, unless its output is a URL.
 fn with_picture(mut prediction: Prediction, picture: Option<&[u8]>) -> Prediction {
-    if let Some(png) = picture {
+    if let (Some(png), None, Status::Succeeded) = (picture, &prediction.output, prediction.status) {
         prediction.output = Some(Output::Whole(output::data_uri(png)));
     }
     prediction

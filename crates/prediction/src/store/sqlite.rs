@@ -73,6 +73,8 @@ impl Sqlite {
         lock.try_lock().map_err(|_| fail("another server uses", &"it is locked"))?;
         let path = dir.join("predictions.sqlite");
         let connection = Connection::open(&path)?;
+        // Only a new file takes this up, and only before anything is in it: what is removed then gives its pages back.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
@@ -380,6 +382,12 @@ impl Store for Sqlite {
                 }
             }
             gone.iter().try_for_each(|&seq| remove(connection, seq))?;
+            if !gone.is_empty() {
+                // Each step gives one page back.
+                let mut vacuum = connection.prepare_cached("PRAGMA incremental_vacuum")?;
+                let mut steps = vacuum.query([])?;
+                while steps.next()?.is_some() {}
+            }
             Ok(gone.len() as u64)
         })
     }

@@ -104,6 +104,19 @@ async fn sqlite() {
 }
 
 #[tokio::test]
+async fn sqlite_gives_back_the_room_of_what_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(dir.path()).unwrap();
+    for seq in 1..20 {
+        store.finish(ended(&seq.to_string(), seq), Some(vec![7; 1 << 20].into()), false).await.unwrap();
+    }
+    store.sweep(Retention { count: Some(1), ..Retention::default() }).await.unwrap();
+    drop(store);
+    let size = dir.path().join("predictions.sqlite").metadata().unwrap().len();
+    assert!(size < 4 << 20, "{size} bytes are left");
+}
+
+#[tokio::test]
 async fn sqlite_keeps_what_it_answered_for_and_one_server_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = Sqlite::open(dir.path()).unwrap();

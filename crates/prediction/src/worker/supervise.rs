@@ -16,6 +16,9 @@ const FALLS: u32 = 5;
 /// The wait after the first fall; each is twice the one before.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
+/// How often a silent worker is looked after.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Serves the post of one worker until the server stops.
 pub(crate) async fn run(shared: Arc<Shared>, index: usize, program: Program) {
     let mut falls = 0;
@@ -67,13 +70,13 @@ struct Life {
 async fn listen(shared: &Arc<Shared>, index: usize, heard: &mut UnboundedReceiver<Heard>) -> Life {
     let mut life = Life { ready: false, worked: false, end: String::new() };
     loop {
-        let word = match shared.patience(index, life.ready) {
-            None => heard.recv().await,
-            Some(Duration::ZERO) => {
+        // A job may be given to a silent worker at any time, so even without one its patience is asked for again.
+        let word = match shared.patience(index, life.ready).unwrap_or(LOOK) {
+            Duration::ZERO => {
                 let what = if life.ready { "said nothing of its jobs" } else { "did not load" };
                 return Life { worked: life.ready, end: format!("it {what} in time"), ..life };
             }
-            Some(patience) => match tokio::time::timeout(patience, heard.recv()).await {
+            patience => match tokio::time::timeout(patience.min(LOOK), heard.recv()).await {
                 Err(_) => continue,
                 Ok(word) => word,
             },

@@ -39,7 +39,7 @@ pub(super) async fn stream(
 /// Follows a prediction that is there already, from the event after number `after` on. Leaving does not stop it.
 pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, Error> {
     if let Some(reader) = app.service.follow(id, after) {
-        return Ok(answer(frames(id.to_owned(), reader, None)));
+        return Ok(answer(frames(app, id.to_owned(), reader, None)));
     }
     let ended = app.service.get(id).await?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
     let frame = frame("completed", &ended).id(ENDED);
@@ -47,10 +47,10 @@ pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, 
 }
 
 /// Follows a new prediction. Leaving stops it.
-pub(super) fn follow(ticket: Ticket) -> Response {
+pub(super) fn follow(app: &App, ticket: Ticket) -> Response {
     let id = ticket.snapshot().id;
     let reader = ticket.follow();
-    answer(frames(id, reader, Some(Leaving(ticket))))
+    answer(frames(app, id, reader, Some(Leaving(ticket))))
 }
 
 /// Stops a prediction when its stream is dropped; one that has ended cannot be stopped any more.
@@ -66,12 +66,18 @@ fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static
     Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
 }
 
-/// The events of a reader as frames. A reader that fell behind is told so and let go.
-fn frames(id: String, reader: Reader, leaving: Option<Leaving>) -> impl Stream<Item = Result<Frame, Infallible>> {
-    stream::unfold(Some((id, reader, leaving)), |state| async {
-        let (id, mut reader, leaving) = state?;
-        match reader.next().await? {
-            Ok(item) => Some((Ok(name(&id, &item)), Some((id, reader, leaving)))),
+/// The events of a reader as frames, until the end of the prediction or of the server. A reader that fell behind is told so
+/// and let go.
+fn frames(
+    app: &App,
+    id: String,
+    reader: Reader,
+    leaving: Option<Leaving>,
+) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
+    stream::unfold(Some((app.over.clone(), id, reader, leaving)), |state| async {
+        let (over, id, mut reader, leaving) = state?;
+        match over.run_until_cancelled(reader.next()).await?? {
+            Ok(item) => Some((Ok(name(&id, &item)), Some((over, id, reader, leaving)))),
             Err(skipped) => {
                 let error = json!({ "error": "SSE stream replay truncated; events were dropped", "skipped": skipped });
                 Some((Ok(frame("error", &error)), None))

@@ -29,6 +29,8 @@ pub(crate) struct App {
     pub(crate) service: Service,
     /// Cancelled to stop the server.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when nothing will happen to predictions any more.
+    pub(crate) over: CancellationToken,
     /// The address that clients are told, if it is fixed.
     pub(crate) public_url: Option<String>,
     /// The port, for clients that name no host.

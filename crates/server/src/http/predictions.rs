@@ -89,7 +89,7 @@ async fn make(
         Submitted::Live(known) | Submitted::Ended(known) => return Ok(tell(*known)),
     };
     if accept::wants_events(headers) {
-        return Ok(events::follow(ticket));
+        return Ok(events::follow(app, ticket));
     }
     let prefer = Prefer::read(headers);
     if prefer.respond_async && prefer.wait.is_none() {
@@ -220,7 +220,7 @@ async fn list(
 
 /// The prediction of a list, with its picture as a URL.
 fn with_link(mut prediction: Prediction) -> Prediction {
-    if prediction.status == Status::Succeeded {
+    if prediction.status == Status::Succeeded && prediction.output.is_none() {
         prediction.output = Some(Output::Whole(format!("{}/output", prediction.urls.get).into()));
     }
     prediction
