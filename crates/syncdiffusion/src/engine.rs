@@ -13,17 +13,22 @@ use tch::{Device, Kind as Dtype, Tensor};
 use crate::{
     Invalid, Settings,
     panorama::{Conditions, Kind, Outcome, Panorama, Task},
+    threads::Threads,
     windows::Windows,
 };
 
 /// How many texts are remembered: a few for each job at hand, and the empty negative prompt of all the others.
 const REMEMBERED_TEXTS: usize = 32;
 
+/// How many windows a core computes at once: more do not fit its cache.
+const PART: usize = 2;
+
 /// The networks of one model, and what is remembered between jobs.
 pub struct Engine {
     sd2: Sd2,
     /// Keys and values of texts, the latest last.
     texts: VecDeque<(String, Rc<TextKeys>)>,
+    threads: Threads,
     /// How many tasks go in a batch.
     pub limits: Limits,
 }
@@ -60,9 +65,15 @@ pub struct Picture {
 }
 
 impl Engine {
-    /// An engine of a loaded model.
-    pub fn new(sd2: Sd2, limits: Limits) -> Self {
-        Self { sd2, texts: VecDeque::new(), limits }
+    /// An engine of a loaded model. On a CPU it computes on `threads` threads; a GPU needs one.
+    pub fn new(sd2: Sd2, limits: Limits, threads: usize) -> Self {
+        let threads = Threads::new(if sd2.placement.device == Device::Cpu { threads } else { 1 });
+        Self { sd2, texts: VecDeque::new(), threads, limits }
+    }
+
+    /// How many windows are computed side by side.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
     }
 
     /// The model.
@@ -99,24 +110,30 @@ impl Engine {
 
     /// Computes a batch: tasks of one kind and with one number of guidance branches, of any panoramas.
     pub fn compute(&self, kind: Kind, tasks: Vec<Task>) -> Vec<(Task, Outcome)> {
+        let side_by_side = |compute: &dyn Fn(&[Task]) -> Tensor| -> Vec<Tensor> {
+            let share = tasks.len().div_ceil(self.threads.count());
+            let part = if self.threads.count() == 1 { share } else { share.min(PART) };
+            self.threads.map(&tasks, part, compute).iter().flat_map(|results| results.split(1, 0)).collect()
+        };
         let outcomes: Vec<Outcome> = match kind {
-            Kind::Denoise => {
+            Kind::Denoise => side_by_side(&|tasks| {
                 let _no_grad = tch::no_grad_guard();
-                self.output(&tasks, &stack(&tasks)).split(1, 0).into_iter().map(Outcome::Output).collect()
+                self.output(tasks, &stack(tasks))
+            })
+            .into_iter()
+            .map(Outcome::Output)
+            .collect(),
+            Kind::Synchronise => {
+                side_by_side(&|tasks| self.gradient(tasks)).into_iter().map(Outcome::Gradient).collect()
             }
             Kind::Target => {
                 let _no_grad = tch::no_grad_guard();
-                let output =
-                    |task: &Task| task.output.as_ref().expect("a target is of a window with an output").shallow_clone();
-                let target = |task: &Task| {
-                    Outcome::Target(Rc::new(self.features(&step(task).original(&task.latents, &output(task)))))
-                };
-                tasks.iter().map(target).collect()
+                self.threads.together(|| tasks.iter().map(|task| Outcome::Target(Rc::new(self.target(task)))).collect())
             }
-            Kind::Synchronise => self.gradient(&tasks).split(1, 0).into_iter().map(Outcome::Gradient).collect(),
             Kind::Decode => {
                 let _no_grad = tch::no_grad_guard();
-                tasks.iter().map(|task| Outcome::Picture(self.picture(&task.latents))).collect()
+                self.threads
+                    .together(|| tasks.iter().map(|task| Outcome::Picture(self.picture(&task.latents))).collect())
             }
         };
         std::iter::zip(tasks, outcomes).collect()
@@ -153,6 +170,12 @@ impl Engine {
         // The windows do not know of each other, so the gradient of the sum holds the gradient of each.
         let mut gradients = Tensor::run_backward(&[distance], &[&latents], false, false);
         gradients.swap_remove(0)
+    }
+
+    /// The perceptual features of the picture that a window with an output is heading for.
+    fn target(&self, task: &Task) -> Features {
+        let output = task.output.as_ref().expect("a target is of a window with an output");
+        self.features(&step(task).original(&task.latents, output))
     }
 
     /// Perceptual features of the pictures of latents. The picture is clamped before, as in the original: what is
@@ -195,7 +218,7 @@ impl Engine {
 
     fn encode(&self, text: &str) -> TextKeys {
         let ids = self.sd2.tokenizer.encode(text);
-        self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids))
+        self.threads.together(|| self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids)))
     }
 }
 

@@ -16,6 +16,7 @@
 mod engine;
 mod panorama;
 mod settings;
+mod threads;
 pub mod windows;
 
 pub use engine::{Engine, Limits, Picture};

@@ -33,7 +33,7 @@ fn settings(parameters: &Value) -> Settings {
 }
 
 fn engine(name: &str, denoise: usize, synchronise: usize) -> Engine {
-    Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise, synchronise })
+    Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise, synchronise }, 2)
 }
 
 /// At least 99.99 % of the bytes within 1.

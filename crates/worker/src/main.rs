@@ -12,7 +12,7 @@ mod schedule;
 mod service;
 mod warmup;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{num::NonZero, path::PathBuf, process::ExitCode, thread, time::Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -45,7 +45,7 @@ struct Options {
     memory_budget: Option<Budget>,
     /// Threads of the CPU; by default as many as there are processors.
     #[arg(long)]
-    threads: Option<i32>,
+    threads: Option<NonZero<usize>>,
 }
 
 fn main() -> ExitCode {
@@ -79,9 +79,6 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     };
     let geometry = Geometry::read(&bundle)?;
     let placement = device::place(options.device, options.dtype)?;
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(threads);
-    }
     let model = Model {
         name: options.model.clone(),
         version: bundle.fingerprint()?,
@@ -92,7 +89,8 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     };
     events.send(&Event::Loading { model: model.clone() });
     let sd2 = Sd2::load(&bundle, placement)?;
-    let mut engine = Engine::new(sd2, warmup::MODEST);
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let mut engine = Engine::new(sd2, warmup::MODEST, threads);
     let jobs = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
         model,

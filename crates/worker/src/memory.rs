@@ -6,7 +6,13 @@ use std::str::FromStr;
 /// blocks back at once, and clearing fresh pages takes two fifths of the time.
 pub(crate) fn keep_what_is_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (parameter, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 64 << 20)] {
+    for (parameter, value) in [
+        (libc::M_MMAP_MAX, 0),
+        (libc::M_TRIM_THRESHOLD, i32::MAX),
+        (libc::M_TOP_PAD, 64 << 20),
+        // Blocks this large do not fit the arenas of single threads.
+        (libc::M_ARENA_MAX, 1),
+    ] {
         #[expect(unsafe_code, reason = "the parameters are glibc's own, and no other thread runs yet")]
         if unsafe { libc::mallopt(parameter, value) } == 0 {
             tracing::debug!(parameter, "the allocator does not take this");

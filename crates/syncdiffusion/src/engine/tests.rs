@@ -37,7 +37,7 @@ fn tasks(engine: &Engine, cases: &Cases) -> Vec<(Task, Tensor)> {
 #[test]
 fn gradients_alone_and_in_one_batch() {
     for name in BUNDLES {
-        let engine = Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise: 1, synchronise: 1 });
+        let engine = Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise: 1, synchronise: 1 }, 1);
         let (tasks, expected): (Vec<Task>, Vec<Tensor>) = tasks(&engine, &Cases::of(name)).into_iter().unzip();
         for (task, expected) in tasks.chunks(1).zip(&expected) {
             assert_close(&format!("{name} alone"), &engine.gradient(task), expected);
