@@ -1,5 +1,5 @@
 //! The fixtures that the Python reference made; see `tests/fixtures/README.md`.
-#![allow(unreachable_pub, reason = "a module of test files")]
+#![allow(unreachable_pub, dead_code, reason = "a module of several test files, each of which uses a part of it")]
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
@@ -62,12 +62,10 @@ impl Cases {
     }
 
     /// The tensor that a field beside the lists names.
-    #[allow(dead_code, reason = "not every test file reads one")]
     pub fn top(&self, field: &str) -> &Tensor {
         self.tensor(&self.cases, field)
     }
 
-    #[allow(dead_code, reason = "not every test file reads one")]
     pub fn number(&self, field: &str) -> f64 {
         self.cases[field].as_f64().unwrap()
     }

@@ -1,0 +1,202 @@
+//! What is wrong with a bundle is said, all of it at once.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use common::{F32, bundle, path};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sd2::{Bundle, Geometry, Sd2};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A copy of the bundle `epsilon` to be spoilt.
+struct Copy(TempDir);
+
+impl Copy {
+    fn new() -> Self {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).unwrap();
+            for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+                let to = to.join(entry.file_name());
+                if entry.path().is_dir() {
+                    copy(&entry.path(), &to);
+                } else {
+                    fs::copy(entry.path(), to).unwrap();
+                }
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        copy(&path("bundles/epsilon"), folder.path());
+        Self(folder)
+    }
+
+    fn at(&self, inside: &str) -> PathBuf {
+        self.0.path().join(inside)
+    }
+
+    /// Changes the keys of a configuration; null removes one.
+    fn configure(&self, file: &str, change: &Value) {
+        let mut config: Value = serde_json::from_slice(&fs::read(self.at(file)).unwrap()).unwrap();
+        for (key, value) in change.as_object().unwrap() {
+            match value {
+                Value::Null => _ = config.as_object_mut().unwrap().remove(key),
+                value => config[key] = value.clone(),
+            }
+        }
+        fs::write(self.at(file), config.to_string()).unwrap();
+    }
+
+    /// Rewrites the tensors of a file.
+    fn rewrite(&self, file: &str, change: impl FnOnce(&mut HashMap<String, (Vec<usize>, Vec<u8>)>)) {
+        let bytes = fs::read(self.at(file)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let mut parts: HashMap<_, _> = tensors
+            .tensors()
+            .into_iter()
+            .filter(|(_, view)| view.dtype() == Dtype::F32)
+            .map(|(name, view)| (name, (view.shape().to_vec(), view.data().to_vec())))
+            .collect();
+        change(&mut parts);
+        let views = parts
+            .iter()
+            .map(|(name, (shape, data))| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+        safetensors::serialize_to_file(views, None, &self.at(file)).unwrap();
+    }
+
+    fn error(&self) -> String {
+        match Bundle::open(self.0.path()).and_then(|bundle| Sd2::load(&bundle, F32)) {
+            Ok(_) => panic!("a spoilt bundle is loaded"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+#[track_caller]
+fn assert_says(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+#[test]
+fn missing_misshaped_and_unknown_tensors_are_all_listed() {
+    let copy = Copy::new();
+    copy.rewrite("unet/diffusion_pytorch_model.safetensors", |tensors| {
+        tensors.remove("conv_in.weight").unwrap();
+        tensors.remove("mid_block.resnets.1.norm2.bias").unwrap();
+        tensors.insert("conv_out.bias".to_owned(), (vec![3], vec![0; 12]));
+        tensors.insert("down_blocks.0.surprise".to_owned(), (vec![2, 2], vec![0; 16]));
+    });
+    assert_says(
+        &copy.error(),
+        &[
+            "`unet`",
+            "`conv_in.weight` [4, 4, 3, 3] is missing",
+            "`mid_block.resnets.1.norm2.bias` [8] is missing",
+            "`conv_out.bias` has the shape [3], not [4]",
+            "`down_blocks.0.surprise` [2, 2] is not known",
+        ],
+    );
+}
+
+#[test]
+fn keys_that_are_not_supported_are_named() {
+    let spoilt = [
+        (
+            "unet/config.json",
+            r#"{"class_embed_type":"timestep","dual_cross_attention":true,"brand_new":1}"#,
+            vec![
+                "`class_embed_type` is `\"timestep\"`",
+                "`dual_cross_attention` is `true`",
+                "`brand_new` is not a key",
+            ],
+        ),
+        (
+            "unet/config.json",
+            r#"{"down_block_types":["A"],"sample_size":0,"_class_name":"Other"}"#,
+            vec!["`down_block_types`", "`sample_size` is `0`", "`_class_name` is `Other`"],
+        ),
+        (
+            "vae/config.json",
+            r#"{"latents_mean":[0.0],"act_fn":"relu"}"#,
+            vec!["`latents_mean`", "`act_fn` is `\"relu\"`"],
+        ),
+        (
+            "text_encoder/config.json",
+            r#"{"hidden_act":"relu","num_attention_heads":3}"#,
+            vec!["`hidden_act` is `relu`", "`num_attention_heads` 3"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            r#"{"prediction_type":"sample","rescale_betas_zero_snr":true}"#,
+            vec!["`prediction_type` is `sample`", "`rescale_betas_zero_snr`"],
+        ),
+        ("perceptual/config.json", r#"{"channels":[1,2],"net":"alex"}"#, vec!["`channels`", "`net`"]),
+    ];
+    for (file, change, parts) in spoilt {
+        let copy = Copy::new();
+        copy.configure(file, &serde_json::from_str(change).unwrap());
+        let error = copy.error();
+        assert_says(&error, &[file]);
+        assert_says(&error, &parts);
+    }
+}
+
+#[test]
+fn files_that_are_missing_or_broken_are_named() {
+    for (file, says) in [
+        ("unet/config.json", "`unet/config.json`"),
+        ("vae/diffusion_pytorch_model.safetensors", "`vae/diffusion_pytorch_model.fp16.safetensors`"),
+        ("tokenizer/merges.txt", "`tokenizer/merges.txt`"),
+        ("perceptual/model.safetensors", "`perceptual/model.safetensors`"),
+    ] {
+        let copy = Copy::new();
+        fs::remove_file(copy.at(file)).unwrap();
+        assert_says(&copy.error(), &[says]);
+    }
+    for (file, says) in [
+        ("unet/diffusion_pytorch_model.safetensors", "not a safetensors file"),
+        ("unet/config.json", "not a JSON object"),
+        ("tokenizer/vocab.json", "`vocab.json`"),
+    ] {
+        for content in ["", "{", "some text that is none of that"] {
+            let copy = Copy::new();
+            fs::write(copy.at(file), content).unwrap();
+            assert_says(&copy.error(), &[says]);
+        }
+    }
+    assert!(Bundle::open("no/such/folder").unwrap_err().to_string().contains("no/such/folder"));
+}
+
+/// A safetensors file that ends in the middle of its tensors is no surprise later on.
+#[test]
+fn a_file_that_was_cut_is_refused() {
+    let copy = Copy::new();
+    let file = copy.at("unet/diffusion_pytorch_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert_says(&copy.error(), &["`unet`", "not a safetensors file"]);
+}
+
+#[test]
+fn the_geometry_is_read_without_the_weights() {
+    let copy = Copy::new();
+    fs::remove_file(copy.at("unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let bundle = Bundle::open(copy.0.path()).unwrap();
+    assert_eq!(Geometry::read(&bundle).unwrap(), Geometry { window: 16, factor: 4 });
+}
+
+/// The version tells models apart by what they are, not by where they lie.
+#[test]
+fn the_fingerprint_is_of_the_content() {
+    let copy = Copy::new();
+    let of = |copy: &Copy| Bundle::open(copy.0.path()).unwrap().fingerprint().unwrap();
+    assert_eq!(of(&copy), bundle("epsilon").fingerprint().unwrap());
+    copy.configure("vae/config.json", &serde_json::json!({"scaling_factor": 0.5}));
+    assert_ne!(of(&copy), bundle("epsilon").fingerprint().unwrap());
+}
