@@ -9,6 +9,7 @@ mod http;
 mod openapi;
 mod serve;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -48,7 +49,8 @@ fn run<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> 
 fn log(filter: &str, format: config::LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match format {
         config::LogFormat::Text => registry.with(lines.with_target(false)).init(),
         config::LogFormat::Json => registry.with(lines.json()).init(),

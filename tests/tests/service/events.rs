@@ -69,6 +69,20 @@ async fn a_stream_can_be_resumed() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_the_server() {
+    let mut server = Server::start(&["--grace", "100ms"]).await;
+    server.predict_async(&json!({"id": "s", "input": {"prompt": "step=20"}})).await;
+    let begun = std::time::Instant::now();
+    let (answer, ()) = tokio::join!(server.get("/predictions/s/stream"), async {
+        server.until("/predictions/s", |is| is["metrics"]["step"].as_u64() > Some(1)).await;
+        server.signal("TERM");
+    });
+    assert!(frames(&answer.text).iter().all(|(_, name, _)| name != "completed"));
+    assert!(server.exit().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn leaving_a_stream_stops_only_what_it_began() {
     let server = Server::start(&[]).await;
     let body = |id: &str| json!({"id": id, "input": {"prompt": "step=20", "num_inference_steps": 20}}).to_string();

@@ -58,7 +58,7 @@ async fn kill(rounds: u64, seed: u64) {
         }
         tokio::time::sleep(Duration::from_micros(dice.roll(120_000))).await;
         if dice.roll(3) == 0 {
-            kill_worker(&server);
+            signal_worker(&server, "KILL");
         } else {
             server.kill();
             server = launch(dir.path()).await;
@@ -94,8 +94,8 @@ async fn launch(data: &Path) -> Server {
     server
 }
 
-/// Kills the worker of a server, if there is one at this moment.
-fn kill_worker(server: &Server) {
+/// Signals the worker of a server, if there is one at this moment.
+pub(crate) fn signal_worker(server: &Server, signal: &str) {
     let of_server = |stat: String| {
         let (_, rest) = stat.rsplit_once(')')?;
         (rest.split_whitespace().nth(1)?.parse() == Ok(server.pid())).then_some(())
@@ -104,7 +104,7 @@ fn kill_worker(server: &Server) {
         let stat = std::fs::read_to_string(entry.path().join("stat"));
         if stat.ok().and_then(of_server).is_some() {
             let pid = entry.file_name().into_string().unwrap();
-            let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+            let _ = std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status();
         }
     }
 }

@@ -58,6 +58,15 @@ async fn a_worker_that_hangs_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_worker_that_hangs_while_idle_is_replaced_when_it_is_given_a_job() {
+    let server = Server::start(&["--hang-timeout", "300ms"]).await;
+    crate::killing::signal_worker(&server, "STOP");
+    let answer = server.predict(&job("a")).await;
+    assert_eq!(answer.json["status"], "succeeded", "{}", answer.text);
+    assert!(answer.json["logs"].as_str().unwrap().contains("the worker was lost (it said nothing"), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn nonsense_on_stdout_is_passed_over() {
     let server = Server::start(&[]).await;
     assert_eq!(server.predict(&job("garbage")).await.json["status"], "succeeded");

@@ -16,11 +16,14 @@ use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
 use protocol::{Command, Event};
+use rustix::process::Pid;
 
 /// File name of the worker, looked for beside the server.
 const FILE_NAME: &str = "syncdiffusion-worker";
 /// How long a process may live after its stdout has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How far a worker steps back for the server.
+const NICENESS: i32 = 5;
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
 
@@ -116,6 +119,14 @@ impl Worker {
     /// Sends a command. One that cannot be delivered is dropped: the end of the process is heard anyway.
     pub fn send(&self, command: Command) {
         let _ = self.commands.send(command);
+    }
+
+    /// Puts the process behind others where they want the same processor, so that a server beside it answers at once.
+    pub fn step_back(&self) {
+        let pid = Pid::from_child(&self.child.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = rustix::process::setpriority_process(Some(pid), NICENESS) {
+            tracing::debug!(%error, "the priority of a worker could not be lowered");
+        }
     }
 
     /// Ends the process at once.

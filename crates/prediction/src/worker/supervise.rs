@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, index: usize, program: Program) {
         let life = match program.spawn(move |word| _ = to.send(word)) {
             Err(error) => Life { ready: false, worked: false, end: error.to_string() },
             Ok(worker) => {
+                worker.step_back();
                 shared.enlist(index, worker);
                 listen(&shared, index, &mut heard).await
             }
