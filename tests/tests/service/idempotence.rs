@@ -72,6 +72,22 @@ async fn concurrent_puts_of_an_id_give_one_prediction() {
 }
 
 #[tokio::test]
+async fn of_concurrent_puts_of_several_ids_one_takes_the_only_place() {
+    let server = Server::start(&["--queue-size", "0"]).await;
+    for round in 0..20 {
+        let body = json!({"input": {"prompt": "step=5", "num_inference_steps": 4}});
+        let put = |name: &str| {
+            let path = format!("/predictions/{name}-{round}");
+            let (server, body) = (&server, &body);
+            async move { server.json("PUT", &path, &[], body).await.status }
+        };
+        let statuses: [u16; 3] = tokio::join!(put("a"), put("b"), put("c")).into();
+        assert_eq!(statuses.iter().filter(|&&status| status == 200).count(), 1, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|&&status| status == 409).count(), 2, "{statuses:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_post_may_use_an_id_again_that_has_ended() {
     let server = Server::start(&[]).await;
     let body = json!({"id": "x", "input": {"prompt": "step=10", "num_inference_steps": 20}});

@@ -151,9 +151,9 @@ impl Shared {
         if !table.takes_work() {
             return Err(Refused::NotReady);
         }
-        // A place is needed only for what is new; an id that has ended may be known to the store.
-        if !(request.idempotent && request.id.is_some()) {
-            self.check_room(&table)?;
+        // A place is needed only for what is new, and an id may be known to the store.
+        if !request.idempotent {
+            self.take_room(&mut table)?;
         }
         let now = Time::now();
         table.last_seq += 1;
@@ -177,12 +177,11 @@ impl Shared {
         let record = Record { prediction, seq: table.last_seq, attempts: 0, webhook: request.webhook, deadline };
         let live = Arc::new(Live::new(record, Stage::Accepting));
         table.live.insert(live.id.clone(), Arc::clone(&live));
-        table.accepting += 1;
         Ok(Reserved::New(live))
     }
 
-    /// Whether one more may wait.
-    fn check_room(&self, table: &Table) -> Result<(), Refused> {
+    /// Takes a place for one more, if one more may wait.
+    fn take_room(&self, table: &mut Table) -> Result<(), Refused> {
         let waiting = table.queue.len() + table.accepting;
         let free = table.free();
         if waiting >= free + self.options.queue_size {
@@ -195,6 +194,7 @@ impl Shared {
         if waiting >= free && self.options.queue_seconds.zip(seconds).is_some_and(|(most, seconds)| seconds > most) {
             return Err(Refused::Full { after: table.retry_after() });
         }
+        table.accepting += 1;
         Ok(())
     }
 
@@ -213,33 +213,25 @@ impl Shared {
                     return Err(error.into());
                 }
             }
-            let room = {
-                let mut table = self.table();
-                table.accepting -= 1;
-                let room = self.check_room(&table);
-                table.accepting += 1;
-                room
-            };
+            let room = self.take_room(&mut self.table());
             if let Err(refused) = room {
                 self.release(&live, Stage::Refused(refused.to_string()));
                 return Err(refused);
             }
         }
         if let Err(error) = self.store.accept(live.record()).await {
+            self.table().accepting -= 1;
             self.release(&live, Stage::Refused(error.to_string()));
             return Err(error.into());
         }
         let stage = live.stage.subscribe();
-        self.table().accepting -= 1;
-        self.enqueue(&live);
+        self.enqueue(&live, 1);
         Ok(Submitted::New(Ticket { shared: self, live, stage }))
     }
 
-    /// Gives back what was reserved.
+    /// Gives back the id that was reserved.
     fn release(&self, live: &Arc<Live>, stage: Stage) {
-        let mut table = self.table();
-        table.accepting -= 1;
-        table.live.remove(&live.id);
+        self.table().live.remove(&live.id);
         live.stage.send_replace(stage);
     }
 
@@ -257,8 +249,8 @@ impl Shared {
         }
     }
 
-    /// Puts a stored prediction into the queue, and to work if there is room.
-    fn enqueue(self: &Arc<Self>, live: &Arc<Live>) {
+    /// Puts a stored prediction into the queue, in exchange for the place it has taken, and to work if there is room.
+    fn enqueue(self: &Arc<Self>, live: &Arc<Live>, places: usize) {
         self.courier.follow(live);
         live.stage.send_replace(Stage::Accepted);
         if let Some(deadline) = live.deadline {
@@ -271,6 +263,7 @@ impl Shared {
             });
         }
         let mut table = self.table();
+        table.accepting -= places;
         // A cancel may have come while it was being stored.
         if live.state().stop.is_some() {
             drop(table);
@@ -293,7 +286,7 @@ impl Shared {
             return;
         }
         live.take_back(None);
-        self.enqueue(&live);
+        self.enqueue(&live, 0);
     }
 }
 

@@ -73,6 +73,7 @@ pub(crate) struct Shared {
 struct Table {
     live: HashMap<String, Arc<Live>>,
     queue: BTreeMap<u64, Arc<Live>>,
+    /// How many have a place and are being stored.
     accepting: usize,
     last_seq: u64,
     last_job: u64,
