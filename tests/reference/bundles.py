@@ -6,7 +6,8 @@
   quick GELU, a tokenizer that pads with the end token; fp16 weights, under `.fp16.` file names only.
 - `sharded`: two blocks, bf16 weights, the UNet in two shards with an index.
 
-Weights are drawn so that activations keep their size through the networks; no bias is zero and no norm trivial.
+Weights are drawn so that activations keep their size through the networks; no bias is zero and no norm trivial. No UNet
+is narrower than 8 channels: a layer norm over 4 amplifies rounding up to a hundredfold where they happen to be nearly equal.
 """
 
 import json
@@ -20,15 +21,17 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from perceptual import convolution_shapes
+from perceptual import Lpips, convolution_shapes
 
 TEXT_LENGTH = 77
 MERGES = 62  # of the demo model's tokenizer; the first 512 entries of its vocabulary are the bytes
 PERCEPTUAL_CHANNELS = [4, 8, 8, 12, 12]
 # Standard deviation of a decoded picture in -1..1: high in contrast, with a few pixels for the clamp to cut.
-CONTRAST = 0.45
+CONTRAST = 0.36
+# LPIPS of two pictures of decoded noise: a sync weight means about the same in every bundle.
+DISTANCE = 3.0
 # Keeps the sampling loop from amplifying rounding, as a random network with an output of full size would under guidance.
-UNET_OUTPUT_SCALE = 0.3
+UNET_OUTPUT_SCALE = 0.15
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 OLD_ATTENTION_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -85,7 +88,7 @@ BUNDLES = {
         text_encoder=text_config(),
         unet=unet_config(
             ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-            attention_head_dim=[1, 2, 4, 2], block_out_channels=[4, 8, 8, 8], layers_per_block=2, norm_num_groups=4,
+            attention_head_dim=[1, 2, 4, 2], block_out_channels=[8, 8, 8, 8], layers_per_block=2, norm_num_groups=4,
             use_linear_projection=True,
         ),
         vae=vae_config([8, 8, 8], layers=1, groups=4),
@@ -159,12 +162,14 @@ def write_bundle(name: str, folder: Path, seed: int, demo_tokenizer: Path) -> No
 
     vae = draw_weights(AutoencoderKL.from_config(bundle.vae), generator)
     set_contrast(vae, bundle, generator)
+    perceptual = draw_perceptual(generator)
+    set_distance(perceptual, vae, bundle, generator)
     if bundle.old_vae_names:
         vae = {with_old_attention_name(key): weight for key, weight in vae.items()}
     write_network(folder / "vae", "diffusion_pytorch_model", bundle.vae, vae, bundle)
 
     write_json(folder / "perceptual" / "config.json", {"channels": PERCEPTUAL_CHANNELS})
-    save_file(draw_perceptual(generator), folder / "perceptual" / "model.safetensors")
+    save_file(perceptual, folder / "perceptual" / "model.safetensors")
 
 
 def draw_weights(network: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -187,21 +192,37 @@ def draw_weights(network: torch.nn.Module, generator: torch.Generator) -> dict[s
 @torch.no_grad()
 def set_contrast(vae: dict[str, torch.Tensor], bundle: Bundle, generator: torch.Generator) -> None:
     """Scales the last convolution of a VAE so that decoded noise has the standard deviation CONTRAST."""
-    network = AutoencoderKL.from_config(bundle.vae).eval()
-    network.load_state_dict(vae)
-    latent = torch.randn(1, 4, 16, 16, generator=generator) / network.config.scaling_factor
-    scale = CONTRAST / network.decode(latent).sample.std()
+    scale = CONTRAST / decode_noise(vae, bundle, generator).std()
     vae["decoder.conv_out.weight"] *= scale
     vae["decoder.conv_out.bias"] *= scale
 
 
+@torch.no_grad()
+def set_distance(perceptual: dict[str, torch.Tensor], vae: dict[str, torch.Tensor], bundle: Bundle, generator: torch.Generator) -> None:
+    """Scales the linear layers of a perceptual network so that two pictures of decoded noise have the distance DISTANCE."""
+    a, b = (decode_noise(vae, bundle, generator).clamp(-1, 1) for _ in range(2))
+    scale = DISTANCE / Lpips(PERCEPTUAL_CHANNELS, perceptual)(a, b).item()
+    for stage in range(len(PERCEPTUAL_CHANNELS)):
+        perceptual[f"lin{stage}.weight"] *= scale
+
+
+def decode_noise(vae: dict[str, torch.Tensor], bundle: Bundle, generator: torch.Generator) -> torch.Tensor:
+    network = AutoencoderKL.from_config(bundle.vae).eval()
+    network.load_state_dict(vae)
+    latent = torch.randn(1, 4, 16, 16, generator=generator) / network.config.scaling_factor
+    return network.decode(latent).sample
+
+
 def draw_perceptual(generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Random weights of the perceptual network: biases above 0, so that hardly any feature vector is near 0, where dividing by its
-    length would blow rounding up; linear layers that are never negative."""
+    """Random weights of the perceptual network: linear layers that are never negative, and biases far above 0.
+
+    Those keep feature vectors away from 0, where dividing by their length would blow rounding up, and leave few features so near 0 that
+    rounding changes the side of their ReLU; one in six is cut all the same.
+    """
     weights = {}
     for name, (outputs, inputs) in convolution_shapes(PERCEPTUAL_CHANNELS).items():
-        weights[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * math.sqrt(2 / (9 * inputs))
-        weights[f"{name}.bias"] = 0.5 + 0.1 * torch.randn(outputs, generator=generator)
+        weights[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * math.sqrt(0.5 / (9 * inputs))
+        weights[f"{name}.bias"] = 2 + 0.1 * torch.randn(outputs, generator=generator)
     for stage, channels in enumerate(PERCEPTUAL_CHANNELS):
         weights[f"lin{stage}.weight"] = torch.rand(1, channels, 1, 1, generator=generator)
     return weights
