@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::weights::Scope;
+use crate::{kept, weights::Scope};
 
 /// `torch.nn.Linear`.
 pub(crate) struct Linear {
@@ -78,6 +78,18 @@ impl Conv2d {
         self.forward_with_bias(x, Some(&self.bias))
     }
 
+    /// The gradient of its input, of the size `[n, inputs, h, w]`, from that of its output.
+    pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
+        if self.stride == 1 {
+            // The same convolution, turned round; it runs as fast as the forward one.
+            let kernel = self.weight.size()[2];
+            let turned = self.weight.flip([2, 3]).transpose(0, 1).contiguous();
+            return gradient.conv2d(&turned, None::<&Tensor>, [1], [kernel - 1 - self.padding], [1], 1);
+        }
+        let zeros = Tensor::zeros(size, (gradient.kind(), gradient.device()));
+        kept::gradient(&zeros, gradient, |x| self.forward_with_bias(x, None))
+    }
+
     /// The same with another bias, or none.
     pub(crate) fn forward_with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(&self.weight, bias, [self.stride], [self.padding], [1], 1)
@@ -104,6 +116,14 @@ impl GroupNorm {
     /// Followed by SiLU, as nearly everywhere.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
         silu(self.forward(x))
+    }
+
+    /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
+    pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
+        let leaf = x.detach().set_requires_grad(true);
+        let normed = tch::with_grad(|| self.forward(&leaf));
+        let gradient = normed.detach().silu_backward(gradient);
+        kept::pull(&normed, &leaf, &gradient)
     }
 }
 

@@ -21,9 +21,11 @@ mod bundle;
 mod config;
 pub mod ddim;
 mod error;
+mod kept;
 mod layers;
 pub mod lpips;
 mod model;
+mod resnet;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
@@ -32,4 +34,5 @@ mod weights;
 
 pub use bundle::Bundle;
 pub use error::{Error, Result};
+pub use kept::Kept;
 pub use model::{Geometry, Placement, Sd2};

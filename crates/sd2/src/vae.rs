@@ -7,7 +7,9 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Bundle, Result,
     config::Config,
+    kept::{Kept, upsample_back},
     layers::{Conv2d, GroupNorm, Linear, attention},
+    resnet::{Resnet, Shift},
     weights::{Scope, Weights},
 };
 
@@ -100,7 +102,8 @@ impl Decoder {
                 .post_quant_conv
                 .then(|| Conv2d::load_with(&root.at("post_quant_conv"), latents, latents, 1, 1, 0)),
             conv_in: Conv2d::load(&scope.at("conv_in"), latents, coarsest),
-            mid_resnets: [0, 1].map(|j| Resnet::load(&mid.at("resnets").at(j), coarsest, coarsest, settings.groups)),
+            mid_resnets: [0, 1]
+                .map(|j| Resnet::load(&mid.at("resnets").at(j), coarsest, coarsest, settings.groups, EPS)),
             mid_attention: settings
                 .mid_attention
                 .then(|| Attention::load(&mid.at("attentions.0"), coarsest, settings.groups)),
@@ -121,57 +124,75 @@ impl Decoder {
 
     /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1.
     pub fn pictures(&self, latents: &Tensor) -> Tensor {
-        (self.forward(latents) / 2.0 + 0.5).clamp(0.0, 1.0)
+        clamp(&self.forward(latents))
     }
 
     /// The same as the network gives them: about -1..1, not clamped.
     pub fn forward(&self, latents: &Tensor) -> Tensor {
-        let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
-        let x = match &self.post_quant_conv {
-            Some(conv) => conv.forward(&x),
-            None => x,
-        };
-        let mut x = self.mid_resnets[0].forward(&self.conv_in.forward(&x));
+        let mut x = self.mid_resnets[0].forward(&self.stem(latents), Shift::Bias);
         if let Some(attention) = &self.mid_attention {
             x = attention.forward(&x);
         }
-        x = self.mid_resnets[1].forward(&x);
+        x = self.mid_resnets[1].forward(&x, Shift::Bias);
         for block in &self.up_blocks {
             x = block.forward(x);
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
-}
 
-/// `ResnetBlock2D` without a time.
-struct Resnet {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
-}
-
-impl Resnet {
-    fn load(scope: &Scope, inputs: i64, outputs: i64, groups: i64) -> Self {
-        Self {
-            norm1: GroupNorm::load(&scope.at("norm1"), inputs, groups, EPS),
-            conv1: Conv2d::load(&scope.at("conv1"), inputs, outputs),
-            norm2: GroupNorm::load(&scope.at("norm2"), outputs, groups, EPS),
-            conv2: Conv2d::load(&scope.at("conv2"), outputs, outputs),
-            conv_shortcut: (inputs != outputs)
-                .then(|| Conv2d::load_with(&scope.at("conv_shortcut"), inputs, outputs, 1, 1, 0)),
+    /// [`Self::pictures`], leaving what [`Self::pictures_backward`] needs.
+    pub fn pictures_kept(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let mut x = self.mid_resnets[0].forward_kept(&self.stem(latents), Shift::Bias, kept);
+        if let Some(attention) = &self.mid_attention {
+            x = kept.apply(&x, |x| attention.forward(x));
         }
+        x = self.mid_resnets[1].forward_kept(&x, Shift::Bias, kept);
+        for block in &self.up_blocks {
+            x = block.forward_kept(x, kept);
+        }
+        kept.push(&x);
+        let picture = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float);
+        kept.push(&picture);
+        clamp(&picture)
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let hidden = self.conv1.forward(&self.norm1.forward_silu(x));
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden));
-        match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + hidden,
-            None => hidden + x,
+    /// The gradient of the latents, in fp32, from that of the clamped pictures.
+    pub fn pictures_backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let picture = kept.pop();
+        // What the clamp cut has no gradient; its bounds themselves have.
+        let inside = picture.ge(-1.0).logical_and(&picture.le(1.0));
+        let mut g = (gradient * inside / 2.0).to_kind(self.kind);
+        let x = kept.pop();
+        g = self.conv_norm_out.backward_silu(&x, &self.conv_out.backward(&g, &x.size()));
+        for block in self.up_blocks.iter().rev() {
+            g = block.backward(g, kept);
+        }
+        g = self.mid_resnets[1].backward(&g, kept);
+        if let Some(attention) = &self.mid_attention {
+            g = kept.back(&g, |x| attention.forward(x));
+        }
+        g = self.mid_resnets[0].backward(&g, kept);
+        g = self.conv_in.backward(&g, &[]);
+        if let Some(conv) = &self.post_quant_conv {
+            g = conv.backward(&g, &[]);
+        }
+        g.to_kind(Kind::Float) / self.scaling_factor
+    }
+
+    /// What comes before the middle block.
+    fn stem(&self, latents: &Tensor) -> Tensor {
+        let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
+        match &self.post_quant_conv {
+            Some(conv) => self.conv_in.forward(&conv.forward(&x)),
+            None => self.conv_in.forward(&x),
         }
     }
+}
+
+fn clamp(picture: &Tensor) -> Tensor {
+    (picture / 2.0 + 0.5).clamp(0.0, 1.0)
 }
 
 /// The attention of the middle block, with one head. Checkpoints from before 2023 use other names.
@@ -219,7 +240,7 @@ impl UpBlock {
         let inputs = |j| if j == 0 { before } else { channels };
         Self {
             resnets: (0..=settings.layers)
-                .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j), channels, settings.groups))
+                .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j), channels, settings.groups, EPS))
                 .collect(),
             upsample: (i + 1 < n).then(|| Conv2d::load(&scope.at("upsamplers.0.conv"), channels, channels)),
         }
@@ -227,8 +248,19 @@ impl UpBlock {
 
     fn forward(&self, mut x: Tensor) -> Tensor {
         for resnet in &self.resnets {
-            x = resnet.forward(&x);
+            x = resnet.forward(&x, Shift::Bias);
         }
+        self.grow(x)
+    }
+
+    fn forward_kept(&self, mut x: Tensor, kept: &mut Kept) -> Tensor {
+        for resnet in &self.resnets {
+            x = resnet.forward_kept(&x, Shift::Bias, kept);
+        }
+        self.grow(x)
+    }
+
+    fn grow(&self, x: Tensor) -> Tensor {
         match &self.upsample {
             Some(conv) => {
                 let size = x.size();
@@ -236,5 +268,16 @@ impl UpBlock {
             }
             None => x,
         }
+    }
+
+    fn backward(&self, mut g: Tensor, kept: &mut Kept) -> Tensor {
+        if let Some(conv) = &self.upsample {
+            let size = g.size();
+            g = upsample_back(&conv.backward(&g, &size), [size[2] / 2, size[3] / 2]);
+        }
+        for resnet in self.resnets.iter().rev() {
+            g = resnet.backward(&g, kept);
+        }
+        g
     }
 }

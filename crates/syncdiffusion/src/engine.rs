@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use sd2::{
-    Sd2,
+    Kept, Sd2,
     ddim::Step,
     lpips::Features,
     unet::{Text, TextKeys, Time},
@@ -40,6 +40,15 @@ pub struct Limits {
     pub denoise: usize,
     /// Windows whose gradient is computed at once.
     pub synchronise: usize,
+    /// Computes more twice so that a gradient takes less memory.
+    pub thrifty: bool,
+}
+
+/// One window at a time, which fits everywhere.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { denoise: 1, synchronise: 1, thrifty: false }
+    }
 }
 
 impl Limits {
@@ -141,24 +150,31 @@ impl Engine {
 
     /// The guided output of the UNet for latents `[n, c, h, w]`, one for each task.
     fn output(&self, tasks: &[Task], latents: &Tensor) -> Tensor {
-        let times: Vec<_> = tasks.iter().map(|task| (&task.conditions.time, task.step as i64)).collect();
-        let branches: Vec<Vec<&TextKeys>> = (0..tasks[0].branches())
-            .map(|branch| tasks.iter().map(|task| &*task.conditions.branches[branch]).collect())
-            .collect();
-        let output = self.sd2.unet.forward(latents, &Time::of_batch(&times), &Text::of_batch(&branches));
-        let [negative, positive] = match branches.len() {
-            1 => return output,
-            _ => [0, 1].map(|branch| output.narrow(0, branch * tasks.len() as i64, tasks.len() as i64)),
-        };
-        let difference = positive - &negative;
-        negative + scale(difference, &tasks.iter().map(|task| task.conditions.guidance).collect::<Vec<_>>())
+        guide(tasks, self.sd2.unet.forward(latents, &times(tasks), &texts(tasks)))
     }
 
-    /// For each task the gradient of its perceptual distance to its target, `[n, c, h, w]`.
+    /// For each task the gradient of its perceptual distance to its target, `[n, c, h, w]`: back through the perceptual
+    /// network, the decoder, DDIM, guidance and the UNet.
     fn gradient(&self, tasks: &[Task]) -> Tensor {
-        let latents = stack(tasks).detach().set_requires_grad(true);
-        let output = self.output(tasks, &latents);
-        let features = self.features(&originals(tasks, &latents, &output));
+        let (latents, text) = (stack(tasks), texts(tasks));
+        let mut of_unet = Kept::new(self.limits.thrifty);
+        let prediction = self.sd2.unet.forward_kept(&latents, &times(tasks), &text, &mut of_unet);
+        // From the latents and the prediction to the original samples it is a few multiplications.
+        let (latents, prediction) = (latents.set_requires_grad(true), prediction.set_requires_grad(true));
+        let originals = originals(tasks, &latents, &guide(tasks, prediction.shallow_clone()));
+        let mut of_decoder = Kept::new(self.limits.thrifty);
+        let pictures = self.sd2.decoder.pictures_kept(&originals.detach(), &mut of_decoder);
+        let gradient = self.sd2.decoder.pictures_backward(&self.distance_gradient(tasks, &pictures), &mut of_decoder);
+        // The samples depend on the latents directly, and through the prediction.
+        let product = originals.flatten(0, -1).dot(&gradient.flatten(0, -1));
+        let gradients = Tensor::run_backward(&[product], &[&latents, &prediction], false, false);
+        &gradients[0] + self.sd2.unet.backward(&gradients[1], &text, &mut of_unet)
+    }
+
+    /// The gradient of pictures in 0..1 with respect to their distances to the targets of the tasks.
+    fn distance_gradient(&self, tasks: &[Task], pictures: &Tensor) -> Tensor {
+        let pictures = pictures.detach().set_requires_grad(true);
+        let features = self.sd2.lpips.features(&(&pictures * 2.0 - 1.0));
         let targets: Vec<&Rc<Features>> =
             tasks.iter().map(|task| task.target.as_ref().expect("there is a target to synchronise with")).collect();
         let distance = if targets.iter().all(|target| Rc::ptr_eq(target, targets[0])) {
@@ -168,8 +184,7 @@ impl Engine {
             self.sd2.lpips.distance(&features, &Features::cat(&targets))
         };
         // The windows do not know of each other, so the gradient of the sum holds the gradient of each.
-        let mut gradients = Tensor::run_backward(&[distance], &[&latents], false, false);
-        gradients.swap_remove(0)
+        Tensor::run_backward(&[distance], &[&pictures], false, false).swap_remove(0)
     }
 
     /// The perceptual features of the picture that a window with an output is heading for.
@@ -231,6 +246,29 @@ fn influential_texts(settings: &Settings) -> Vec<&str> {
         _ if negative == positive => vec![positive],
         _ => vec![negative, positive],
     }
+}
+
+/// The times of a batch of tasks.
+fn times(tasks: &[Task]) -> Time<'_> {
+    Time::of_batch(&tasks.iter().map(|task| (&task.conditions.time, task.step as i64)).collect::<Vec<_>>())
+}
+
+/// The texts of a batch of tasks.
+fn texts(tasks: &[Task]) -> Text {
+    let of_branch =
+        |branch: usize| -> Vec<&TextKeys> { tasks.iter().map(|task| &*task.conditions.branches[branch]).collect() };
+    Text::of_batch(&(0..tasks[0].branches()).map(of_branch).collect::<Vec<_>>())
+}
+
+/// Classifier-free guidance: from the predictions of all branches to the output.
+fn guide(tasks: &[Task], prediction: Tensor) -> Tensor {
+    if tasks[0].branches() == 1 {
+        return prediction;
+    }
+    let [negative, positive] =
+        [0, 1].map(|branch| prediction.narrow(0, branch * tasks.len() as i64, tasks.len() as i64));
+    let difference = positive - &negative;
+    negative + scale(difference, &tasks.iter().map(|task| task.conditions.guidance).collect::<Vec<_>>())
 }
 
 fn stack(tasks: &[Task]) -> Tensor {

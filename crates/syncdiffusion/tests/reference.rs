@@ -32,8 +32,8 @@ fn settings(parameters: &Value) -> Settings {
     }
 }
 
-fn engine(name: &str, denoise: usize, synchronise: usize) -> Engine {
-    Engine::new(Sd2::load(&bundle(name), F32).unwrap(), Limits { denoise, synchronise }, 2)
+fn engine(name: &str, limits: Limits, threads: usize) -> Engine {
+    Engine::new(Sd2::load(&bundle(name), F32).unwrap(), limits, threads)
 }
 
 /// At least 99.99 % of the bytes within 1.
@@ -73,10 +73,10 @@ fn run_together(engine: &Engine, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
 fn pictures() {
     for name in BUNDLES {
         let cases = Cases::of(name);
-        let mut engine = engine(name, 1, 1);
+        let mut engine = engine(name, Limits::default(), 1);
         for (i, case) in cases.list("panoramas").iter().enumerate() {
-            engine.limits =
-                [(1, 1), (3, 2), (26, 4)].map(|(denoise, synchronise)| Limits { denoise, synchronise })[i % 3];
+            engine.limits = [(1, 1, false), (3, 2, true), (26, 4, false)]
+                .map(|(denoise, synchronise, thrifty)| Limits { denoise, synchronise, thrifty })[i % 3];
             let what = format!("{name} {}", case["name"].as_str().unwrap());
             let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
             assert_eq!(panorama.latents(), cases.tensor(case, "start_latent"), "{what}: starting noise");
@@ -95,12 +95,13 @@ fn pictures() {
     }
 }
 
-/// All cases of a bundle at once, their windows mixed in common batches at different timesteps, sizes and guidances.
+/// All cases of a bundle at once, their windows mixed in common batches at different timesteps, sizes and guidances,
+/// on two threads.
 #[test]
 fn pictures_in_common_batches() {
     for name in BUNDLES {
         let cases = Cases::of(name);
-        let mut engine = engine(name, 5, 2);
+        let mut engine = engine(name, Limits { denoise: 5, synchronise: 4, thrifty: false }, 2);
         let all = cases.list("panoramas");
         let panoramas = all.iter().map(|case| engine.begin(&settings(&case["parameters"])).unwrap()).collect();
         for (case, picture) in all.iter().zip(run_together(&engine, panoramas)) {
@@ -114,7 +115,7 @@ fn pictures_in_common_batches() {
 #[test]
 fn work_is_minimal() {
     let cases = Cases::of("epsilon");
-    let mut engine = engine("epsilon", 8, 2);
+    let mut engine = engine("epsilon", Limits { denoise: 8, synchronise: 2, thrifty: false }, 1);
     for case in cases.list("panoramas") {
         engine.forget_texts();
         let settings = settings(&case["parameters"]);
@@ -146,7 +147,7 @@ fn work_is_minimal() {
 #[test]
 fn a_stop_takes_effect_after_one_batch() {
     let cases = Cases::of("v");
-    let mut engine = engine("v", 1, 1);
+    let mut engine = engine("v", Limits::default(), 1);
     let case = &cases.list("panoramas")[0];
     let mut batches = 0;
     let stopped = syncdiffusion::run(&mut engine, &settings(&case["parameters"]), |_| {

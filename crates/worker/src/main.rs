@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::Parser;
 use protocol::{Event, Model};
 use sd2::{Bundle, Geometry, Sd2};
-use syncdiffusion::Engine;
+use syncdiffusion::{Engine, Limits};
 
 use crate::{
     device::{DeviceChoice, DtypeChoice},
@@ -40,7 +40,7 @@ struct Options {
     /// `auto`, `f32`, `bf16` or `f16`.
     #[arg(long, default_value = "auto")]
     dtype: DtypeChoice,
-    /// Memory that batches may use beside the weights, as `6GiB`; by default a share of what the device has free.
+    /// Memory that the worker may take in all, as `6GiB`; by default half of what the machine has free beside the weights.
     #[arg(long)]
     memory_budget: Option<Budget>,
     /// Threads of the CPU; by default as many as there are processors.
@@ -90,7 +90,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     events.send(&Event::Loading { model: model.clone() });
     let sd2 = Sd2::load(&bundle, placement)?;
     let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
-    let mut engine = Engine::new(sd2, warmup::MODEST, threads);
+    let mut engine = Engine::new(sd2, Limits::default(), threads);
     let jobs = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
         model,

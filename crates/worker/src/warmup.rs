@@ -1,28 +1,79 @@
 //! Finds out how much goes in a batch, and makes the first job as fast as the second.
 
-use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use sd2::Geometry;
-use syncdiffusion::{Engine, Limits, Settings};
+use syncdiffusion::{Engine, Kind, Limits, Settings};
 use tch::Device;
 
 use crate::memory::{self, Budget};
 
-/// Batches that fit everywhere.
-pub(crate) const MODEST: Limits = Limits { denoise: 1, synchronise: 1 };
-
 /// Beyond these, wider batches gain nothing.
-const WIDEST: Limits = Limits { denoise: 26, synchronise: 4 };
+const WIDEST: Limits = Limits { denoise: 26, synchronise: 8, thrifty: false };
 
-/// How many jobs a worker advances at once, at most.
-const JOBS: u32 = 4;
+/// How long a batch may take: a cancel waits for it.
+const LONGEST: Duration = Duration::from_secs(2);
 
-/// Runs a tiny panorama of two windows, so that everything was used once; then sets the limits of the engine by what
-/// that took. Returns how many jobs fit.
+/// What a gradient takes that keeps all it can, as a multiple of what a thrifty one takes.
+const LAVISH: f64 = 2.5;
+
+/// How many jobs a worker advances at once, at most: each makes the others wait.
+const JOBS: u64 = 4;
+
+/// What a job keeps between batches at its largest: latents of 441 windows, three times, and its texts.
+const JOB_BYTES: u64 = 128 << 20;
+
+/// Runs a panorama of two windows for one step, in the way that takes the least memory; then sets the limits of the
+/// engine by what that took. Returns how many jobs fit.
+///
+/// # Errors
+/// If the model cannot do it.
 pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result<u32> {
-    let Geometry { window, factor } = engine.model().geometry();
+    engine.limits = Limits { thrifty: true, ..Limits::default() };
+    let before = memory::resident();
+    let mut panorama = engine.begin(&smallest(engine.model().geometry()))?;
+    let (mut gradient, mut window) = (0, Duration::MAX);
+    while let Some(kind) = panorama.kind() {
+        let start = Instant::now();
+        for (task, outcome) in engine.compute(kind, panorama.take(1)) {
+            panorama.put(task, outcome);
+        }
+        match kind {
+            // The first was slower: everything was new.
+            Kind::Denoise => window = window.min(start.elapsed()),
+            Kind::Synchronise => gradient = memory::peak().saturating_sub(before).max(1),
+            Kind::Target | Kind::Decode => {}
+        }
+    }
+    engine.forget_texts();
+
+    if engine.model().placement.device != Device::Cpu {
+        engine.limits = WIDEST;
+        return Ok(JOBS as u32);
+    }
+    let budget = match budget {
+        Some(Budget(all)) => all.saturating_sub(before),
+        None => memory::available() / 2,
+    };
+    let threads = engine.threads();
+    let fitting = |bytes: f64| (budget as f64 / bytes) as usize;
+    let thrifty = fitting(gradient as f64 * LAVISH) < threads;
+    let windows = fitting(gradient as f64 * if thrifty { 1.0 } else { LAVISH }).max(1);
+    let in_time = (LONGEST.as_secs_f64() / window.as_secs_f64()) as usize;
+    engine.limits = Limits {
+        // A window takes far less without its gradient.
+        denoise: WIDEST.denoise.min(in_time.max(threads)).min(4 * windows),
+        synchronise: threads.min(windows),
+        thrifty,
+    };
+    tracing::info!(limits = ?engine.limits, threads, gradient_bytes = gradient, budget_bytes = budget, "warmed up");
+    Ok((budget / JOB_BYTES).clamp(1, JOBS) as u32)
+}
+
+/// Two windows, one step, and all that can be asked for in it.
+fn smallest(Geometry { window, factor }: Geometry) -> Settings {
     let stride = (window / 4).max(1);
-    let settings = Settings {
+    Settings {
         prompt: "warm-up".to_owned(),
         negative_prompt: String::new(),
         width: (window + stride) * factor,
@@ -36,20 +87,5 @@ pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result
         stride,
         seed: 0,
         loop_closure: false,
-    };
-    let before = memory::resident();
-    syncdiffusion::run(engine, &settings, |_| ControlFlow::Continue(()))?;
-    engine.forget_texts();
-    let gradient = memory::peak().saturating_sub(before).max(1);
-    let budget = budget.map_or_else(|| memory::available() / 2, |budget| budget.0);
-    if engine.model().placement.device == Device::Cpu {
-        // The gradient of a window keeps its activations, so it takes the most; a window without gradient far less.
-        let windows = (budget / gradient).max(1) as usize;
-        engine.limits =
-            Limits { denoise: WIDEST.denoise.min(4 * windows), synchronise: WIDEST.synchronise.min(windows) };
-    } else {
-        engine.limits = WIDEST;
     }
-    tracing::info!(?engine.limits, gradient_bytes = gradient, budget_bytes = budget, "warmed up");
-    Ok(JOBS)
 }

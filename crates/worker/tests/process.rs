@@ -77,7 +77,7 @@ impl Worker {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + Duration::from_mins(1);
         while Instant::now() < patience {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;

@@ -16,12 +16,13 @@ use tch::{Device, Kind, Tensor};
 pub use self::time::{Time, TimeTable};
 use self::{
     config::Settings,
-    resnet::{Downsample, Resnet, Upsample},
+    resnet::{Downsample, TimedResnet, Upsample},
     time::TimeEmbedding,
     transformer::Transformer,
 };
 use crate::{
     Bundle, Result,
+    kept::Kept,
     layers::{Conv2d, GroupNorm},
     weights::{Scope, Weights},
 };
@@ -171,8 +172,45 @@ impl UNet {
         if copies == 1 { out } else { out.repeat([copies, 1, 1, 1]) }
     }
 
+    /// [`Self::forward`], leaving what [`Self::backward`] needs.
+    pub fn forward_kept(&self, latents: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let x = if self.center_input { latents * 2.0 - 1.0 } else { latents.shallow_clone() };
+        let mut x = self.conv_in.forward(&x.to_kind(self.kind));
+        let mut skips = vec![x.shallow_clone()];
+        for block in &self.down_blocks {
+            x = block.forward_kept(x, time, text, &mut skips, kept);
+        }
+        x = self.mid_block.forward_kept(&x, time, text, kept);
+        for block in &self.up_blocks {
+            x = block.forward_kept(x, time, text, &mut skips, kept);
+        }
+        kept.push(&x);
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
+    }
+
+    /// The gradient of the latents `[windows, channels, h, w]`, from that of the prediction. Both are fp32.
+    pub fn backward(&self, gradient: &Tensor, text: &Text, kept: &mut Kept) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let x = kept.pop();
+        let g = self.conv_out.backward(&gradient.to_kind(self.kind), &x.size());
+        let mut g = self.conv_norm_out.backward_silu(&x, &g);
+        // The gradients of the skips, the finest first; the way down takes them from the end.
+        let mut skips = Vec::new();
+        for block in self.up_blocks.iter().rev() {
+            g = block.backward(g, text, &mut skips, kept);
+        }
+        g = self.mid_block.backward(&g, text, kept);
+        for block in self.down_blocks.iter().rev() {
+            g = block.backward(g, text, &mut skips, kept);
+        }
+        g += skips.pop().expect("the first skip is the input of the first block");
+        let g = self.conv_in.backward(&g, &[]).to_kind(Kind::Float);
+        if self.center_input { g * 2.0 } else { g }
+    }
+
     /// All resnets, in the order of their numbers.
-    fn resnets(&self) -> impl Iterator<Item = &Resnet> {
+    fn resnets(&self) -> impl Iterator<Item = &TimedResnet> {
         let down = self.down_blocks.iter().flat_map(|block| &block.resnets);
         down.chain(&self.mid_block.resnets).chain(self.up_blocks.iter().flat_map(|block| &block.resnets))
     }
@@ -186,7 +224,7 @@ impl UNet {
 
 /// `DownBlock2D` and `CrossAttnDownBlock2D`: the one has no attentions.
 struct DownBlock {
-    resnets: Vec<Resnet>,
+    resnets: Vec<TimedResnet>,
     attentions: Vec<Transformer>,
     downsample: Option<Downsample>,
 }
@@ -199,7 +237,7 @@ impl DownBlock {
         let last = i + 1 == settings.levels.len();
         Self {
             resnets: (0..level.layers)
-                .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j), level.channels, net))
+                .map(|j| TimedResnet::load(&scope.at("resnets").at(j), inputs(j), level.channels, net))
                 .collect(),
             attentions: (0..if level.down_attends { level.layers } else { 0 })
                 .map(|j| {
@@ -224,17 +262,58 @@ impl DownBlock {
         }
         x
     }
+
+    fn forward_kept(
+        &self,
+        mut x: Tensor,
+        time: &Time,
+        text: &Text,
+        skips: &mut Vec<Tensor>,
+        kept: &mut Kept,
+    ) -> Tensor {
+        for (j, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward_kept(&x, time, kept);
+            if let Some(attention) = self.attentions.get(j) {
+                x = kept.apply(&x, |x| attention.forward(x, text));
+            }
+            skips.push(x.shallow_clone());
+        }
+        if let Some(downsample) = &self.downsample {
+            kept.push(&x);
+            x = downsample.forward(&x);
+            skips.push(x.shallow_clone());
+        }
+        x
+    }
+
+    /// `skips` are the gradients of the skips of this block and the finer ones.
+    fn backward(&self, mut g: Tensor, text: &Text, skips: &mut Vec<Tensor>, kept: &mut Kept) -> Tensor {
+        let mut skip = || skips.pop().expect("the way up leaves as many gradients as the way down has skips");
+        if let Some(downsample) = &self.downsample {
+            g += skip();
+            g = downsample.backward(&g, &kept.pop().size());
+        }
+        for (j, resnet) in self.resnets.iter().enumerate().rev() {
+            g += skip();
+            if let Some(attention) = self.attentions.get(j) {
+                g = kept.back(&g, |x| attention.forward(x, text));
+            }
+            g = resnet.backward(&g, kept);
+        }
+        g
+    }
 }
 
 /// `UNetMidBlock2DCrossAttn`.
 struct MidBlock {
-    resnets: [Resnet; 2],
+    resnets: [TimedResnet; 2],
     attention: Transformer,
 }
 
 impl MidBlock {
     fn load(scope: &Scope, level: config::Level, net: &mut Common) -> Self {
-        let resnets = [0, 1].map(|j| Resnet::load(&scope.at("resnets").at(j), level.channels, level.channels, net));
+        let resnets =
+            [0, 1].map(|j| TimedResnet::load(&scope.at("resnets").at(j), level.channels, level.channels, net));
         let attention = Transformer::load(&scope.at("attentions.0"), level.channels, level.heads, level.depth, net);
         Self { resnets, attention }
     }
@@ -243,11 +322,23 @@ impl MidBlock {
         let x = self.attention.forward(&self.resnets[0].forward(x, time), text);
         self.resnets[1].forward(&x, time)
     }
+
+    fn forward_kept(&self, x: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
+        let x = self.resnets[0].forward_kept(x, time, kept);
+        let x = kept.apply(&x, |x| self.attention.forward(x, text));
+        self.resnets[1].forward_kept(&x, time, kept)
+    }
+
+    fn backward(&self, g: &Tensor, text: &Text, kept: &mut Kept) -> Tensor {
+        let g = self.resnets[1].backward(g, kept);
+        let g = kept.back(&g, |x| self.attention.forward(x, text));
+        self.resnets[0].backward(&g, kept)
+    }
 }
 
 /// `UpBlock2D` and `CrossAttnUpBlock2D`: the one has no attentions.
 struct UpBlock {
-    resnets: Vec<Resnet>,
+    resnets: Vec<TimedResnet>,
     attentions: Vec<Transformer>,
     upsample: Option<Upsample>,
 }
@@ -266,7 +357,7 @@ impl UpBlock {
         let skip = |j| if j == resnets - 1 { finer } else { level.channels };
         Self {
             resnets: (0..resnets)
-                .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j) + skip(j), level.channels, net))
+                .map(|j| TimedResnet::load(&scope.at("resnets").at(j), inputs(j) + skip(j), level.channels, net))
                 .collect(),
             attentions: (0..if settings.up_attends[n - 1 - i] { resnets } else { 0 })
                 .map(|j| {
@@ -285,6 +376,10 @@ impl UpBlock {
                 x = attention.forward(&x, text);
             }
         }
+        self.grow(x, skips)
+    }
+
+    fn grow(&self, x: Tensor, skips: &[Tensor]) -> Tensor {
         match (&self.upsample, skips.last()) {
             (Some(upsample), Some(finer)) => {
                 let size = finer.size();
@@ -292,6 +387,46 @@ impl UpBlock {
             }
             _ => x,
         }
+    }
+
+    fn forward_kept(
+        &self,
+        mut x: Tensor,
+        time: &Time,
+        text: &Text,
+        skips: &mut Vec<Tensor>,
+        kept: &mut Kept,
+    ) -> Tensor {
+        for (j, resnet) in self.resnets.iter().enumerate() {
+            let skip = skips.pop().expect("the way up takes as many skips as the way down leaves");
+            // Only their sizes are asked for.
+            kept.push(&x);
+            kept.push(&skip);
+            x = resnet.forward_kept(&join(&x, &skip), time, kept);
+            if let Some(attention) = self.attentions.get(j) {
+                x = kept.apply(&x, |x| attention.forward(x, text));
+            }
+        }
+        kept.push(&x);
+        self.grow(x, skips)
+    }
+
+    /// Appends the gradients of the skips to `skips`.
+    fn backward(&self, mut g: Tensor, text: &Text, skips: &mut Vec<Tensor>, kept: &mut Kept) -> Tensor {
+        let size = kept.pop().size();
+        if let Some(upsample) = &self.upsample {
+            g = upsample.backward(&g, [size[2], size[3]]);
+        }
+        for (j, resnet) in self.resnets.iter().enumerate().rev() {
+            if let Some(attention) = self.attentions.get(j) {
+                g = kept.back(&g, |x| attention.forward(x, text));
+            }
+            g = resnet.backward(&g, kept);
+            let (skip, x) = (kept.pop().size(), kept.pop().size());
+            skips.push(part(&g, x[1], &skip));
+            g = g.narrow(1, 0, x[1]).contiguous();
+        }
+        g
     }
 }
 
@@ -305,4 +440,14 @@ fn join(x: &Tensor, skip: &Tensor) -> Tensor {
     }
     let skip = skip.unsqueeze(0).expand([n / m, m, d, h, w], false);
     Tensor::cat(&[x.reshape([n / m, m, c, h, w]), skip], 2).view([n, c + d, h, w])
+}
+
+/// The gradient of a skip of the size `skip`, from that of a [`join`] in which it stood after `before` channels.
+fn part(gradient: &Tensor, before: i64, skip: &[i64]) -> Tensor {
+    let part = gradient.narrow(1, before, skip[1]);
+    let copies = part.size()[0] / skip[0];
+    if copies == 1 {
+        return part.contiguous();
+    }
+    part.reshape([copies, skip[0], skip[1], skip[2], skip[3]]).sum_dim_intlist([0].as_slice(), false, part.kind())
 }

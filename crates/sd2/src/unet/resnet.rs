@@ -1,65 +1,58 @@
-//! `ResnetBlock2D` of the UNet, and the two samplers between its levels.
+//! The resnets of the UNet, which know of time, and the two samplers between its levels.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::time::Time;
 use crate::{
-    layers::{Conv2d, GroupNorm, Linear},
+    kept::{Kept, upsample_back},
+    layers::{Conv2d, Linear},
+    resnet::{Resnet, Shift},
     weights::Scope,
 };
 
-/// Two convolutions round the time's projection.
-pub(crate) struct Resnet {
-    norm1: GroupNorm,
-    conv1: Conv2d,
+/// A resnet and its projection of time.
+pub(crate) struct TimedResnet {
+    resnet: Resnet,
     time_emb_proj: Linear,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
     /// Its place among the resnets of the UNet, and so in a [`super::TimeTable`].
     number: usize,
 }
 
-impl Resnet {
+impl TimedResnet {
     pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64, net: &mut super::Common) -> Self {
         let number = net.resnets;
         net.resnets += 1;
         Self {
-            norm1: GroupNorm::load(&scope.at("norm1"), inputs, net.norm_groups, net.norm_eps),
-            conv1: Conv2d::load(&scope.at("conv1"), inputs, outputs),
+            resnet: Resnet::load(scope, inputs, outputs, net.norm_groups, net.norm_eps),
             time_emb_proj: Linear::load(&scope.at("time_emb_proj"), net.time_width, outputs),
-            norm2: GroupNorm::load(&scope.at("norm2"), outputs, net.norm_groups, net.norm_eps),
-            conv2: Conv2d::load(&scope.at("conv2"), outputs, outputs),
-            conv_shortcut: (inputs != outputs)
-                .then(|| Conv2d::load_with(&scope.at("conv_shortcut"), inputs, outputs, 1, 1, 0)),
             number,
         }
     }
 
     /// This resnet's column of a time table: `[n, time width]` after SiLU to `[n, outputs]`.
     pub(crate) fn project_time(&self, embedding: &Tensor) -> Tensor {
-        let bias = self.conv1.bias.to_kind(tch::Kind::Float);
-        (self.time_emb_proj.forward_f32(embedding) + bias).to_kind(self.conv1.weight.kind())
+        let conv1 = &self.resnet.conv1;
+        (self.time_emb_proj.forward_f32(embedding) + conv1.bias.to_kind(Kind::Float)).to_kind(conv1.weight.kind())
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`; `n` is a multiple of the windows that `time` has rows for.
     pub(crate) fn forward(&self, x: &Tensor, time: &Time) -> Tensor {
-        let hidden = self.norm1.forward_silu(x);
-        let hidden = match time {
-            // The projection is constant over the picture: it is a bias.
-            Time::Same(table, row) => {
-                self.conv1.forward_with_bias(&hidden, Some(&table.0[self.number].select(0, *row)))
-            }
-            Time::Each(rows) => {
-                let rows = &rows[self.number];
-                let copies = hidden.size()[0] / rows.size()[0];
-                self.conv1.forward_with_bias(&hidden, None) + rows.repeat([copies, 1]).unsqueeze(-1).unsqueeze(-1)
-            }
-        };
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden));
-        match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + hidden,
-            None => hidden + x,
+        self.resnet.forward(x, self.shift(time))
+    }
+
+    pub(crate) fn forward_kept(&self, x: &Tensor, time: &Time, kept: &mut Kept) -> Tensor {
+        self.resnet.forward_kept(x, self.shift(time), kept)
+    }
+
+    pub(crate) fn backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
+        self.resnet.backward(gradient, kept)
+    }
+
+    /// The projection is constant over the picture, so it is a bias.
+    fn shift(&self, time: &Time) -> Shift {
+        match time {
+            Time::Same(table, row) => Shift::Same(table.0[self.number].select(0, *row)),
+            Time::Each(rows) => Shift::Each(rows[self.number].shallow_clone()),
         }
     }
 }
@@ -79,6 +72,15 @@ impl Downsample {
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         if self.pad { self.conv.forward(&x.constant_pad_nd([0, 1, 0, 1])) } else { self.conv.forward(x) }
     }
+
+    /// The gradient of its input, of the size `size`.
+    pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
+        if !self.pad {
+            return self.conv.backward(gradient, size);
+        }
+        let padded = self.conv.backward(gradient, &[size[0], size[1], size[2] + 1, size[3] + 1]);
+        padded.narrow(2, 0, size[2]).narrow(3, 0, size[3])
+    }
 }
 
 /// Grows a level to the size of the next finer one, by nearest neighbours and a convolution.
@@ -94,5 +96,10 @@ impl Upsample {
     /// To height and width `size`.
     pub(crate) fn forward(&self, x: &Tensor, size: [i64; 2]) -> Tensor {
         self.conv.forward(&x.upsample_nearest2d(size, None, None))
+    }
+
+    /// The gradient of its input, of height and width `size`.
+    pub(crate) fn backward(&self, gradient: &Tensor, size: [i64; 2]) -> Tensor {
+        upsample_back(&self.conv.backward(gradient, &gradient.size()), size)
     }
 }

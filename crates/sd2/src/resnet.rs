@@ -1,0 +1,87 @@
+//! `ResnetBlock2D`, which the UNet and the decoder share.
+
+use tch::Tensor;
+
+use crate::{
+    kept::Kept,
+    layers::{Conv2d, GroupNorm},
+    weights::Scope,
+};
+
+/// Two convolutions beside a shortcut.
+pub(crate) struct Resnet {
+    norm1: GroupNorm,
+    pub(crate) conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+}
+
+/// What is added after the first convolution.
+pub(crate) enum Shift {
+    /// Its own bias.
+    Bias,
+    /// Another bias: `[channels]`.
+    Same(Tensor),
+    /// One for each of some samples, in turn: `[samples, channels]`.
+    Each(Tensor),
+}
+
+impl Resnet {
+    pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64, groups: i64, eps: f64) -> Self {
+        Self {
+            norm1: GroupNorm::load(&scope.at("norm1"), inputs, groups, eps),
+            conv1: Conv2d::load(&scope.at("conv1"), inputs, outputs),
+            norm2: GroupNorm::load(&scope.at("norm2"), outputs, groups, eps),
+            conv2: Conv2d::load(&scope.at("conv2"), outputs, outputs),
+            conv_shortcut: (inputs != outputs)
+                .then(|| Conv2d::load_with(&scope.at("conv_shortcut"), inputs, outputs, 1, 1, 0)),
+        }
+    }
+
+    /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
+    pub(crate) fn forward(&self, x: &Tensor, shift: Shift) -> Tensor {
+        self.second_half(x, &self.first_half(x, shift))
+    }
+
+    /// The same, leaving what [`Self::backward`] needs.
+    pub(crate) fn forward_kept(&self, x: &Tensor, shift: Shift, kept: &mut Kept) -> Tensor {
+        let hidden = self.first_half(x, shift);
+        kept.push(x);
+        kept.push(&hidden);
+        self.second_half(x, &hidden)
+    }
+
+    fn first_half(&self, x: &Tensor, shift: Shift) -> Tensor {
+        let hidden = self.norm1.forward_silu(x);
+        match shift {
+            Shift::Bias => self.conv1.forward(&hidden),
+            Shift::Same(bias) => self.conv1.forward_with_bias(&hidden, Some(&bias)),
+            Shift::Each(rows) => {
+                let copies = hidden.size()[0] / rows.size()[0];
+                self.conv1.forward_with_bias(&hidden, None) + rows.repeat([copies, 1]).unsqueeze(-1).unsqueeze(-1)
+            }
+        }
+    }
+
+    fn second_half(&self, x: &Tensor, hidden: &Tensor) -> Tensor {
+        let hidden = self.conv2.forward(&self.norm2.forward_silu(hidden));
+        match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x) + hidden,
+            None => hidden + x,
+        }
+    }
+
+    /// The gradient of the input, from that of the output.
+    pub(crate) fn backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
+        let hidden = kept.pop();
+        let x = kept.pop();
+        let g = self.norm2.backward_silu(&hidden, &self.conv2.backward(gradient, &hidden.size()));
+        drop(hidden);
+        let g = self.norm1.backward_silu(&x, &self.conv1.backward(&g, &x.size()));
+        match &self.conv_shortcut {
+            Some(shortcut) => shortcut.backward(gradient, &x.size()) + g,
+            None => g + gradient,
+        }
+    }
+}
