@@ -1,0 +1,119 @@
+//! Where bundles are, and which one a name means.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, LOCK, Result, fetch::WORK};
+
+/// The name of the model that is built into the program.
+const DEMO: &str = "demo";
+
+/// The folder of the program's own files: models lie under `models/` in it.
+#[derive(Clone, Debug, Default)]
+pub struct Home(Option<PathBuf>);
+
+impl Home {
+    /// `home` (`SYNCDIFFUSION_HOME`), or `syncdiffusion` under `data` (`XDG_DATA_HOME`), or under `.local/share` of `user`
+    /// (`HOME`).
+    pub fn new(home: Option<PathBuf>, data: Option<PathBuf>, user: Option<PathBuf>) -> Self {
+        let named = |path: &PathBuf| !path.as_os_str().is_empty();
+        // The specification of XDG has relative paths ignored.
+        let data = data.filter(|path| path.is_absolute());
+        let user = user.filter(named).map(|user| user.join(".local/share"));
+        Self(home.filter(named).or_else(|| data.or(user).map(|data| data.join("syncdiffusion"))))
+    }
+
+    /// The default folder of a bundle.
+    ///
+    /// # Errors
+    /// If the name is no name, or there is no home.
+    pub fn bundle(&self, name: &str) -> Result<PathBuf> {
+        let wrong = |why: &str| Error::Name { name: name.to_owned(), why: why.to_owned() };
+        if name == DEMO {
+            return Err(wrong("it is the model that is built into the program"));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            return Err(wrong("names are made of letters, digits, `-`, `_` and `.`"));
+        }
+        Ok(self.0.as_ref().ok_or(Error::Homeless)?.join("models").join(name))
+    }
+
+    /// What a worker is to load for `--model MODEL`: `demo`, the folder of a bundle of that name, or the folder itself.
+    /// A bundle goes before a folder of the same name; `./NAME` is always the folder.
+    ///
+    /// # Errors
+    /// If it is nothing of that, or a bundle that is not complete; the message says what would do.
+    pub fn resolve(&self, model: &str) -> Result<String> {
+        if model == DEMO {
+            return Ok(model.to_owned());
+        }
+        let missing = |why: String| Error::NoModel { name: model.to_owned(), why };
+        let from = if model == "sd2" { "" } else { " --from OWNER/REPOSITORY" };
+        let again = format!("`syncdiffusion weights fetch {model}{from}`");
+        let folder = Path::new(model);
+        let bundle = self.bundle(model);
+        if let Ok(bundle) = &bundle {
+            if bundle.join(LOCK).is_file() {
+                return bundle.to_str().map(str::to_owned).ok_or_else(|| missing("its folder is not UTF-8".to_owned()));
+            }
+            if bundle.join(WORK).is_dir() && !folder.is_dir() {
+                return Err(missing(format!("its fetch was interrupted; {again} goes on where it stopped")));
+            }
+        }
+        if folder.is_dir() {
+            if folder.join(WORK).is_dir() && !folder.join(LOCK).is_file() {
+                let why = "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` goes on";
+                return Err(missing(why.to_owned()));
+            }
+            return Ok(model.to_owned());
+        }
+        Err(missing(match bundle {
+            Ok(bundle) => format!(
+                "it is neither `{DEMO}` nor a folder, and nothing was fetched to `{}`; {again} fetches it, `--model {DEMO}` \
+                 needs no weights",
+                bundle.display()
+            ),
+            Err(_) => "there is no such folder; give a folder in the layout of diffusers, `demo`, or `sd2` after \
+                       `syncdiffusion weights fetch sd2`"
+                .to_owned(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_home_follows_the_environment() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let of = |a, b, c| Home::new(a, b, c).bundle("sd2").ok();
+        assert_eq!(of(path("/h"), path("/d"), path("/u")), path("/h/models/sd2"));
+        assert_eq!(of(None, path("/d"), path("/u")), path("/d/syncdiffusion/models/sd2"));
+        assert_eq!(of(path(""), path("d"), path("/u")), path("/u/.local/share/syncdiffusion/models/sd2"));
+        assert!(matches!(Home::default().bundle("sd2"), Err(Error::Homeless)));
+        for bad in ["", "..", "a/b", ".a", "demo", "a b"] {
+            assert!(matches!(Home::new(path("/h"), None, None).bundle(bad), Err(Error::Name { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_demo_a_bundle_or_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(Some(dir.path().into()), None, None);
+        let error = |model: &str| home.resolve(model).unwrap_err().to_string();
+        assert_eq!(home.resolve("demo").unwrap(), "demo");
+        assert_eq!(Home::default().resolve("/").unwrap(), "/");
+        assert!(error("sd2").contains("`syncdiffusion weights fetch sd2`"), "{}", error("sd2"));
+        assert!(error("other").contains("`syncdiffusion weights fetch other --from OWNER/REPOSITORY`"));
+        assert!(error("./no/folder").contains("no such folder"));
+        let bundle = dir.path().join("models/sd2");
+        fs::create_dir_all(bundle.join(WORK)).unwrap();
+        assert!(error("sd2").contains("interrupted"));
+        assert!(error(bundle.to_str().unwrap()).contains("interrupted"));
+        fs::write(bundle.join(LOCK), "{}").unwrap();
+        assert_eq!(home.resolve("sd2").unwrap(), bundle.to_str().unwrap());
+    }
+}

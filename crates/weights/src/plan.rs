@@ -1,0 +1,189 @@
+//! Which files of a repository make a bundle.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use crate::{Error, Hash, Listed, Listing, Origin, Result};
+
+/// The files of weights: folder and stem.
+const WEIGHTS: [(&str, &str); 3] =
+    [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")];
+/// Files that a bundle cannot do without.
+const REQUIRED: [&str; 6] = [
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "scheduler/scheduler_config.json",
+];
+/// Files that are taken where there are any.
+const WELCOME: [&str; 6] = [
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "model_index.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+];
+
+/// Which of the weights are taken. In the bundle all have the plain name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// Those without a variant, most often in fp32.
+    #[default]
+    Full,
+    /// Those in fp16: half the bytes.
+    Fp16,
+}
+
+/// A file that is to be fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    /// Where it goes, relative to the bundle, with `/`.
+    pub(crate) path: String,
+    pub(crate) size: u64,
+    pub(crate) endpoint: Url,
+    pub(crate) origin: Origin,
+}
+
+impl File {
+    /// A file of a listing.
+    pub(crate) fn of(listing: &Listing, remote: &str, listed: &Listed, path: String) -> Self {
+        let origin = Origin {
+            repo: listing.source.repo.clone(),
+            commit: listing.commit.clone(),
+            path: remote.to_owned(),
+            hash: listed.hash.clone(),
+        };
+        Self { path, size: listed.size, endpoint: listing.endpoint.clone(), origin }
+    }
+
+    /// That its content is another one.
+    pub(crate) fn mismatch(&self, found: Hash) -> Error {
+        let Origin { repo, path, hash, .. } = &self.origin;
+        Error::Mismatch { repo: repo.clone(), file: path.clone(), expected: hash.clone(), found }
+    }
+}
+
+/// Chooses the files of a model.
+pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
+    let files = &listing.files;
+    let mut chosen = Vec::new();
+    let mut problems = Vec::new();
+    for path in REQUIRED {
+        match files.get(path) {
+            Some(listed) => chosen.push(File::of(listing, path, listed, path.to_owned())),
+            None => problems.push(format!("it has no `{path}`; the layout of diffusers is needed")),
+        }
+    }
+    let welcome = WELCOME.iter().filter_map(|&path| Some((path, files.get(path)?)));
+    chosen.extend(welcome.map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
+    for (part, stem) in WEIGHTS {
+        let plain = format!("{part}/{stem}.safetensors");
+        let wanted = match variant {
+            Variant::Full => plain.clone(),
+            Variant::Fp16 => format!("{part}/{stem}.fp16.safetensors"),
+        };
+        let shards = shards(files, part, stem);
+        if let Some(listed) = files.get(&wanted) {
+            chosen.push(File::of(listing, &wanted, listed, plain));
+        } else if variant == Variant::Full && !shards.is_empty() {
+            chosen.extend(shards.into_iter().map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
+        } else {
+            let other =
+                |end: &str| files.keys().any(|path| path.starts_with(&format!("{part}/")) && path.ends_with(end));
+            let why = match variant {
+                Variant::Fp16 if files.contains_key(&plain) => "; leave `--variant fp16` away",
+                Variant::Full if files.contains_key(&format!("{part}/{stem}.fp16.safetensors")) => {
+                    "; `--variant fp16` takes the one that it has"
+                }
+                _ if other(".bin") || other(".ckpt") || other(".pt") => {
+                    ", only weights in another format; only `.safetensors` are fetched, as the others can run code; try \
+                     another `--from`"
+                }
+                _ => "; try another `--from`",
+            };
+            problems.push(format!("it has no `{wanted}`{why}"));
+        }
+    }
+    if problems.is_empty() { Ok(chosen) } else { Err(Error::Unfit { repo: listing.source.repo.clone(), problems }) }
+}
+
+/// The file of VGG16, under another name.
+pub(crate) fn perceptual(listing: &Listing, path: String) -> Result<File> {
+    let remote = "model.safetensors";
+    let problem = || vec![format!("it has no `{remote}`; try another `--perceptual-from`")];
+    let listed = listing.files.get(remote);
+    let listed = listed.ok_or_else(|| Error::Unfit { repo: listing.source.repo.clone(), problems: problem() })?;
+    Ok(File::of(listing, remote, listed, path))
+}
+
+/// The index and the shards of weights that are in several files; nothing where there is no index.
+fn shards<'a>(files: &'a BTreeMap<String, Listed>, part: &str, stem: &str) -> Vec<(&'a str, &'a Listed)> {
+    let index = format!("{part}/{stem}.safetensors.index.json");
+    if !files.contains_key(&index) {
+        return Vec::new();
+    }
+    let shard = |path: &str| {
+        let number = path.strip_prefix(&format!("{part}/{stem}-")).and_then(|rest| rest.strip_suffix(".safetensors"));
+        number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | 'o' | 'f')))
+    };
+    let chosen = files.iter().filter(|(path, _)| **path == index || shard(path));
+    chosen.map(|(path, listed)| (path.as_str(), listed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+
+    fn listing(paths: &[&str]) -> Listing {
+        let listed = || Listed { size: 1, hash: Hash::Git("0".into()) };
+        Listing {
+            source: Source::parse("a/b", None).unwrap(),
+            endpoint: Url::parse("http://hub").unwrap(),
+            commit: "c".into(),
+            files: REQUIRED.iter().chain(paths).map(|path| ((*path).to_owned(), listed())).collect(),
+        }
+    }
+
+    const FP16: [&str; 3] = [
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.fp16.safetensors",
+    ];
+
+    #[test]
+    fn a_variant_takes_the_plain_name_and_nothing_else_is_taken() {
+        let more = ["unet/diffusion_pytorch_model.bin", "safety_checker/model.safetensors", "README.md", "LICENSE"];
+        let chosen = plan(&listing(&[&FP16[..], &more].concat()), Variant::Fp16).unwrap();
+        assert_eq!(chosen.len(), REQUIRED.len() + 3 + 1);
+        let unet = chosen.iter().find(|file| file.origin.path == FP16[0]).unwrap();
+        assert_eq!(unet.path, "unet/diffusion_pytorch_model.safetensors");
+    }
+
+    #[test]
+    fn shards_are_taken_with_their_index() {
+        let paths = [
+            "unet/diffusion_pytorch_model.safetensors.index.json",
+            "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+            "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+            "unet/diffusion_pytorch_model-/../../x.safetensors",
+            "vae/diffusion_pytorch_model.safetensors",
+            "text_encoder/model.safetensors",
+        ];
+        assert_eq!(plan(&listing(&paths), Variant::Full).unwrap().len(), REQUIRED.len() + 5);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_told_with_what_would_do() {
+        let text = |paths: &[&str], variant| plan(&listing(paths), variant).unwrap_err().to_string();
+        assert!(text(&FP16, Variant::Full).contains("`--variant fp16` takes the one that it has"));
+        let full = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin"];
+        let told = text(&full, Variant::Full);
+        assert!(told.contains("only `.safetensors`") && told.contains("text_encoder/model.safetensors"), "{told}");
+        assert!(text(&full, Variant::Fp16).contains("leave `--variant fp16` away"));
+    }
+}
