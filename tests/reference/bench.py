@@ -1,0 +1,91 @@
+"""Times `syncdiffusion generate` against the Python reference: the same job, in turn, on the same machine.
+
+    bench.py [--runs N] [--model DIR ...] [-- FLAGS OF A JOB]
+
+Prints a Markdown table: seconds of sampling (without loading) as median and range, the ratio pair by pair, and peak memory.
+Each pair also compares the two pictures, so that nobody is fast by drawing something else.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+OURS = ROOT / "target/release/syncdiffusion"
+DEFAULT_JOB = ["--prompt", "a photo of a mountain range at twilight"]
+
+
+def run(command: list[str]) -> dict:
+    """The JSON that a command prints as its last line."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"`{' '.join(command)}` failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ours(model: str, dtype: str, job: list[str], output: Path) -> dict:
+    return run([str(OURS), "generate", "--model", model, "--device", "cpu", "--dtype", dtype, "--json", "--output", str(output), *job])
+
+
+def reference(model: str, dtype: str, threads: int, job: list[str], output: Path) -> dict:
+    folder = str(ROOT / "models/demo") if model == "demo" else model
+    return run([
+        sys.executable, str(HERE / "panorama.py"), "--model", folder, "--dtype", dtype, "--threads", str(threads), "--json",
+        "--output", str(output), *job,
+    ])
+
+
+def compare(a: Path, b: Path) -> dict:
+    return run([sys.executable, str(HERE / "compare.py"), str(a), str(b)])
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {len(names)} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2, help="pairs of runs")
+    parser.add_argument("--model", action="append", help="`demo` or a bundle folder; may be given more than once")
+    parser.add_argument("--dtype", action="append", help="of ours; the reference computes in f32, but for bf16 in autocast of it")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("job", nargs="*", help="flags of the job, after `--`; by default the default job")
+    options = parser.parse_args()
+    job = options.job or DEFAULT_JOB
+    print(f"{processor()}; {options.runs} pairs, in turn; job: `{' '.join(job)}`\n")
+    print("| model | dtype | ours, s | reference, s | reference / ours | ours, GiB | reference, GiB | bytes within 1 | PSNR, dB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for model in options.model or ["demo"]:
+        for dtype in options.dtype or ["f32"]:
+            with tempfile.TemporaryDirectory() as folder:
+                a, b = Path(folder, "ours.png"), Path(folder, "reference.png")
+                pairs = [
+                    (ours(model, dtype, job, a), reference(model, dtype, options.threads, job, b)) for _ in range(options.runs)
+                ]
+                same = compare(a, b)
+            seconds = [[side["seconds"] for side in sides] for sides in zip(*pairs)]
+            memory = [max(side["peak_memory_bytes"] for side in sides) / 2**30 for sides in zip(*pairs)]
+            ratios = [theirs["seconds"] / mine["seconds"] for mine, theirs in pairs]
+            psnr = "equal" if same["psnr"] is None or same["psnr"] == float("inf") else f"{same['psnr']:.1f}"
+            print(
+                f"| {Path(model).name} | {dtype} | {spread(seconds[0])} | {spread(seconds[1])} | {spread(ratios, 2)} "
+                f"| {memory[0]:.2f} | {memory[1]:.2f} | {100 * same['share_within_1']:.3f} % | {psnr} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
