@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Make one picture
     #[command(args_override_self = true)]
     Generate(Box<crate::generate::Generate>),
+    /// Fetch models, and check them
+    #[command(subcommand)]
+    Weights(crate::weights::Weights),
     /// Print the OpenAPI document as YAML
     #[command(hide = true)]
     Openapi,
@@ -48,7 +51,8 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Worker")]
 pub(crate) struct Crew {
-    /// The model: `demo`, or a folder in the layout of diffusers with `perceptual/` in it
+    /// The model: `demo`, the name of a fetched one (`weights fetch sd2`), or a folder in the layout of diffusers with
+    /// `perceptual/` in it
     #[arg(long, env = "SYNCDIFFUSION_MODEL", default_value = "demo")]
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`; several, separated by commas, start a worker each
@@ -63,9 +67,20 @@ pub(crate) struct Crew {
     /// The worker's executable, if it is not beside this one
     #[arg(long, env = "SYNCDIFFUSION_WORKER")]
     pub(crate) worker: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: crate::weights::Places,
 }
 
 impl Crew {
+    /// Makes the name of a fetched model the folder of it.
+    ///
+    /// # Errors
+    /// If there is no such model; the message says what would do.
+    pub(crate) fn resolve(&mut self) -> Result<(), weights::Error> {
+        self.model = self.places.home().resolve(&self.model)?;
+        Ok(())
+    }
+
     /// One program a worker: `each` of them for every device.
     pub(crate) fn programs(&self, each: usize) -> Vec<Program> {
         let more: Vec<String> =

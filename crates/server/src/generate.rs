@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 /// Exit code for inputs that are refused, as for flags that are.
 const REFUSED: u8 = 2;
 /// Exit code after an interrupt, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Flags of `generate`.
 #[derive(Debug, Args)]
@@ -95,7 +95,7 @@ struct Report<'a> {
 
 /// Makes the picture.
 pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
-    let Generate { inputs: Words(words), crew, output, json } = generate;
+    let Generate { inputs: Words(words), mut crew, output, json } = generate;
     // The sizes of the embedded model are known before its worker tells them, so that everything is refused before any work.
     let known = (crew.model == "demo").then(Geometry::default);
     let input = match input::parse(&Value::Object(words), known) {
@@ -103,6 +103,7 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         Err(errors) => return Ok(refuse(&errors)),
     };
     check_place(&output)?;
+    crew.resolve()?;
     let Some(program) = crew.programs(1).into_iter().next() else { bail!("`--device` names no device") };
     let (to, heard) = unbounded_channel();
     let worker = program.spawn(move |word| _ = to.send(word))?;
@@ -273,7 +274,7 @@ fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Waits for ctrl-c or SIGTERM.
-async fn interrupt() {
+pub(crate) async fn interrupt() {
     let term = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
             Ok(mut term) => _ = term.recv().await,

@@ -1,13 +1,14 @@
 //! The binary `syncdiffusion`: HTTP, command line and page.
 //!
 //! `config` reads flags and environment, once. `serve` runs the server whose routes are in `http`; `generate` makes one
-//! picture without a server. What happens to a prediction is not decided here but in the crate `prediction`.
+//! picture without a server; `weights` fetches models and says which one a name means. What happens to a prediction is not decided here but in the crate `prediction`.
 
 mod config;
 mod generate;
 mod http;
 mod openapi;
 mod serve;
+mod weights;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -19,13 +20,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let config = config::Config::parse();
-    let quiet = matches!(config.command, config::Command::Generate(_));
+    let quiet = matches!(config.command, config::Command::Generate(_) | config::Command::Weights(_));
     log(config.log.as_deref().unwrap_or(if quiet { "warn" } else { "info" }), config.log_format);
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();
     let done = match config.command {
         config::Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
         config::Command::Generate(generate) => run(generate::run(*generate)),
+        config::Command::Weights(weights) => run(weights::run(weights)),
         config::Command::Openapi => {
             print!("{}", openapi::yaml());
             Ok(ExitCode::SUCCESS)

@@ -23,7 +23,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const BACKLOG: i32 = 4096;
 
 /// Serves until SIGTERM, SIGINT or POST `/shutdown`.
-pub(crate) async fn run(config: Serve) -> anyhow::Result<()> {
+pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
+    config.crew.resolve()?;
     let address = SocketAddr::new(config.host, config.port);
     let listener = listen(address).with_context(|| {
         format!("cannot listen on `{address}`; stop what listens there, or choose another `--port`")

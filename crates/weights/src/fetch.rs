@@ -23,6 +23,8 @@ use crate::{
 pub(crate) const WORK: &str = ".fetch";
 /// Files that are received at a time.
 const PARALLEL: usize = 4;
+/// Files from this size on take seconds to check.
+const LONG: u64 = 100_000_000;
 /// The perceptual network in a bundle.
 const NETWORK: &str = "perceptual/model.safetensors";
 
@@ -65,6 +67,9 @@ pub async fn fetch(hub: &Hub, order: &Order, progress: &dyn Progress) -> Result<
     lock.files.extend(brought(dir)?);
     let mut missing = Vec::new();
     for file in files {
+        if file.size >= LONG && dir.join(&file.path).is_file() {
+            progress.tell(News::Note(&format!("checking `{}`, which is there", file.path)));
+        }
         match there(dir, &file).await? {
             Some(sums) => lock.files.push(entry(&file.path, sums, &file)),
             None => missing.push(file),

@@ -107,7 +107,7 @@ fn inputs_are_refused_with_the_words_of_the_server() {
     );
     assert!(refused(&[]).starts_with("prompt: Field required\n"));
     assert_eq!(
-        refused(&["--model", "elsewhere", "--prompt", "a", "--height", "768", "--loop-closure", "true"]),
+        refused(&["--model", ".", "--prompt", "a", "--height", "768", "--loop-closure", "true"]),
         "height: 768 is not the height of one window, as `loop_closure` needs; 512 is\n",
         "the geometry of any other model comes from its worker"
     );
