@@ -219,7 +219,7 @@ impl Progress for Bars {
         match news {
             News::Begun { path, size, have } => {
                 let bar = bars.entry(path.to_owned()).or_insert_with(|| {
-                    let template = "{bar:30} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {eta:>4} {wide_msg}";
+                    let template = "{bar:20} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {eta:>4} {wide_msg}";
                     self.all.add(ProgressBar::new(size).with_style(style(template)).with_message(path.to_owned()))
                 });
                 bar.set_position(have);
@@ -234,6 +234,7 @@ impl Progress for Bars {
             News::Done { path } => {
                 if let Some(bar) = bars.remove(path) {
                     bar.finish_and_clear();
+                    self.all.remove(&bar);
                     self.all.suspend(|| eprintln!("{path}: done"));
                 }
             }

@@ -1,6 +1,7 @@
 //! The perceptual network of a bundle: the convolutions of VGG16, and the layers that LPIPS puts on them.
 //!
-//! The layers are those of the package `lpips` 0.1.4 (`weights/v0.1/vgg.pth`), under the licence beside them.
+//! The layers are those of the package `lpips` 0.1.4 (`weights/v0.1/vgg.pth`), under the licence beside them:
+//! `lin0.model.1.weight` and so on, unchanged, under the names `lin0.weight` and so on.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
