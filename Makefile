@@ -31,6 +31,23 @@ test-reference: libtorch ## Make fixtures of another seed by the Python referenc
 
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
+.PHONY: test-differential
+test-differential: build ## Run this server and the real Cog server side by side and compare their answers
+	python3 tests/differential/run.py
+
+.PHONY: soak
+soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
+	$(CARGO) test --release --locked -p tests --test service -- --ignored --nocapture
+
+.PHONY: bench
+bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
+	$(CARGO) run --release --locked -p tests --bin bench
+	tests/reference/setup.sh
+	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
+
+RUNS ?= 2
+JOB ?= --prompt "a photo of a mountain range at twilight"
+
 .PHONY: lint
 lint: libtorch ## Check formatting and lints, warnings denied
 	$(CARGO) fmt --all --check
