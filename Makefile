@@ -5,7 +5,7 @@ PORT ?= 5000
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-16s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: build ## Serve the demo model on http://localhost:5000 (PORT=... for another port, ARGS="--model ..." for more)
@@ -44,6 +44,13 @@ bench: build ## Measure the service, and a picture against the Python reference 
 	$(CARGO) run --release --locked -p tests --bin bench
 	tests/reference/setup.sh
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
+
+.PHONY: full-size
+full-size: build ## Random weights of the exact size of Stable Diffusion 2: three windows, two steps, against the reference (16 GB of memory, 6 GB of disk)
+	tests/reference/setup.sh
+	tests/reference/.venv/bin/python tests/reference/full_size.py tests/reference/work/full-size
+	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/work/full-size -- \
+		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
 RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,10 @@ def ours(model: str, dtype: str, job: list[str], output: Path) -> dict:
     return run([str(OURS), "generate", "--model", model, "--device", "cpu", "--dtype", dtype, "--json", "--output", str(output), *job])
 
 
-def reference(model: str, dtype: str, threads: int, job: list[str], output: Path) -> dict:
+def reference(model: str, threads: int, job: list[str], output: Path) -> dict:
     folder = str(ROOT / "models/demo") if model == "demo" else model
     return run([
-        sys.executable, str(HERE / "panorama.py"), "--model", folder, "--dtype", dtype, "--threads", str(threads), "--json",
-        "--output", str(output), *job,
+        sys.executable, str(HERE / "panorama.py"), "--model", folder, "--threads", str(threads), "--json", "--output", str(output), *job,
     ])
 
 
@@ -60,31 +60,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2, help="pairs of runs")
     parser.add_argument("--model", action="append", help="`demo` or a bundle folder; may be given more than once")
-    parser.add_argument("--dtype", action="append", help="of ours; the reference computes in f32, but for bf16 in autocast of it")
+    parser.add_argument("--dtype", action="append", help="of ours, may be given more than once; the reference computes in f32, as on any CPU")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("job", nargs="*", help="flags of the job, after `--`; by default the default job")
     options = parser.parse_args()
     job = options.job or DEFAULT_JOB
-    print(f"{processor()}; {options.runs} pairs, in turn; job: `{' '.join(job)}`\n")
-    print("| model | dtype | ours, s | reference, s | reference / ours | ours, GiB | reference, GiB | bytes within 1 | PSNR, dB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    dtypes = options.dtype or ["f32"]
+    print(f"{processor()}; {options.runs} runs of each, in turn; job: `{shlex.join(job)}`\n")
+    print("| model | who | seconds | reference / ours | memory, GiB | bytes within 1 | PSNR, dB |")
+    print("|---|---|---|---|---|---|---|")
     for model in options.model or ["demo"]:
-        for dtype in options.dtype or ["f32"]:
-            with tempfile.TemporaryDirectory() as folder:
-                a, b = Path(folder, "ours.png"), Path(folder, "reference.png")
-                pairs = [
-                    (ours(model, dtype, job, a), reference(model, dtype, options.threads, job, b)) for _ in range(options.runs)
-                ]
-                same = compare(a, b)
-            seconds = [[side["seconds"] for side in sides] for sides in zip(*pairs)]
-            memory = [max(side["peak_memory_bytes"] for side in sides) / 2**30 for sides in zip(*pairs)]
-            ratios = [theirs["seconds"] / mine["seconds"] for mine, theirs in pairs]
-            psnr = "equal" if same["psnr"] is None or same["psnr"] == float("inf") else f"{same['psnr']:.1f}"
-            print(
-                f"| {Path(model).name} | {dtype} | {spread(seconds[0])} | {spread(seconds[1])} | {spread(ratios, 2)} "
-                f"| {memory[0]:.2f} | {memory[1]:.2f} | {100 * same['share_within_1']:.3f} % | {psnr} |",
-                flush=True,
-            )
+        runs: dict[str, list[dict]] = {who: [] for who in [*dtypes, "reference"]}
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = {who: Path(folder, f"{who}.png") for who in runs}
+            for _ in range(options.runs):
+                for dtype in dtypes:
+                    runs[dtype].append(ours(model, dtype, job, pictures[dtype]))
+                runs["reference"].append(reference(model, options.threads, job, pictures["reference"]))
+            same = {dtype: compare(pictures[dtype], pictures["reference"]) for dtype in dtypes}
+        theirs = [run["seconds"] for run in runs["reference"]]
+        for who, results in runs.items():
+            seconds = [run["seconds"] for run in results]
+            memory = max(run["peak_memory_bytes"] for run in results) / 2**30
+            line = f"| {Path(model).name} | {who} | {spread(seconds)} | "
+            if who == "reference":
+                line += f"1 | {memory:.2f} | | |"
+            else:
+                ratios = [b / a for a, b in zip(seconds, theirs)]
+                psnr = same[who]["psnr"]
+                line += f"{spread(ratios, 2)} | {memory:.2f} | {100 * same[who]['share_within_1']:.3f} % | "
+                line += "equal |" if psnr in (None, float("inf")) else f"{psnr:.1f} |"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
