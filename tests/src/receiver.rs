@@ -1,4 +1,4 @@
-//! A server that webhooks are sent to.
+//! A server that webhooks and pictures are sent to.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ pub struct Sent {
     pub path: String,
     /// With which headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body as JSON; null if it is none.
     pub json: Value,
+    /// The body as it came.
+    pub body: Bytes,
 }
 
 /// A receiver; it keeps everything.
@@ -71,7 +73,7 @@ impl Receiver {
 
 async fn take(State(inbox): State<Inbox>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
     let json = serde_json::from_slice(&body).unwrap_or_default();
-    let sent = Sent { at: Instant::now(), path: uri.path().to_owned(), headers, json };
+    let sent = Sent { at: Instant::now(), path: uri.path().to_owned(), headers, json, body };
     inbox.sent.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
     let status = inbox.answers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(200);
     StatusCode::from_u16(status).unwrap_or_default()

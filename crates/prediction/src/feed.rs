@@ -1,7 +1,7 @@
 //! What happens to a prediction, in order and numbered, for those who follow it.
 //!
-//! A feed keeps the newest [`CAPACITY`] events; a [`Reader`] takes them from any point on and waits for more, so replay and
-//! live are one thing. A reader that falls behind what is kept is told how much it missed.
+//! A feed keeps the newest events; a [`Reader`] takes them from any point on and waits for more, so replay and live are one thing.
+//! A reader that falls behind what is kept, or comes too late for all of it, is told how much it missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::wire::Prediction;
 
-/// How many events are kept.
-pub const CAPACITY: usize = 1024;
+/// How many events a reader may be behind.
+pub const BUFFER: usize = 1024;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -58,20 +58,20 @@ pub struct Item {
 pub struct Feed {
     kept: Mutex<VecDeque<Item>>,
     newest: watch::Sender<u64>,
-}
-
-impl Default for Feed {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), newest: watch::Sender::new(0) }
-    }
+    history: usize,
 }
 
 impl Feed {
+    /// A feed that shows its newest `history` events to those who come later.
+    pub fn new(history: usize) -> Self {
+        Self { kept: Mutex::default(), newest: watch::Sender::new(0), history }
+    }
+
     /// Adds an event.
     pub fn push(&self, event: Event) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.newest.borrow() + 1;
-        if kept.len() == CAPACITY {
+        if kept.len() == self.history.max(BUFFER) {
             kept.pop_front();
         }
         kept.push_back(Item { id, event });
@@ -85,7 +85,17 @@ impl Feed {
 
     /// Follows the feed from the event after number `after` on.
     pub fn reader(self: &Arc<Self>, after: u64) -> Reader {
-        Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next: after + 1, over: false }
+        let next = after.saturating_add(1);
+        Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next, missed: None, over: false }
+    }
+
+    /// Follows the feed from the event after number `after` on, as far back as it is shown to those who come later.
+    pub fn replay(self: &Arc<Self>, after: u64) -> Reader {
+        let mut reader = self.reader(after);
+        let shown = (*self.newest.borrow() + 1).saturating_sub(self.history as u64);
+        reader.missed = shown.checked_sub(reader.next).filter(|&missed| missed > 0);
+        reader.next = reader.next.max(shown);
+        reader
     }
 
     /// The event of a number, or the oldest kept number if it is gone.
@@ -111,6 +121,7 @@ pub struct Reader {
     feed: Arc<Feed>,
     newest: watch::Receiver<u64>,
     next: u64,
+    missed: Option<u64>,
     over: bool,
 }
 
@@ -119,6 +130,9 @@ impl Reader {
     pub async fn next(&mut self) -> Option<Result<Item, u64>> {
         if self.over {
             return None;
+        }
+        if let Some(missed) = self.missed.take() {
+            return Some(Err(missed));
         }
         loop {
             self.newest.borrow_and_update();
@@ -146,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_replay_wait_and_learn_what_they_missed() {
-        let feed = Arc::new(Feed::default());
+        let feed = Arc::new(Feed::new(3));
         feed.push(Event::Start);
         let mut early = feed.reader(0);
         assert_eq!(early.next().await.unwrap().unwrap().id, 1);
@@ -155,10 +169,23 @@ mod tests {
         feed.push(Event::Log("a\n".into()));
         let (id, mut early) = waiting.await.unwrap();
         assert_eq!(id, 2);
-        for _ in 0..CAPACITY + 5 {
+        for _ in 0..BUFFER + 5 {
             feed.push(Event::Log("b\n".into()));
         }
         assert_eq!(early.next().await.unwrap().unwrap_err(), 5);
         assert_eq!(early.next().await.unwrap().unwrap().id, 8);
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_is_shown_the_history() {
+        for (history, after, expected) in [(3, 0, Err(2)), (3, 2, Ok(3)), (3, 9, Ok(10)), (0, 0, Err(5)), (5, 0, Ok(1))]
+        {
+            let feed = Arc::new(Feed::new(history));
+            (0..5).for_each(|_| feed.push(Event::Start));
+            let mut late = feed.replay(after);
+            (0..5).for_each(|_| feed.push(Event::Start));
+            let first = late.next().await.unwrap().map(|item| item.id);
+            assert_eq!(first, expected, "{history} {after}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{Input, Model, Work};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::feed::{Event, Feed};
 use crate::progress;
@@ -30,6 +31,10 @@ pub struct Live {
     pub deadline: Option<Time>,
     /// What happens to it.
     pub feed: Arc<Feed>,
+    /// Where its picture is sent, if the request said so.
+    pub output_file_prefix: Option<String>,
+    /// Cancelled when it is asked to stop.
+    pub(crate) stopping: CancellationToken,
     pub(crate) stage: watch::Sender<Stage>,
     state: Mutex<State>,
 }
@@ -75,6 +80,10 @@ pub(crate) struct State {
     pub(crate) attempts: u32,
     pub(crate) stop: Option<Stop>,
     pub(crate) place: Place,
+    /// How many follow it.
+    pub(crate) followers: usize,
+    /// Whether it stops when the last of them leaves.
+    pub(crate) tied: bool,
 }
 
 /// How a job ended.
@@ -89,18 +98,27 @@ pub(crate) enum End {
 }
 
 impl Live {
-    /// The live form of a record.
-    pub(crate) fn new(record: Record, stage: Stage) -> Self {
-        let Record { prediction, seq, attempts, webhook, deadline } = record;
+    /// The live form of a record, whose newest `history` events are shown to those who come later.
+    pub(crate) fn new(record: Record, stage: Stage, history: usize) -> Self {
+        let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline } = record;
         Self {
             id: prediction.id.clone(),
             seq,
             input: prediction.input.clone(),
             webhook,
             deadline,
-            feed: Arc::default(),
+            feed: Arc::new(Feed::new(history)),
+            output_file_prefix,
+            stopping: CancellationToken::new(),
             stage: watch::Sender::new(stage),
-            state: Mutex::new(State { prediction, attempts, stop: None, place: Place::Waiting }),
+            state: Mutex::new(State {
+                prediction,
+                attempts,
+                stop: None,
+                place: Place::Waiting,
+                followers: 0,
+                tied: false,
+            }),
         }
     }
 
@@ -118,7 +136,8 @@ impl Live {
         let state = self.state();
         let prediction = Prediction { output: None, ..state.prediction.clone() };
         let (webhook, deadline) = (self.webhook.clone(), self.deadline);
-        Record { prediction, seq: self.seq, attempts: state.attempts, webhook, deadline }
+        let output_file_prefix = self.output_file_prefix.clone();
+        Record { prediction, seq: self.seq, attempts: state.attempts, webhook, output_file_prefix, deadline }
     }
 
     /// A worker was given it.
@@ -187,6 +206,8 @@ impl Live {
             return false;
         }
         state.stop.get_or_insert(stop);
+        drop(state);
+        self.stopping.cancel();
         true
     }
 

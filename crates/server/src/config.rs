@@ -7,14 +7,18 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use prediction::store::Retention;
 use prediction::worker::Program;
+use tracing_subscriber::EnvFilter;
 
 /// A prompt in, a panorama out: SyncDiffusion on Stable Diffusion 2, wire-compatible with Replicate's Cog.
 #[derive(Debug, Parser)]
 #[command(name = "syncdiffusion", version, max_term_width = 120)]
 pub(crate) struct Config {
     /// What to log to stderr: `error`, `warn`, `info`, `debug`, or a filter such as `info,prediction=debug`
-    #[arg(long, env = "RUST_LOG", global = true)]
+    #[arg(long, env = "RUST_LOG", global = true, value_parser = filter)]
     pub(crate) log: Option<String>,
+    /// What Cog has for `--log`; it counts where that says nothing
+    #[arg(long, env = "COG_LOG_LEVEL", global = true, hide = true, value_parser = filter)]
+    pub(crate) cog_log_level: Option<String>,
     /// How to write the log
     #[arg(long, env = "LOG_FORMAT", global = true, default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -140,6 +144,9 @@ pub(crate) struct Serve {
     /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
     #[arg(long, env = "SYNCDIFFUSION_UPLOAD_URL", help_heading = "Output")]
     pub(crate) upload_url: Option<String>,
+    /// How many events of a prediction are shown to those who begin to follow it later
+    #[arg(long, env = "COG_STREAM_HISTORY_CAPACITY", default_value_t = 1024, help_heading = "Output")]
+    pub(crate) stream_history: usize,
     /// Least seconds between two `logs` webhooks of a prediction
     #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, help_heading = "Webhooks")]
     pub(crate) webhook_interval: f64,
@@ -176,7 +183,29 @@ impl Serve {
                 token: self.webhook_auth_token.clone(),
             },
             upload_url: self.upload_url.clone(),
+            stream_history: self.stream_history,
         }
+    }
+}
+
+/// What to log: a filter, or one of Cog's levels in any case.
+fn filter(text: &str) -> Result<String, String> {
+    let level = text.trim().to_ascii_lowercase();
+    let known = match level.as_str() {
+        "warning" => "warn",
+        "" => "info",
+        "error" | "warn" | "info" | "debug" | "trace" | "off" => level.as_str(),
+        // A filter is case-sensitive. A word that is no level would be the name of a module, all of which is logged.
+        _ if text.contains(['=', ',', ':']) => text,
+        _ => {
+            return Err(
+                "write `error`, `warn`, `info` or `debug`, or a filter such as `info,prediction=debug`".to_owned()
+            );
+        }
+    };
+    match EnvFilter::try_new(known) {
+        Ok(_) => Ok(known.to_owned()),
+        Err(error) => Err(format!("{error}; write a filter such as `info,prediction=debug`")),
     }
 }
 
@@ -235,6 +264,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Config::command().debug_assert();
+    }
+
+    #[test]
+    fn levels_of_cog_and_filters_are_read() {
+        for (text, read) in
+            [("WARNING", "warn"), ("debug", "debug"), ("", "info"), ("info,prediction=debug", "info,prediction=debug")]
+        {
+            assert_eq!(filter(text).as_deref(), Ok(read));
+        }
+        for wrong in ["loud", "info,prediction=loud"] {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

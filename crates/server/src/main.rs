@@ -21,7 +21,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 fn main() -> ExitCode {
     let config = config::Config::parse();
     let quiet = matches!(config.command, config::Command::Generate(_) | config::Command::Weights(_));
-    log(config.log.as_deref().unwrap_or(if quiet { "warn" } else { "info" }), config.log_format);
+    let filter = config.log.as_deref().or(config.cog_log_level.as_deref());
+    log(filter.unwrap_or(if quiet { "warn" } else { "info" }), config.log_format);
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();
     let done = match config.command {

@@ -224,3 +224,39 @@ async fn a_failure_is_an_answer() {
     assert!(answer.json["logs"].as_str().unwrap().contains("1/4"), "the logs stay");
     assert!(answer.json["id"].as_str().unwrap().starts_with("pred_"));
 }
+
+#[tokio::test]
+async fn http_2_is_spoken_with_those_who_know() {
+    let server = Server::start(&[]).await;
+    let connection = tokio::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let (client, connection) = h2::client::handshake(connection).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let post = |prompt: &str| {
+        let request = axum::http::Request::post("http://panorama.example/predictions");
+        let body = json!({"id": prompt, "input": {"prompt": prompt, "num_inference_steps": 50, "width": 512}});
+        (request.header("content-type", "application/json").body(()).unwrap(), body.to_string().into())
+    };
+    let (request, body) = post("whole");
+    let (answer, mut to) = client.send_request(request, false).unwrap();
+    to.send_data(body, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, axum::http::Version::HTTP_2));
+    let (mut body, mut text) = (answer.into_body(), Vec::new());
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        text.extend_from_slice(&data);
+    }
+    let whole: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(whole["status"], "succeeded");
+    assert_eq!(whole["urls"]["get"], "http://panorama.example/predictions/whole");
+
+    // One request of a connection can be given up.
+    let (request, body) = post("step=50");
+    let (_answer, mut to) = client.send_request(request, false).unwrap();
+    to.send_data(body, true).unwrap();
+    server.until("/predictions/step=50", |is| is["status"] == "processing").await;
+    to.send_reset(h2::Reason::CANCEL);
+    assert_eq!(server.ended("step=50").await["status"], "canceled");
+}

@@ -99,3 +99,59 @@ async fn leaving_a_stream_stops_only_what_it_began() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(server.ended("other").await["status"], "succeeded");
 }
+
+#[tokio::test]
+async fn a_stream_goes_on_for_those_who_are_left() {
+    let server = Server::start(&[]).await;
+    let text = json!({"input": {"prompt": "step=20", "num_inference_steps": 30}}).to_string();
+    let open = |path: &'static str| {
+        let put = server.request("PUT", path).header("content-type", "application/json");
+        let put = put.header("accept", "text/event-stream").body(text.clone());
+        async move {
+            let mut stream = put.send().await.unwrap();
+            assert_eq!(stream.headers()["content-type"], "text/event-stream");
+            assert!(stream.chunk().await.unwrap().is_some());
+            stream
+        }
+    };
+    // The first two follow the same prediction; whoever made it may leave.
+    let maker = open("/predictions/shared").await;
+    let mut other = open("/predictions/shared").await;
+    drop(maker);
+    let mut rest = String::new();
+    while let Some(chunk) = other.chunk().await.unwrap() {
+        rest.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert_eq!(frames(&rest).last().unwrap().2["status"], "succeeded");
+
+    let maker = open("/predictions/left").await;
+    let other = server.request("GET", "/predictions/left/stream").send().await.unwrap();
+    drop(maker);
+    server.until("/predictions/left", |is| is["metrics"]["step"].as_u64() > Some(5)).await;
+    drop(other);
+    let left = server.ended("left").await;
+    assert_eq!(left["status"], "canceled");
+    assert!(left["metrics"]["step"].as_u64() < Some(30), "{left}");
+
+    // A prediction that goes on by itself does not depend on who looks at it.
+    let body = serde_json::from_str::<Value>(&text).unwrap();
+    server.json("PUT", "/predictions/async", &[("prefer", "respond-async")], &body).await;
+    drop(open("/predictions/async").await);
+    assert_eq!(server.ended("async").await["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn the_history_of_a_stream_has_bounds() {
+    let server = Server::launch(&[], &[("COG_STREAM_HISTORY_CAPACITY", "0")]);
+    server.until_health(&["READY"]).await;
+    let body = json!({"id": "s", "input": {"prompt": "step=20", "num_inference_steps": 10}});
+    server.predict_async(&body).await;
+    server.until("/predictions/s", |is| is["metrics"]["step"].as_u64() > Some(1)).await;
+    let late = frames(&server.get("/predictions/s/stream").await.text);
+    assert_eq!((late.len(), late[0].1.as_str()), (1, "error"));
+    assert_eq!(late[0].2["error"], "SSE stream replay truncated; events were dropped");
+    assert!(late[0].2["skipped"].as_u64() >= Some(4), "{late:?}");
+    let body = json!({"input": {"prompt": "a"}});
+    let whole = server.json("POST", "/predictions", &[("accept", "text/event-stream")], &body).await;
+    assert_eq!(frames(&whole.text).last().unwrap().1, "completed");
+}

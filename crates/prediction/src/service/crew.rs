@@ -264,19 +264,21 @@ impl Shared {
 
     /// Gives out a picture: as a data URI, or as the URL where it was sent to.
     fn deliver(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work) {
-        let Some(uploader) = self.uploader.clone() else {
+        let Some(target) = self.uploader.target(live.output_file_prefix.as_deref()) else {
             let output = output::data_uri(&png);
             self.conclude(live, End::Succeeded { output, work }, Some(png));
             return;
         };
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
+            let sent = live.stopping.run_until_cancelled(shared.uploader.send(&target, &live.id, &png)).await;
             // A picture that could not be sent is kept all the same.
-            let end = match uploader.send(&live.id, &png).await {
-                Ok(output) => End::Succeeded { output, work },
-                Err(why) => End::Failed(why),
+            let (end, picture) = match sent {
+                Some(Ok(output)) => (End::Succeeded { output, work }, Some(png)),
+                Some(Err(why)) => (End::Failed(why), Some(png)),
+                None => (End::Canceled, None),
             };
-            shared.conclude(live, end, Some(png));
+            shared.conclude(live, end, picture);
         });
     }
 

@@ -1,13 +1,11 @@
-//! The way in: checks readiness and room, stores, queues, and hands out a [`Ticket`].
+//! The way in: checks readiness and room, stores, queues, and hands out a [`Ticket`](super::Ticket).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Input;
-use tokio::sync::watch;
 
-use super::{Service, Shared, Table, with_picture};
-use crate::feed::Reader;
+use super::{Service, Shared, Table, Ticket, with_picture};
 use crate::live::{End, Live, Stage, Stop};
 use crate::store::{Record, StoreError};
 use crate::time::Time;
@@ -26,10 +24,14 @@ pub struct Request {
     pub input: Input,
     /// Whom to tell.
     pub webhook: Option<Webhook>,
+    /// Where its picture is sent: a URL to which the name of the file is added.
+    pub output_file_prefix: Option<String>,
     /// Address of the server, for the URLs of the prediction.
     pub base: String,
     /// How long from now until it is given up.
     pub cancel_after: Option<Duration>,
+    /// Whether it goes on when whoever asked for it leaves.
+    pub goes_on: bool,
     /// Whether the same id means the same prediction (PUT); otherwise an id that has ended may be used again.
     pub idempotent: bool,
 }
@@ -76,59 +78,20 @@ pub enum Refused {
     NotStored(String),
 }
 
-/// A handle to a new prediction.
-pub struct Ticket {
-    shared: Arc<Shared>,
-    live: Arc<Live>,
-    stage: watch::Receiver<Stage>,
-}
-
-impl std::fmt::Debug for Ticket {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.debug_tuple("Ticket").field(&self.live.id).finish()
-    }
-}
-
-impl Ticket {
-    /// The prediction as it is now.
-    pub fn snapshot(&self) -> Prediction {
-        self.shared.look(&self.live.id).unwrap_or_else(|| self.live.snapshot())
-    }
-
-    /// Waits for the end; `None` if the server stops first and the prediction waits for the next one.
-    pub async fn end(&mut self) -> Option<Arc<Prediction>> {
-        let gone = |stage: &Stage| matches!(stage, Stage::Ended(_) | Stage::HandedBack | Stage::Refused(_));
-        match self.stage.wait_for(gone).await.as_deref() {
-            Ok(Stage::Ended(prediction)) => Some(Arc::clone(prediction)),
-            _ => None,
-        }
-    }
-
-    /// Follows what happens, from the beginning.
-    pub fn follow(&self) -> Reader {
-        self.live.feed.reader(0)
-    }
-
-    /// Stops the prediction.
-    pub fn cancel(&self) {
-        self.shared.stop(&self.live, Stop::Canceled);
-    }
-}
-
 impl Service {
     /// Takes a prediction in. When this returns [`Submitted::New`] it is stored.
     ///
     /// # Errors
     /// Why it was not taken.
     pub async fn submit(&self, request: Request) -> Result<Submitted, Refused> {
-        let idempotent = request.idempotent;
+        let (idempotent, goes_on) = (request.idempotent, request.goes_on);
         let live = match self.shared.reserve(request)? {
             Reserved::New(live) => live,
             Reserved::Known(live) => return self.shared.known(&live, idempotent).await,
         };
         // From here on the id is taken, so this part runs to its end even if nobody waits for it any more.
         let shared = Arc::clone(&self.shared);
-        let accepted = tokio::spawn(async move { shared.accept(live, idempotent).await });
+        let accepted = tokio::spawn(async move { shared.accept(live, idempotent, goes_on).await });
         accepted.await.unwrap_or(Err(Refused::Closing))
     }
 }
@@ -174,8 +137,10 @@ impl Shared {
             version: table.model.as_ref().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
-        let record = Record { prediction, seq: table.last_seq, attempts: 0, webhook: request.webhook, deadline };
-        let live = Arc::new(Live::new(record, Stage::Accepting));
+        let Request { webhook, output_file_prefix, .. } = request;
+        let seq = table.last_seq;
+        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, deadline };
+        let live = Arc::new(Live::new(record, Stage::Accepting, self.options.stream_history));
         table.live.insert(live.id.clone(), Arc::clone(&live));
         Ok(Reserved::New(live))
     }
@@ -199,7 +164,7 @@ impl Shared {
     }
 
     /// Stores a reserved prediction and queues it.
-    async fn accept(self: Arc<Self>, live: Arc<Live>, idempotent: bool) -> Result<Submitted, Refused> {
+    async fn accept(self: Arc<Self>, live: Arc<Live>, idempotent: bool, goes_on: bool) -> Result<Submitted, Refused> {
         if idempotent {
             match self.store.get(&live.id).await {
                 Ok(Some(stored)) if stored.record.prediction.status.is_terminal() => {
@@ -224,9 +189,9 @@ impl Shared {
             self.release(&live, Stage::Refused(error.to_string()));
             return Err(error.into());
         }
-        let stage = live.stage.subscribe();
+        let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&live), goes_on);
         self.enqueue(&live, 1);
-        Ok(Submitted::New(Ticket { shared: self, live, stage }))
+        Ok(Submitted::New(ticket))
     }
 
     /// Gives back the id that was reserved.
@@ -277,7 +242,7 @@ impl Shared {
     /// Takes up a prediction that an earlier process left unfinished.
     pub(super) fn take_up(self: &Arc<Self>, record: Record) {
         let attempts = record.attempts;
-        let live = Arc::new(Live::new(record, Stage::Accepted));
+        let live = Arc::new(Live::new(record, Stage::Accepted, self.options.stream_history));
         self.table().live.insert(live.id.clone(), Arc::clone(&live));
         if attempts >= ATTEMPTS {
             self.courier.follow(&live);

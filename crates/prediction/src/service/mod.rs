@@ -6,6 +6,7 @@
 //! - locks are taken in the order table, prediction, feed, and never across an await.
 
 mod crew;
+mod follow;
 mod health;
 mod intake;
 mod shutdown;
@@ -17,11 +18,11 @@ use std::time::Duration;
 use protocol::{Command, Model};
 use tokio_util::task::TaskTracker;
 
+pub use follow::{Follower, Ticket};
 pub use health::{Health, Setup, State};
-pub use intake::{Refused, Request, Submitted, Ticket};
+pub use intake::{Refused, Request, Submitted};
 
 use crate::cost::{self, Rate};
-use crate::feed::Reader;
 use crate::input::Geometry;
 use crate::live::{End, Live, Place, Stop};
 use crate::output;
@@ -52,6 +53,8 @@ pub struct Options {
     pub webhooks: webhook::Options,
     /// Where pictures are sent, if the outputs are to be URLs.
     pub upload_url: Option<String>,
+    /// How many events of a prediction are shown to those who begin to follow it later.
+    pub stream_history: usize,
 }
 
 /// The service. Clones are handles to the same one.
@@ -64,7 +67,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     store: Arc<dyn Store>,
     courier: Courier,
-    uploader: Option<Uploader>,
+    uploader: Uploader,
     table: Mutex<Table>,
     tasks: TaskTracker,
 }
@@ -107,7 +110,7 @@ impl Service {
         let (unfinished, owed, last_seq) = (store.unfinished().await?, store.owed().await?, store.last_seq().await?);
         let courier = Courier::new(options.webhooks.clone(), Arc::clone(&store))?;
         options.upload_url.as_deref().map_or(Ok(()), webhook::check_url).map_err(StartError::UploadUrl)?;
-        let uploader = options.upload_url.as_deref().map(Uploader::new).transpose()?;
+        let uploader = Uploader::new(options.upload_url.as_deref())?;
         let table = Table {
             live: HashMap::new(),
             queue: BTreeMap::new(),
@@ -192,11 +195,6 @@ impl Service {
     /// Whether a prediction waits or runs.
     pub fn is_live(&self, id: &str) -> bool {
         self.shared.table().live.contains_key(id)
-    }
-
-    /// Follows a prediction that waits or runs, from the event after number `after` on.
-    pub fn follow(&self, id: &str, after: u64) -> Option<Reader> {
-        self.shared.table().live.get(id).map(|live| live.feed.reader(after))
     }
 
     /// Stops a prediction that waits or runs. False if there is none.

@@ -52,6 +52,9 @@ pub struct Record {
     pub attempts: u32,
     /// Whom to tell.
     pub webhook: Option<Webhook>,
+    /// Where the picture is to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_file_prefix: Option<String>,
     /// When it is given up.
     pub deadline: Option<Time>,
 }

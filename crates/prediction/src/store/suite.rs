@@ -23,7 +23,7 @@ fn record(id: &str, seq: u64) -> Record {
         urls: Urls::new("http://x", id),
         version: None,
     };
-    Record { prediction, seq, attempts: 0, webhook: None, deadline: None }
+    Record { prediction, seq, attempts: 0, webhook: None, output_file_prefix: None, deadline: None }
 }
 
 fn ended(id: &str, seq: u64) -> Record {

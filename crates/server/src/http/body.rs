@@ -27,6 +27,15 @@ pub(super) struct PredictionRequest {
     pub(super) webhook: Option<String>,
     #[serde(default = "all")]
     pub(super) webhook_events_filter: Vec<Kind>,
+    /// Read apart, so that the words of refusal stay those of Cog, which does not know it any more.
+    #[serde(skip)]
+    pub(super) output_file_prefix: Option<String>,
+}
+
+/// What Cog up to 0.16 knows besides.
+#[derive(Debug, Deserialize)]
+struct Older {
+    output_file_prefix: Option<String>,
 }
 
 fn all() -> Vec<Kind> {
@@ -49,7 +58,13 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
             return Ok(Self { webhook_events_filter: all(), ..Self::default() });
         }
         let refused = |rejection: JsonRejection| Error::Body(rejection.status(), rejection.body_text());
-        Json::from_bytes(&bytes).map(|Json(body)| body).map_err(refused)
+        let Json(mut body) = Json::<Self>::from_bytes(&bytes).map_err(refused)?;
+        // An array is a body too, for Cog and here, and has no place for it.
+        if bytes.trim_ascii_start().starts_with(b"{") {
+            let Json(older) = Json::<Older>::from_bytes(&bytes).map_err(refused)?;
+            body.output_file_prefix = older.output_file_prefix;
+        }
+        Ok(body)
     }
 }
 
@@ -158,6 +173,19 @@ mod tests {
         }
         let other = read(Some("text/plain"), "{}").await.unwrap_err();
         assert_eq!(other, (415, "Expected request with `Content-Type: application/json`".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_older_clients_send_is_read() {
+        let read = |body| async move { read(None, body).await };
+        assert_eq!(
+            read(r#"{"output_file_prefix":"http://h/"}"#).await.unwrap().output_file_prefix.as_deref(),
+            Some("http://h/")
+        );
+        assert_eq!(read(r#"{"output_file_prefix":null}"#).await.unwrap().output_file_prefix, None);
+        let (status, words) = read(r#"{"output_file_prefix":5}"#).await.unwrap_err();
+        assert_eq!(status, 422);
+        assert!(words.contains("output_file_prefix: invalid type: integer `5`, expected a string"), "{words}");
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use prediction::Prediction;
-use prediction::feed::{Event, Item, Reader};
-use prediction::service::Ticket;
+use prediction::feed::{Event, Item};
+use prediction::service::Follower;
 use serde::Serialize;
 use serde_json::json;
 
@@ -36,48 +36,32 @@ pub(super) async fn stream(
     attach(&app, &id, last.and_then(|last| last.parse().ok()).unwrap_or(0)).await
 }
 
-/// Follows a prediction that is there already, from the event after number `after` on. Leaving does not stop it.
+/// Follows a prediction that is there already, from the event after number `after` on.
 pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, Error> {
-    if let Some(reader) = app.service.follow(id, after) {
-        return Ok(answer(frames(app, id.to_owned(), reader, None)));
+    if let Some(follower) = app.service.follow(id, after) {
+        return Ok(follow(app, follower));
     }
     let ended = app.service.get(id).await?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
     let frame = frame("completed", &ended).id(ENDED);
     Ok(answer(stream::once(async { Ok::<_, Infallible>(frame) })))
 }
 
-/// Follows a new prediction. Leaving stops it.
-pub(super) fn follow(app: &App, ticket: Ticket) -> Response {
-    let id = ticket.snapshot().id;
-    let reader = ticket.follow();
-    answer(frames(app, id, reader, Some(Leaving(ticket))))
-}
-
-/// Stops a prediction when its stream is dropped; one that has ended cannot be stopped any more.
-struct Leaving(Ticket);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+/// Answers with what a follower is told. The client leaves when the follower is dropped.
+pub(super) fn follow(app: &App, follower: Follower) -> Response {
+    answer(frames(app, follower))
 }
 
 fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
     Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
 }
 
-/// The events of a reader as frames, until the end of the prediction or of the server. A reader that fell behind is told so
-/// and let go.
-fn frames(
-    app: &App,
-    id: String,
-    reader: Reader,
-    leaving: Option<Leaving>,
-) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
-    stream::unfold(Some((app.over.clone(), id, reader, leaving)), |state| async {
-        let (over, id, mut reader, leaving) = state?;
-        match over.run_until_cancelled(reader.next()).await?? {
-            Ok(item) => Some((Ok(name(&id, &item)), Some((over, id, reader, leaving)))),
+/// What a follower is told as frames, until the end of the prediction or of the server. One that fell behind is told so and
+/// let go.
+fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
+    stream::unfold(Some((app.over.clone(), follower)), |state| async {
+        let (over, mut follower) = state?;
+        match over.run_until_cancelled(follower.next()).await?? {
+            Ok(item) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
             Err(skipped) => {
                 let error = json!({ "error": "SSE stream replay truncated; events were dropped", "skipped": skipped });
                 Some((Ok(frame("error", &error)), None))

@@ -12,7 +12,9 @@ mod predictions;
 mod shutdown;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_request;
 use prediction::Service;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -46,5 +48,15 @@ pub(crate) fn app(app: App) -> Router {
         .merge(shutdown::router())
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(map_request(name_host))
         .with_state(app)
+}
+
+/// HTTP/2 names the host in the URL only; handlers look for it among the headers.
+async fn name_host(mut request: Request) -> Request {
+    let named = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = named {
+        request.headers_mut().entry(header::HOST).or_insert(host);
+    }
+    request
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use prediction::input::{self, Invalid};
 use prediction::service::{self, Submitted, Ticket};
 use prediction::store;
-use prediction::webhook::Webhook;
+use prediction::webhook::{Webhook, check_url};
 use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde::{Deserialize, Serialize};
@@ -78,20 +78,33 @@ async fn make(
         .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers)))
         .transpose()
         .map_err(|message| Error::invalid("webhook", message))?;
+    body.output_file_prefix
+        .as_deref()
+        .map_or(Ok(()), check_url)
+        .map_err(|message| Error::invalid("output_file_prefix", message))?;
     let cancel_after = accept::cancel_after(headers)?;
     if !parsed.stripped.is_empty() {
         tracing::warn!(prediction_id = id.as_deref(), fields = ?parsed.stripped, "Stripped unknown input fields");
     }
-    let request =
-        service::Request { id, input: parsed.input, webhook, base: base(app, headers), cancel_after, idempotent };
+    let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
+    let request = service::Request {
+        id,
+        input: parsed.input,
+        webhook,
+        output_file_prefix: body.output_file_prefix,
+        base: base(app, headers),
+        cancel_after,
+        goes_on: prefer.respond_async && !streams,
+        idempotent,
+    };
     let ticket = match app.service.submit(request).await? {
         Submitted::New(ticket) => ticket,
+        Submitted::Live(known) if streams => return events::attach(app, &known.id, 0).await,
         Submitted::Live(known) | Submitted::Ended(known) => return Ok(tell(*known)),
     };
-    if accept::wants_events(headers) {
-        return Ok(events::follow(app, ticket));
+    if streams {
+        return Ok(events::follow(app, ticket.follow()));
     }
-    let prefer = Prefer::read(headers);
     if prefer.respond_async && prefer.wait.is_none() {
         let accepted = Prediction { status: Status::Starting, started_at: None, ..ticket.snapshot() };
         return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
@@ -99,30 +112,14 @@ async fn make(
     Ok(wait(ticket, prefer).await)
 }
 
-/// Waits for the end, or as long as the client wants to. A client that leaves before stops the prediction, unless it
-/// asked for it to go on by itself.
-async fn wait(ticket: Ticket, prefer: Prefer) -> Response {
-    let mut waiting = Waiting { ticket, leave: prefer.respond_async };
+/// Waits for the end, or as long as the client wants to. A client that leaves before drops the ticket.
+async fn wait(mut ticket: Ticket, prefer: Prefer) -> Response {
     let limit = prefer.wait.unwrap_or(Duration::MAX);
-    let end = tokio::time::timeout(limit, waiting.ticket.end()).await.ok().flatten();
-    waiting.leave = true;
+    let end = tokio::time::timeout(limit, ticket.end()).await.ok().flatten();
+    ticket.let_go();
     match end {
         Some(prediction) => (StatusCode::OK, Json(prediction.as_ref())).into_response(),
-        None => (StatusCode::ACCEPTED, Json(waiting.ticket.snapshot())).into_response(),
-    }
-}
-
-/// A client that waits; dropped with its connection.
-struct Waiting {
-    ticket: Ticket,
-    leave: bool,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if !self.leave {
-            self.ticket.cancel();
-        }
+        None => (StatusCode::ACCEPTED, Json(ticket.snapshot())).into_response(),
     }
 }
 
