@@ -90,9 +90,11 @@ impl Feed {
     }
 
     /// Follows the feed from the event after number `after` on, as far back as it is shown to those who come later.
+    /// A number that was not given out yet is that of an earlier server, and everything is shown.
     pub fn replay(self: &Arc<Self>, after: u64) -> Reader {
-        let mut reader = self.reader(after);
-        let shown = (*self.newest.borrow() + 1).saturating_sub(self.history as u64);
+        let newest = *self.newest.borrow();
+        let mut reader = self.reader(if after > newest { 0 } else { after });
+        let shown = (newest + 1).saturating_sub(self.history as u64);
         reader.missed = shown.checked_sub(reader.next).filter(|&missed| missed > 0);
         reader.next = reader.next.max(shown);
         reader
@@ -178,7 +180,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_later_is_shown_the_history() {
-        for (history, after, expected) in [(3, 0, Err(2)), (3, 2, Ok(3)), (3, 9, Ok(10)), (0, 0, Err(5)), (5, 0, Ok(1))]
+        for (history, after, expected) in
+            [(3, 0, Err(2)), (3, 2, Ok(3)), (5, 9, Ok(1)), (3, 5, Ok(6)), (0, 0, Err(5)), (5, 0, Ok(1))]
         {
             let feed = Arc::new(Feed::new(history));
             (0..5).for_each(|_| feed.push(Event::Start));

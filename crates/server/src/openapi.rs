@@ -188,6 +188,7 @@ fn schemas() -> Value {
                 "id": text("Id"),
                 "input": reference("Input"),
                 "context": { "title": "Context", "type": "object", "additionalProperties": { "type": "string" } },
+                "output_file_prefix": { "title": "Output File Prefix", "type": "string", "format": "uri" },
                 "webhook": { "title": "Webhook", "type": "string", "format": "uri" },
                 "webhook_events_filter": {
                     "title": "Webhook Events Filter", "type": "array",
