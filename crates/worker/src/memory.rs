@@ -91,6 +91,7 @@ mod tests {
 
     #[test]
     fn the_system_is_read() {
-        assert!(peak() >= resident() && resident() > 0 && available() > 0);
+        // Other tests allocate meanwhile, so the figures are not compared with each other.
+        assert!(peak() > 0 && resident() > 0 && available() > 0);
     }
 }
