@@ -98,10 +98,10 @@ impl Crew {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Address to listen on
-    #[arg(long, default_value = "0.0.0.0", help_heading = "Address")]
+    #[arg(long, default_value = "0.0.0.0", value_parser = host, help_heading = "Address")]
     pub(crate) host: IpAddr,
     /// Port to listen on; 0 takes a free one
-    #[arg(long, env = "PORT", default_value_t = 5000, help_heading = "Address")]
+    #[arg(long, env = "PORT", default_value_t = 5000, value_parser = port, help_heading = "Address")]
     pub(crate) port: u16,
     /// URL under which clients reach the server, for the `urls` of predictions; otherwise the one they used
     #[arg(long, env = "SYNCDIFFUSION_PUBLIC_URL", help_heading = "Address")]
@@ -109,7 +109,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) crew: Crew,
     /// Workers for each device
-    #[arg(long, default_value_t = 1, help_heading = "Worker")]
+    #[arg(long, default_value_t = 1, value_parser = count, help_heading = "Worker")]
     pub(crate) workers: usize,
     /// How long a worker may take to load; 0 is as long as it likes
     #[arg(long, env = "COG_SETUP_TIMEOUT", default_value = "30m", value_parser = duration, help_heading = "Worker")]
@@ -118,13 +118,13 @@ pub(crate) struct Serve {
     #[arg(long, default_value = "10m", value_parser = duration, help_heading = "Worker")]
     pub(crate) hang_timeout: Duration,
     /// How many predictions may wait; 0 answers 409 as soon as all workers are taken, as Cog does
-    #[arg(long, env = "SYNCDIFFUSION_QUEUE_SIZE", default_value_t = 100, help_heading = "Queue")]
+    #[arg(long, env = "SYNCDIFFUSION_QUEUE_SIZE", default_value_t = 100, value_parser = count, help_heading = "Queue")]
     pub(crate) queue_size: usize,
     /// How many predicted seconds of work may wait
-    #[arg(long, env = "SYNCDIFFUSION_QUEUE_COST", help_heading = "Queue")]
+    #[arg(long, env = "SYNCDIFFUSION_QUEUE_COST", value_parser = seconds, help_heading = "Queue")]
     pub(crate) queue_cost: Option<f64>,
     /// How many seconds a prediction may run
-    #[arg(long, env = "SYNCDIFFUSION_MAX_PREDICT_SECONDS", help_heading = "Queue")]
+    #[arg(long, env = "SYNCDIFFUSION_MAX_PREDICT_SECONDS", value_parser = seconds, help_heading = "Queue")]
     pub(crate) max_predict_seconds: Option<f64>,
     /// How long what runs may go on after SIGTERM; the rest waits in the store
     #[arg(long, default_value = "30s", value_parser = duration, help_heading = "Queue")]
@@ -145,10 +145,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_UPLOAD_URL", help_heading = "Output")]
     pub(crate) upload_url: Option<String>,
     /// How many events of a prediction are shown to those who begin to follow it later
-    #[arg(long, env = "COG_STREAM_HISTORY_CAPACITY", default_value_t = 1024, help_heading = "Output")]
+    #[arg(long, env = "COG_STREAM_HISTORY_CAPACITY", default_value_t = 1024, value_parser = count, help_heading = "Output")]
     pub(crate) stream_history: usize,
     /// Least seconds between two `logs` webhooks of a prediction
-    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, help_heading = "Webhooks")]
+    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, value_parser = seconds, help_heading = "Webhooks")]
     pub(crate) webhook_interval: f64,
     /// Token that webhook receivers are shown as `Authorization: Bearer`
     #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
@@ -170,16 +170,15 @@ impl Serve {
     /// How the service behaves.
     pub(crate) fn options(&self) -> prediction::service::Options {
         let in_memory = self.in_memory().then_some(256 << 20);
-        let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX);
         prediction::service::Options {
             queue_size: self.queue_size,
             queue_seconds: self.queue_cost,
-            max_predict: self.max_predict_seconds.map(seconds),
+            max_predict: self.max_predict_seconds.map(Duration::from_secs_f64),
             hang: self.hang_timeout,
             load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
             webhooks: prediction::webhook::Options {
-                interval: seconds(self.webhook_interval.max(0.0)),
+                interval: Duration::from_secs_f64(self.webhook_interval),
                 token: self.webhook_auth_token.clone(),
             },
             upload_url: self.upload_url.clone(),
@@ -209,11 +208,38 @@ fn filter(text: &str) -> Result<String, String> {
     }
 }
 
+/// Longest duration that is taken; clocks can still count it.
+const LONGEST: Duration = Duration::from_hours(24 * 365 * 100);
+
+/// An address of this machine.
+fn host(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| "write an IP address: `127.0.0.1` for this machine only, `0.0.0.0` for all networks".to_owned())
+}
+
+/// A port.
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "write a number from 0 to 65535".to_owned())
+}
+
+/// How many.
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "write a whole number, 0 or more".to_owned())
+}
+
+/// A number of seconds.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=LONGEST.as_secs_f64()).contains(seconds));
+    seconds.ok_or_else(|| "write a number of seconds such as `0.5`".to_owned())
+}
+
 /// A duration: whole seconds, or numbers with the units `s`, `m`, `h`, `d`, such as `90`, `30s`, `1m30s`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write `90`, `30s`, `1m30s`, `2h` or `7d`");
+    let limited =
+        |duration| if duration > LONGEST { Err(format!("`{text}` is more than 100 years")) } else { Ok(duration) };
     if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
+        return limited(Duration::from_secs(seconds));
     }
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -232,7 +258,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(part).ok_or_else(wrong)?;
         rest = &rest[digits + unit.len()..];
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    if text.is_empty() { Err(wrong()) } else { limited(total) }
 }
 
 /// A number of bytes, such as `1000`, `512MiB`, `10GB`.
@@ -284,9 +310,11 @@ mod tests {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "x", "1x", "s", "5m3", "-1", "99999999999999999999d"] {
+        for bad in ["", "x", "1x", "s", "5m3", "-1", "99999999999999999999d", "36501d", "9999999999"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!(seconds("0.25"), Ok(0.25));
+        assert!(["", "x", "-1", "NaN", "inf", "1e30"].iter().all(|bad| seconds(bad).is_err()));
         assert_eq!(bytes("10GB"), Ok(10_000_000_000));
         assert_eq!(bytes("512MiB"), Ok(512 << 20));
         assert!(bytes("GB").is_err() && bytes("1XB").is_err());

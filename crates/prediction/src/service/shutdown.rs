@@ -49,7 +49,9 @@ impl Service {
             live.stage.send_replace(Stage::HandedBack);
         }
         shared.tasks.close();
-        let _ = tokio::time::timeout(LAST_WORDS, shared.tasks.wait()).await;
+        // What has left its worker may still be on its way to a receiver.
+        let rest = until.saturating_duration_since(Instant::now()).max(LAST_WORDS);
+        let _ = tokio::time::timeout(rest, shared.tasks.wait()).await;
         shared.courier.flush(LAST_WORDS).await;
     }
 }
