@@ -26,8 +26,8 @@ test: build ## Run all tests but the slow ones
 .PHONY: test-reference
 test-reference: libtorch ## Make fixtures of another seed by the Python reference and compare with them (SEED=... to choose)
 	tests/reference/setup.sh
-	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/work/fixtures
-	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/work/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
+	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/made/fixtures
+	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
 
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
@@ -48,8 +48,8 @@ bench: build ## Measure the service, and a picture against the Python reference 
 .PHONY: full-size
 full-size: build ## Random weights of the exact size of Stable Diffusion 2: three windows, two steps, against the reference (16 GB of memory, 6 GB of disk)
 	tests/reference/setup.sh
-	tests/reference/.venv/bin/python tests/reference/full_size.py tests/reference/work/full-size
-	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/work/full-size -- \
+	tests/reference/.venv/bin/python tests/reference/full_size.py tests/reference/made/full-size
+	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/made/full-size -- \
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
 RUNS ?= 2
@@ -62,4 +62,4 @@ lint: libtorch ## Check formatting and lints, warnings denied
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part tests/reference/.venv tests/reference/work
+	rm -rf target .libtorch .libtorch.part tests/reference/.venv tests/reference/made

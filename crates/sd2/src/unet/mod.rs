@@ -6,6 +6,7 @@
 //! A batch is of windows. Each has the same number of guidance branches, and what comes before the first cross-attention
 //! is computed once for all branches of a window. Sample `branch * windows + window` of the output belongs to them.
 
+mod blocks;
 mod config;
 mod resnet;
 mod time;
@@ -15,8 +16,9 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::time::{Time, TimeTable};
 use self::{
+    blocks::{DownBlock, MidBlock, UpBlock},
     config::Settings,
-    resnet::{Downsample, TimedResnet, Upsample},
+    resnet::TimedResnet,
     time::TimeEmbedding,
     transformer::Transformer,
 };
@@ -24,7 +26,7 @@ use crate::{
     Bundle, Result,
     kept::Kept,
     layers::{Conv2d, GroupNorm},
-    weights::{Scope, Weights},
+    weights::Weights,
 };
 
 /// The UNet.
@@ -220,234 +222,4 @@ impl UNet {
         let down = self.down_blocks.iter().flat_map(|block| &block.attentions);
         down.chain([&self.mid_block.attention]).chain(self.up_blocks.iter().flat_map(|block| &block.attentions))
     }
-}
-
-/// `DownBlock2D` and `CrossAttnDownBlock2D`: the one has no attentions.
-struct DownBlock {
-    resnets: Vec<TimedResnet>,
-    attentions: Vec<Transformer>,
-    downsample: Option<Downsample>,
-}
-
-impl DownBlock {
-    fn load(scope: &Scope, settings: &Settings, i: usize, net: &mut Common) -> Self {
-        let level = settings.levels[i];
-        let before = settings.levels[i.saturating_sub(1)].channels;
-        let inputs = |j| if j == 0 { before } else { level.channels };
-        let last = i + 1 == settings.levels.len();
-        Self {
-            resnets: (0..level.layers)
-                .map(|j| TimedResnet::load(&scope.at("resnets").at(j), inputs(j), level.channels, net))
-                .collect(),
-            attentions: (0..if level.down_attends { level.layers } else { 0 })
-                .map(|j| {
-                    Transformer::load(&scope.at("attentions").at(j), level.channels, level.heads, level.depth, net)
-                })
-                .collect(),
-            downsample: (!last).then(|| Downsample::load(scope, level.channels, settings.downsample_padding)),
-        }
-    }
-
-    fn forward(&self, mut x: Tensor, time: &Time, text: &Text, skips: &mut Vec<Tensor>) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, time);
-            if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text);
-            }
-            skips.push(x.shallow_clone());
-        }
-        if let Some(downsample) = &self.downsample {
-            x = downsample.forward(&x);
-            skips.push(x.shallow_clone());
-        }
-        x
-    }
-
-    fn forward_kept(
-        &self,
-        mut x: Tensor,
-        time: &Time,
-        text: &Text,
-        skips: &mut Vec<Tensor>,
-        kept: &mut Kept,
-    ) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward_kept(&x, time, kept);
-            if let Some(attention) = self.attentions.get(j) {
-                x = kept.apply(&x, |x| attention.forward(x, text));
-            }
-            skips.push(x.shallow_clone());
-        }
-        if let Some(downsample) = &self.downsample {
-            kept.push(&x);
-            x = downsample.forward(&x);
-            skips.push(x.shallow_clone());
-        }
-        x
-    }
-
-    /// `skips` are the gradients of the skips of this block and the finer ones.
-    fn backward(&self, mut g: Tensor, text: &Text, skips: &mut Vec<Tensor>, kept: &mut Kept) -> Tensor {
-        let mut skip = || skips.pop().expect("the way up leaves as many gradients as the way down has skips");
-        if let Some(downsample) = &self.downsample {
-            g += skip();
-            g = downsample.backward(&g, &kept.pop().size());
-        }
-        for (j, resnet) in self.resnets.iter().enumerate().rev() {
-            g += skip();
-            if let Some(attention) = self.attentions.get(j) {
-                g = kept.back(&g, |x| attention.forward(x, text));
-            }
-            g = resnet.backward(&g, kept);
-        }
-        g
-    }
-}
-
-/// `UNetMidBlock2DCrossAttn`.
-struct MidBlock {
-    resnets: [TimedResnet; 2],
-    attention: Transformer,
-}
-
-impl MidBlock {
-    fn load(scope: &Scope, level: config::Level, net: &mut Common) -> Self {
-        let resnets =
-            [0, 1].map(|j| TimedResnet::load(&scope.at("resnets").at(j), level.channels, level.channels, net));
-        let attention = Transformer::load(&scope.at("attentions.0"), level.channels, level.heads, level.depth, net);
-        Self { resnets, attention }
-    }
-
-    fn forward(&self, x: &Tensor, time: &Time, text: &Text) -> Tensor {
-        let x = self.attention.forward(&self.resnets[0].forward(x, time), text);
-        self.resnets[1].forward(&x, time)
-    }
-
-    fn forward_kept(&self, x: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
-        let x = self.resnets[0].forward_kept(x, time, kept);
-        let x = kept.apply(&x, |x| self.attention.forward(x, text));
-        self.resnets[1].forward_kept(&x, time, kept)
-    }
-
-    fn backward(&self, g: &Tensor, text: &Text, kept: &mut Kept) -> Tensor {
-        let g = self.resnets[1].backward(g, kept);
-        let g = kept.back(&g, |x| self.attention.forward(x, text));
-        self.resnets[0].backward(&g, kept)
-    }
-}
-
-/// `UpBlock2D` and `CrossAttnUpBlock2D`: the one has no attentions.
-struct UpBlock {
-    resnets: Vec<TimedResnet>,
-    attentions: Vec<Transformer>,
-    upsample: Option<Upsample>,
-}
-
-impl UpBlock {
-    /// Block `i` from the coarsest level up.
-    fn load(scope: &Scope, settings: &Settings, i: usize, net: &mut Common) -> Self {
-        let n = settings.levels.len();
-        let channels = |from_coarsest: usize| settings.levels[n - 1 - from_coarsest].channels;
-        let level = settings.levels[n - 1 - i];
-        let finer = channels((i + 1).min(n - 1));
-        let before = if i == 0 { channels(0) } else { channels(i - 1) };
-        // One resnet more than on the way down: the last skip is that of the downsampling above.
-        let resnets = level.layers + 1;
-        let inputs = |j| if j == 0 { before } else { level.channels };
-        let skip = |j| if j == resnets - 1 { finer } else { level.channels };
-        Self {
-            resnets: (0..resnets)
-                .map(|j| TimedResnet::load(&scope.at("resnets").at(j), inputs(j) + skip(j), level.channels, net))
-                .collect(),
-            attentions: (0..if settings.up_attends[n - 1 - i] { resnets } else { 0 })
-                .map(|j| {
-                    Transformer::load(&scope.at("attentions").at(j), level.channels, level.heads, level.depth, net)
-                })
-                .collect(),
-            upsample: (i + 1 < n).then(|| Upsample::load(scope, level.channels)),
-        }
-    }
-
-    fn forward(&self, mut x: Tensor, time: &Time, text: &Text, skips: &mut Vec<Tensor>) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips.pop().expect("the way up takes as many skips as the way down leaves");
-            x = resnet.forward(&join(&x, &skip), time);
-            if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text);
-            }
-        }
-        self.grow(x, skips)
-    }
-
-    fn grow(&self, x: Tensor, skips: &[Tensor]) -> Tensor {
-        match (&self.upsample, skips.last()) {
-            (Some(upsample), Some(finer)) => {
-                let size = finer.size();
-                upsample.forward(&x, [size[2], size[3]])
-            }
-            _ => x,
-        }
-    }
-
-    fn forward_kept(
-        &self,
-        mut x: Tensor,
-        time: &Time,
-        text: &Text,
-        skips: &mut Vec<Tensor>,
-        kept: &mut Kept,
-    ) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips.pop().expect("the way up takes as many skips as the way down leaves");
-            // Only their sizes are asked for.
-            kept.push(&x);
-            kept.push(&skip);
-            x = resnet.forward_kept(&join(&x, &skip), time, kept);
-            if let Some(attention) = self.attentions.get(j) {
-                x = kept.apply(&x, |x| attention.forward(x, text));
-            }
-        }
-        kept.push(&x);
-        self.grow(x, skips)
-    }
-
-    /// Appends the gradients of the skips to `skips`.
-    fn backward(&self, mut g: Tensor, text: &Text, skips: &mut Vec<Tensor>, kept: &mut Kept) -> Tensor {
-        let size = kept.pop().size();
-        if let Some(upsample) = &self.upsample {
-            g = upsample.backward(&g, [size[2], size[3]]);
-        }
-        for (j, resnet) in self.resnets.iter().enumerate().rev() {
-            if let Some(attention) = self.attentions.get(j) {
-                g = kept.back(&g, |x| attention.forward(x, text));
-            }
-            g = resnet.backward(&g, kept);
-            let (skip, x) = (kept.pop().size(), kept.pop().size());
-            skips.push(part(&g, x[1], &skip));
-            g = g.narrow(1, 0, x[1]).contiguous();
-        }
-        g
-    }
-}
-
-/// Joins the channels of a feature map and its skip; where only one of them is from after the guidance branches part,
-/// the other is used for every branch.
-fn join(x: &Tensor, skip: &Tensor) -> Tensor {
-    let (n, c, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
-    let (m, d, ..) = skip.size4().expect("feature maps are [n, channels, h, w]");
-    if n == m {
-        return Tensor::cat(&[x, skip], 1);
-    }
-    let skip = skip.unsqueeze(0).expand([n / m, m, d, h, w], false);
-    Tensor::cat(&[x.reshape([n / m, m, c, h, w]), skip], 2).view([n, c + d, h, w])
-}
-
-/// The gradient of a skip of the size `skip`, from that of a [`join`] in which it stood after `before` channels.
-fn part(gradient: &Tensor, before: i64, skip: &[i64]) -> Tensor {
-    let part = gradient.narrow(1, before, skip[1]);
-    let copies = part.size()[0] / skip[0];
-    if copies == 1 {
-        return part.contiguous();
-    }
-    part.reshape([copies, skip[0], skip[1], skip[2], skip[3]]).sum_dim_intlist([0].as_slice(), false, part.kind())
 }
