@@ -16,8 +16,8 @@ build: libtorch ## Build the release binaries into target/release
 	$(CARGO) build --release --locked --workspace
 
 .PHONY: libtorch
-libtorch: ## Make sure of libtorch in .libtorch (or use LIBTORCH)
-	@scripts/libtorch.sh
+libtorch: ## Make sure of libtorch in .libtorch (or use LIBTORCH); DEVICE=cuda adds the CUDA libraries
+	@scripts/libtorch.sh $(DEVICE)
 
 .PHONY: test
 test: build ## Run all tests but the slow ones

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Gathers what an image runs: bundle.sh cpu|cuda FOLDER. The two programs, and of libtorch the libraries that they load; no
+# headers, no Python, nothing for compiling. The folders of the wheels are kept, because the libraries find each other by them.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+device=${1:?say for which device, cpu or cuda}
+out=${2:?say into which folder}
+libtorch=$(realpath "${LIBTORCH:-.libtorch/torch}")
+root=$(dirname "$libtorch")
+
+mkdir -p "$out"
+for program in syncdiffusion syncdiffusion-worker; do
+    install -m 755 "target/release/$program" "$out/$program"
+    # What a panic prints is in the text already; lines in backtraces are 100 MB.
+    strip --strip-debug "$out/$program"
+done
+install -m 755 deploy/image/healthcheck.sh "$out/healthcheck"
+install -m 644 LICENSE NOTICE "$out"
+
+# The libraries below `root` that a program or library is linked to, itself included.
+linked() {
+    local missing
+    # The driver's own library comes from the host.
+    missing=$(ldd "$1" | grep 'not found' | grep -v 'libcuda\.so' || true)
+    [ -z "$missing" ] || { printf 'bundle: %s lacks:\n%s\n' "$1" "$missing" >&2; exit 1; }
+    realpath -s "$1"
+    ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | xargs realpath -s
+}
+
+libraries=$(linked target/release/syncdiffusion-worker)
+case "$device" in
+    cpu) ;;
+    cuda)
+        libraries+=$'\n'$(linked "$libtorch/lib/libtorch_cuda.so")
+        # What cuDNN and the code generator of libtorch open by name, when they are first needed.
+        for library in $(find "$root" -name 'libcudnn_*.so*' -o -name 'libnvrtc*.so*' -o -name 'libcaffe2_nvrtc.so' -o -name 'libnvJitLink*.so*'); do
+            libraries+=$'\n'$(linked "$library")
+        done
+        ;;
+    *) echo "bundle: \`$device\` is no device; use \`cpu\` or \`cuda\`" >&2; exit 2 ;;
+esac
+
+sort -u <<<"$libraries" | while read -r library; do
+    case "$library" in
+        "$root"/*)
+            place=$out/libtorch/${library#"$root"/}
+            mkdir -p "$(dirname "$place")"
+            cp --dereference "$library" "$place"
+            ;;
+    esac
+done
+# Where the worker looks; `torch` is the name in the wheels, and any other that a libtorch of your own has.
+ln -sfn "libtorch/$(basename "$libtorch")/lib" "$out/lib"
