@@ -60,6 +60,14 @@ lint: libtorch ## Check formatting and lints, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
+.PHONY: image
+image: ## Build the image syncdiffusion:DEVICE (DEVICE=cpu|cuda, WEIGHTS=none|sd2; DOCKER=podman for another builder)
+	deploy/image/docker.sh syncdiffusion:$(or $(DEVICE),cpu) --build-arg DEVICE=$(or $(DEVICE),cpu) --build-arg WEIGHTS=$(or $(WEIGHTS),none)
+
+.PHONY: check-deploy
+check-deploy: ## Check what is in deploy/ with the tool of each kind, and say what could not be checked
+	deploy/check.sh
+
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part tests/reference/.venv tests/reference/made
+	rm -rf target .libtorch .libtorch.part deploy/.tools tests/reference/.venv tests/reference/made
