@@ -38,8 +38,7 @@ ARG DEVICE
 ENV RUSTUP_TOOLCHAIN=${RUST} LIBTORCH=/src/.libtorch/torch
 COPY --from=libtorch / .libtorch
 COPY . .
-RUN make build
-RUN deploy/image/bundle.sh "$DEVICE" /opt/syncdiffusion
+RUN make build && deploy/image/bundle.sh "$DEVICE" /opt/syncdiffusion
 COPY --from=base /var/lib/dpkg/status /tmp/status
 RUN deploy/image/sbom.py "$DEVICE" /tmp/status >/opt/syncdiffusion/sbom.cdx.json
 

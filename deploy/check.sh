@@ -48,7 +48,8 @@ compose_config() {
 
 kubernetes() { # FOLDER
     kubectl kustomize "kubernetes/$1" >"$scratch/manifests.yaml"
-    kubernetes-validate --strict -k 1.32 "$scratch/manifests.yaml"
+    # The oldest that it is for, and the newest that is known.
+    for version in 1.30 1.37; do kubernetes-validate --strict -k "$version" "$scratch/manifests.yaml"; done
 }
 
 unit() {

