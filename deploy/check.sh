@@ -37,13 +37,14 @@ from_debian() { # PROGRAM PACKAGE
 }
 
 compose() {
-    check-jsonschema --builtin-schema vendor.compose-spec compose.yaml compose.gpu.yaml
+    check-jsonschema --builtin-schema vendor.compose-spec compose.yaml compose.*.yaml
 }
 
 compose_config() {
     docker compose version >/dev/null 2>&1 || cannot "there is no docker compose here" || return
     docker compose -f compose.yaml --profile monitoring config --quiet
     docker compose -f compose.yaml -f compose.gpu.yaml config --quiet
+    AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b docker compose -f compose.yaml -f compose.s3.yaml config --quiet
 }
 
 kubernetes() { # FOLDER

@@ -22,8 +22,8 @@ known = set(re.findall(r'env = "(\w+)"', source))
 used = set(re.findall(r"\bSYNCDIFFUSION_\w+", texts(DEPLOY, ".yaml", ".service") + (ROOT / "Dockerfile").read_text()))
 if missing := used - known:
     sys.exit(f"no such setting: {', '.join(sorted(missing))}")
-flags = {flag.replace("_", "-") for flag in re.findall(r"pub\(crate\) (\w+):", source)}
-used = set(re.findall(r"--([a-z-]+)", texts(DEPLOY / "kubernetes", ".yaml") + (DEPLOY / "systemd/syncdiffusion.service").read_text()))
+flags = {flag.replace("_", "-") for flag in re.findall(r"^    (?:pub\(crate\) )?(\w+): ", source, re.M)}
+used = set(re.findall(r"--([a-z][a-z-]+)", texts(DEPLOY / "kubernetes", ".yaml") + (DEPLOY / "systemd/syncdiffusion.service").read_text()))
 if missing := used - flags:
     sys.exit(f"no such flag: {', '.join('--' + flag for flag in sorted(missing))}")
 

@@ -18,16 +18,19 @@ done
 install -m 755 deploy/image/healthcheck.sh "$out/healthcheck"
 install -m 644 LICENSE NOTICE "$out"
 
-# The libraries below `root` that a program or library is linked to, itself included.
+# The libraries that a program or library is linked to, itself included, by the names they are asked for. One that is not found
+# is a bare name.
 linked() {
-    local missing
-    # The driver's own library comes from the host.
-    missing=$(ldd "$1" | grep 'not found' | grep -v 'libcuda\.so' || true)
-    [ -z "$missing" ] || { printf 'bundle: %s lacks:\n%s\n' "$1" "$missing" >&2; exit 1; }
-    realpath -s "$1"
-    ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | xargs realpath -s
+    local library
+    { echo "$1"; ldd "$1" | awk '$2 == "=>" { print $3 == "not" ? $1 : $3 }'; } | while read -r library; do
+        case "$library" in
+            */*) printf '%s/%s\n' "$(realpath "$(dirname "$library")")" "$(basename "$library")" ;;
+            *) echo "$library" ;;
+        esac
+    done
 }
 
+missing=()
 libraries=$(linked target/release/syncdiffusion-worker)
 case "$device" in
     cpu) ;;
@@ -41,14 +44,26 @@ case "$device" in
     *) echo "bundle: \`$device\` is no device; use \`cpu\` or \`cuda\`" >&2; exit 2 ;;
 esac
 
-sort -u <<<"$libraries" | while read -r library; do
+while read -r library; do
     case "$library" in
         "$root"/*)
             place=$out/libtorch/${library#"$root"/}
             mkdir -p "$(dirname "$place")"
             cp --dereference "$library" "$place"
             ;;
+        # The driver's own library comes from the host. What is gathered is loaded before what asks for it without saying where.
+        libcuda.so.1 | */*) ;;
+        *) grep -q "/$library\$" <<<"$libraries" || missing+=("$library") ;;
     esac
-done
+done < <(sort -u <<<"$libraries")
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "bundle: not in \`$root\`: ${missing[*]}; \`DEVICE=$device make libtorch\` fetches what is pinned" >&2
+    exit 1
+fi
 # Where the worker looks; `torch` is the name in the wheels, and any other that a libtorch of your own has.
 ln -sfn "libtorch/$(basename "$libtorch")/lib" "$out/lib"
+# What was left out would be found here, and nowhere else.
+if ldd "$out/syncdiffusion-worker" | grep -F "$root/"; then
+    echo "bundle: the worker uses these libraries and they were not gathered" >&2
+    exit 1
+fi
