@@ -3,7 +3,9 @@
 //! It speaks the [`protocol`] on stdin and stdout; its stderr is log. Data flows one way: [`commands`] reads stdin on a
 //! thread of its own, [`service`] holds the jobs and computes on the main thread, [`events`] writes stdout.
 
+mod backoff;
 mod commands;
+mod cuda;
 mod demo;
 mod device;
 mod doctor;
