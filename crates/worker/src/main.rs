@@ -111,7 +111,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     events.send(&Event::Ready {
         model,
         load_seconds: start.elapsed().as_secs_f64(),
-        peak_memory_bytes: memory::peak(),
+        peak_memory_bytes: memory::most_used(placement.device),
         jobs,
     });
     Service::new(engine, events, jobs as usize).serve(&commands)

@@ -210,7 +210,7 @@ impl<'a> Service<'a> {
                 perceptual_backwards: work.perceptual_backwards,
                 text_encodes: work.text_encodes,
             },
-            peak_memory_bytes: memory::peak(),
+            peak_memory_bytes: memory::most_used(self.engine.model().placement.device),
         };
         self.events.send_with(&done, &picture.rgb);
     }
