@@ -6,9 +6,9 @@ original. Nothing else is computed twice, so times of this code stand for times 
 Latents are [1, 4, height, width]; a picture is `factor` times as high and wide, where `factor` is the VAE's (8 in Stable Diffusion).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
