@@ -52,6 +52,11 @@ full-size: build ## Random weights of the exact size of Stable Diffusion 2: thre
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/made/full-size -- \
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
+.PHONY: precision
+precision: libtorch ## What bf16 and f16 cost in exactness, on the demo model (MODEL=folder for another)
+	$(CARGO) run --release --locked -p syncdiffusion --example precision -- $(MODEL) 1024 20 3
+
+MODEL ?= models/demo
 RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"
 

@@ -61,6 +61,16 @@ impl Task {
         Self { window, latents, conditions, step, output, target }
     }
 
+    /// What is computed on: `[1, c, h, w]` in fp32.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// Index of the step, from 0.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
     /// How many guidance branches the UNet computes for it. Only tasks with as many go in one batch.
     pub fn branches(&self) -> usize {
         self.conditions.branches.len()
@@ -305,6 +315,11 @@ impl Panorama {
         let next = self.conditions.steps[self.step].next(&Tensor::cat(&self.views, 0), &Tensor::cat(&outputs, 0));
         self.latents = self.windows.fuse(next.split(1, 0).iter());
         self.step += 1;
+    }
+
+    /// How many windows it has.
+    pub fn windows(&self) -> usize {
+        self.windows.len()
     }
 
     /// How many guidance branches the UNet computes for each of its windows.

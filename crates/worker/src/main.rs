@@ -3,9 +3,12 @@
 //! It speaks the [`protocol`] on stdin and stdout; its stderr is log. Data flows one way: [`commands`] reads stdin on a
 //! thread of its own, [`service`] holds the jobs and computes on the main thread, [`events`] writes stdout.
 
+mod backoff;
 mod commands;
+mod cuda;
 mod demo;
 mod device;
+mod doctor;
 mod events;
 mod memory;
 mod schedule;
@@ -46,6 +49,14 @@ struct Options {
     /// Threads of the CPU; by default as many as there are processors.
     #[arg(long)]
     threads: Option<NonZero<usize>>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Say in one line of JSON what there is to compute with, and serve nothing.
+    Doctor,
 }
 
 fn main() -> ExitCode {
@@ -57,8 +68,13 @@ fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::warn!(place, "{}", service::words(panic.payload()));
     }));
+    let options = Options::parse();
+    if let Some(Command::Doctor) = options.command {
+        println!("{}", doctor::report());
+        return ExitCode::SUCCESS;
+    }
     let events = Events::to_stdout();
-    match run(&Options::parse(), &events) {
+    match run(&options, &events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -95,7 +111,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     events.send(&Event::Ready {
         model,
         load_seconds: start.elapsed().as_secs_f64(),
-        peak_memory_bytes: memory::peak(),
+        peak_memory_bytes: memory::most_used(placement.device),
         jobs,
     });
     Service::new(engine, events, jobs as usize).serve(&commands)

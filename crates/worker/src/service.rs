@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
+    iter::zip,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvError, TryRecvError},
     time::Instant,
@@ -12,6 +13,7 @@ use protocol::{Command, Event, Input};
 use syncdiffusion::{Engine, Panorama, Picture, Settings};
 
 use crate::{
+    backoff,
     commands::Message,
     events::Events,
     memory,
@@ -139,11 +141,15 @@ impl<'a> Service<'a> {
         let Some(Batch { kind, jobs: owners, tasks }) = self.schedule.next(&mut self.jobs, self.engine.limits) else {
             return Ok(());
         };
-        let outcome = guarded(|| self.engine.compute(kind, tasks));
+        let mut limits = self.engine.limits;
+        let outcomes = backoff::in_parts(&mut limits, kind, &tasks, |limits, tasks| {
+            self.engine.limits = limits;
+            guarded(|| self.engine.compute(kind, tasks))
+        });
         let mut ended = Vec::new();
-        match outcome {
+        match outcomes {
             Ok(outcomes) => {
-                for (&owner, (task, outcome)) in owners.iter().zip(outcomes) {
+                for (&owner, (task, outcome)) in owners.iter().zip(zip(tasks, outcomes)) {
                     if let Some(picture) = self.jobs[owner].panorama.put(task, outcome) {
                         self.finish(owner, &picture);
                         ended.push(owner);
@@ -204,7 +210,7 @@ impl<'a> Service<'a> {
                 perceptual_backwards: work.perceptual_backwards,
                 text_encodes: work.text_encodes,
             },
-            peak_memory_bytes: memory::peak(),
+            peak_memory_bytes: memory::most_used(self.engine.model().placement.device),
         };
         self.events.send_with(&done, &picture.rgb);
     }
@@ -252,9 +258,8 @@ pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
 /// Whether a CUDA error makes every later call fail, too. Running out of memory does not.
 fn is_sticky(error: &str) -> bool {
     let error = error.to_ascii_lowercase();
-    error.contains("cuda error") && !error.contains("out of memory")
-        || error.contains("cublas_status") && !error.contains("alloc_failed")
-        || error.contains("device-side assert")
+    let of_device = ["cuda error", "cublas_status", "device-side assert"].iter().any(|words| error.contains(words));
+    of_device && !backoff::is_out_of_memory(&error)
 }
 
 #[cfg(test)]
