@@ -8,6 +8,8 @@ use prediction::Status;
 use prediction::input::table;
 use serde_json::{Map, Value, json};
 
+use crate::http;
+
 /// The document.
 pub(crate) fn document() -> Value {
     json!({
@@ -17,9 +19,26 @@ pub(crate) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
         },
-        "paths": paths(),
-        "components": { "schemas": schemas() },
+        "paths": guarded(paths()),
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "One of `--api-token`, if the server has any" },
+            },
+        },
     })
+}
+
+/// Adds to the operations that need a token, where the server has any, that they do.
+fn guarded(mut paths: Value) -> Value {
+    let operations = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !http::is_open(path));
+    for operation in operations.filter_map(|(_, methods)| methods.as_object_mut()).flat_map(Map::values_mut) {
+        let (status, refused) =
+            answer("401", "A token is needed; this one is none, or there is none", &reference("Detail"));
+        operation["responses"][status] = refused;
+        operation["security"] = json!([{}, { "token": [] }]);
+    }
+    paths
 }
 
 fn paths() -> Value {
@@ -36,6 +55,10 @@ fn paths() -> Value {
         "/ready": {
             "get": operation("Ready", "ready_ready_get", "Whether predictions are taken", &[],
                 &[ok(&reference("Health")), answer("503", "Not now", &reference("Health"))]),
+        },
+        "/metrics": {
+            "get": operation("Metrics", "metrics_metrics_get", "Figures for Prometheus", &[],
+                &[("200".to_owned(), json!({ "description": "Successful Response", "content": { "text/plain": { "schema": { "type": "string" } } } }))]),
         },
         "/live": {
             "get": operation("Live", "live_live_get", "Whether a restart is not needed", &[],
@@ -96,6 +119,7 @@ fn create(put: bool) -> Value {
         (std::mem::take(&mut status), done),
         answer("202", "Accepted: it waits or runs", &prediction),
         answer("400", "The body is no JSON", &reference("Detail")),
+        answer("408", "The body takes too long", &reference("Detail")),
         answer("409", "All workers are taken and there is no queue, or the id waits or runs", &reference("Refusal")),
         answer("413", "The body is too large", &reference("Detail")),
         answer("415", "The body is of another type", &reference("Detail")),

@@ -8,8 +8,8 @@ use std::{
     time::Instant,
 };
 
-use protocol::{Command, Event, Input};
-use syncdiffusion::{Engine, Panorama, Picture, Settings};
+use protocol::{Command, Event, Input, Stage};
+use syncdiffusion::{Engine, Kind, Panorama, Picture, Settings};
 
 use crate::{
     commands::Message,
@@ -139,10 +139,14 @@ impl<'a> Service<'a> {
         let Some(Batch { kind, jobs: owners, tasks }) = self.schedule.next(&mut self.jobs, self.engine.limits) else {
             return Ok(());
         };
+        let (windows, begun) = (tasks.len() as u32, Instant::now());
         let outcome = guarded(|| self.engine.compute(kind, tasks));
+        let seconds = begun.elapsed().as_secs_f64();
         let mut ended = Vec::new();
         match outcome {
             Ok(outcomes) => {
+                let limit = self.engine.limits.of(kind) as u32;
+                self.events.send(&Event::Batch { stage: stage(kind), windows, limit, seconds });
                 for (&owner, (task, outcome)) in owners.iter().zip(outcomes) {
                     if let Some(picture) = self.jobs[owner].panorama.put(task, outcome) {
                         self.finish(owner, &picture);
@@ -212,6 +216,15 @@ impl<'a> Service<'a> {
     fn fail(&self, job: String, error: String, fatal: bool) {
         tracing::error!(job, "{error}");
         self.events.send(&Event::Failed { job, error, fatal });
+    }
+}
+
+fn stage(kind: Kind) -> Stage {
+    match kind {
+        Kind::Denoise => Stage::Denoise,
+        Kind::Synchronise => Stage::Synchronise,
+        Kind::Target => Stage::Target,
+        Kind::Decode => Stage::Decode,
     }
 }
 

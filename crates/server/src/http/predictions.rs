@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,10 +16,13 @@ use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::Span;
 
 use super::accept::{self, Prefer};
 use super::body::PredictionRequest;
+use super::observe::RequestId;
 use super::{App, Error, events};
+use crate::telemetry;
 
 /// Predictions on a page of the list, unless asked otherwise.
 const PAGE: usize = 20;
@@ -35,14 +38,20 @@ pub(super) fn router() -> Router<App> {
         .route("/predictions/{id}/stream", get(events::stream))
 }
 
-async fn create(State(app): State<App>, headers: HeaderMap, body: PredictionRequest) -> Result<Response, Error> {
+async fn create(
+    State(app): State<App>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: PredictionRequest,
+) -> Result<Response, Error> {
     let id = body.id.clone();
-    make(&app, &headers, body, id, false).await
+    make(&app, &request_id, &headers, body, id, false).await
 }
 
 async fn put(
     State(app): State<App>,
     Path(id): Path<String>,
+    Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
@@ -56,12 +65,13 @@ async fn put(
     if let Some(known) = app.service.get(&id).await? {
         return Ok(tell(known));
     }
-    make(&app, &headers, body, Some(id), true).await
+    make(&app, &request_id, &headers, body, Some(id), true).await
 }
 
 /// Submits a prediction and answers as the client prefers.
 async fn make(
     app: &App,
+    RequestId(request_id): &RequestId,
     headers: &HeaderMap,
     body: PredictionRequest,
     id: Option<String>,
@@ -83,8 +93,11 @@ async fn make(
         .map_or(Ok(()), check_url)
         .map_err(|message| Error::invalid("output_file_prefix", message))?;
     let cancel_after = accept::cancel_after(headers)?;
+    if let Some(id) = &id {
+        Span::current().record("prediction_id", id);
+    }
     if !parsed.stripped.is_empty() {
-        tracing::warn!(prediction_id = id.as_deref(), fields = ?parsed.stripped, "Stripped unknown input fields");
+        tracing::warn!(fields = ?parsed.stripped, "Stripped unknown input fields");
     }
     let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
     let request = service::Request {
@@ -96,6 +109,7 @@ async fn make(
         cancel_after,
         goes_on: prefer.respond_async && !streams,
         idempotent,
+        span: telemetry::prediction(request_id),
     };
     let ticket = match app.service.submit(request).await? {
         Submitted::New(ticket) => ticket,
@@ -148,8 +162,7 @@ async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Status
 /// The picture of a prediction as a file.
 async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
     let png: Arc<[u8]> = app.service.picture(&id).await?.ok_or(Error::Unknown(id))?;
-    let headers = [(header::CONTENT_TYPE, "image/png"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, png.to_vec()).into_response())
+    Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response())
 }
 
 /// What a list is asked for.
