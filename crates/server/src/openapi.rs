@@ -114,7 +114,7 @@ fn create(put: bool) -> Value {
     }
     let prediction = reference("PredictionResponse");
     let (mut status, mut done) = ok(&prediction);
-    done["content"]["text/event-stream"] = json!({ "schema": { "type": "string" } });
+    done["content"]["text/event-stream"] = json!({ "schema": {} });
     let answers = [
         (std::mem::take(&mut status), done),
         answer("202", "Accepted: it waits or runs", &prediction),
@@ -178,7 +178,8 @@ fn unknown() -> (String, Value) {
 }
 
 fn events() -> (String, Value) {
-    let content = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    // What a schema is of in a stream, its text or an event of it, this version of OpenAPI does not say.
+    let content = json!({ "text/event-stream": { "schema": {} } });
     (
         "200".to_owned(),
         json!({ "description": "Events start, log, progress, metric, output, completed", "content": content }),
@@ -186,7 +187,7 @@ fn events() -> (String, Value) {
 }
 
 fn id() -> Value {
-    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string" } })
+    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string", "minLength": 1 } })
 }
 
 fn header(name: &str, description: &str) -> Value {
@@ -209,7 +210,7 @@ fn schemas() -> Value {
             "title": "PredictionRequest",
             "type": "object",
             "properties": {
-                "id": text("Id"),
+                "id": { "title": "Id", "type": "string", "maxLength": http::MOST_ID },
                 "input": reference("Input"),
                 "context": { "title": "Context", "type": "object", "additionalProperties": { "type": "string" } },
                 "output_file_prefix": { "title": "Output File Prefix", "type": "string", "format": "uri" },

@@ -207,6 +207,13 @@ async fn ids_are_text_and_never_a_path() {
         let gone = raw(&server, "DELETE", &format!("/predictions/{encoded}"), &Value::Null).await;
         assert_eq!(gone.0, 204, "{encoded}");
     }
+    // The empty one cannot be named by a path, and a long one would be in every line of the log.
+    let made = server.predict(&json!({"id": "", "input": input})).await;
+    assert!(made.json["id"].as_str().is_some_and(|id| id.starts_with("pred_")), "{}", made.text);
+    assert_eq!(server.predict(&json!({"id": "x".repeat(1025), "input": input})).await.status, 422);
+    let long = "%C3%BC".repeat(512);
+    assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}"), &json!({"input": input})).await.0, 200);
+    assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}x"), &json!({"input": input})).await.0, 422);
     // What is no UTF-8 is no id.
     assert_eq!(raw(&server, "GET", "/predictions/%FF%FE", &Value::Null).await.0, 400);
     // Paths that lead out of where files are lead nowhere.

@@ -19,7 +19,8 @@ struct Report {
     libtorch: String,
     cuda: Cuda,
     cpu: Cpu,
-    auto: Auto,
+    /// What `auto` stands for; nothing if no device will do.
+    auto: Option<Auto>,
     memory: Memory,
 }
 
@@ -37,7 +38,6 @@ struct Cpu {
     features: Vec<String>,
 }
 
-/// What `auto` stands for.
 #[derive(Debug, Deserialize)]
 struct Auto {
     device: String,
@@ -89,13 +89,20 @@ fn device(wanted: &str, dtype: &str, report: &Report) -> Check {
     const NAME: &str = "device";
     let Report { cuda, cpu, auto, .. } = report;
     let why = cuda.why.as_deref().unwrap_or("no reason is known");
-    let dtype = if dtype == "auto" { &auto.dtype } else { dtype };
+    let dtype = auto.as_ref().filter(|_| dtype == "auto").map_or(dtype, |auto| &auto.dtype);
     let processor = || format!("{} threads, {}", cpu.threads, cpu.features.join(" "));
     match wanted {
-        "auto" if auto.device == "cpu" => {
-            Check::ok(NAME, format!("`auto` is the CPU in {dtype} ({}); no CUDA: {why}", processor()))
-        }
-        "auto" => Check::ok(NAME, format!("`auto` is {} in {dtype} ({})", auto.device, cuda.devices.join(", "))),
+        "auto" => match auto {
+            None => {
+                Check::problem(NAME, "`auto` finds no device", "name one by `--device`, to be told why it will not do")
+            }
+            Some(auto) if auto.device == "cpu" => {
+                Check::ok(NAME, format!("`auto` is the CPU in {dtype} ({}); no CUDA: {why}", processor()))
+            }
+            Some(auto) => {
+                Check::ok(NAME, format!("`auto` is {} in {dtype} ({})", auto.device, cuda.devices.join(", ")))
+            }
+        },
         "cpu" => Check::ok(NAME, format!("the CPU ({})", processor())),
         _ => {
             let index = wanted.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or("0").parse::<usize>());

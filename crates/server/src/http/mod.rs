@@ -28,6 +28,7 @@ use tower_http::timeout::RequestBodyDeadlineLayer;
 
 pub(crate) use auth::{Token, Tokens, is_open};
 pub(crate) use error::Error;
+pub(crate) use predictions::MOST_ID;
 
 use crate::config::Doors;
 use crate::telemetry::Figures;
@@ -105,4 +106,32 @@ async fn name_host(mut request: Request) -> Request {
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_that_tells_nothing() {
+        async fn fall() {
+            panic!("a secret")
+        }
+        let routes = Router::new()
+            .route("/fall", get(fall))
+            .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(from_fn(observe::observe));
+        let request = Request::get("/fall").header("x-request-id", "r-1").body(Body::empty()).unwrap();
+        let answer = routes.oneshot(request).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+            (500, &HeaderValue::from_static("r-1"))
+        );
+        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(body, r#"{"detail":"internal server error"}"#);
+    }
 }

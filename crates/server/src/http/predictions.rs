@@ -26,6 +26,8 @@ use crate::telemetry;
 
 /// Predictions on a page of the list, unless asked otherwise.
 const PAGE: usize = 20;
+/// Longest id in bytes.
+pub(crate) const MOST_ID: usize = 1024;
 /// Most predictions on a page.
 const MOST_PAGE: usize = 100;
 
@@ -44,7 +46,8 @@ async fn create(
     headers: HeaderMap,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
-    let id = body.id.clone();
+    // A path cannot name the empty id, so another one is made up.
+    let id = body.id.clone().filter(|id| !id.is_empty());
     make(&app, &request_id, &headers, body, id, false).await
 }
 
@@ -94,6 +97,10 @@ async fn make(
         .map_err(|message| Error::invalid("output_file_prefix", message))?;
     let cancel_after = accept::cancel_after(headers)?;
     if let Some(id) = &id {
+        if id.len() > MOST_ID {
+            let message = format!("an id of {} bytes is longer than the maximum of {MOST_ID}", id.len());
+            return Err(Error::invalid("id", message));
+        }
         Span::current().record("prediction_id", id);
     }
     if !parsed.stripped.is_empty() {
