@@ -16,8 +16,8 @@ build: libtorch ## Build the release binaries into target/release
 	$(CARGO) build --release --locked --workspace
 
 .PHONY: libtorch
-libtorch: ## Make sure of libtorch in .libtorch (or use LIBTORCH)
-	@scripts/libtorch.sh
+libtorch: ## Make sure of libtorch in .libtorch (or use LIBTORCH); DEVICE=cuda adds the CUDA libraries
+	@scripts/libtorch.sh $(DEVICE)
 
 .PHONY: test
 test: build ## Run all tests but the slow ones
@@ -57,6 +57,11 @@ full-size: build ## Random weights of the exact size of Stable Diffusion 2: thre
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/made/full-size -- \
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
+.PHONY: precision
+precision: libtorch ## What bf16 and f16 cost in exactness, on the demo model (MODEL=folder for another)
+	$(CARGO) run --release --locked -p syncdiffusion --example precision -- $(MODEL) 1024 20 3
+
+MODEL ?= models/demo
 RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"
 
@@ -65,6 +70,14 @@ lint: libtorch ## Check formatting and lints, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
+.PHONY: image
+image: ## Build the image syncdiffusion:DEVICE (DEVICE=cpu|cuda, WEIGHTS=none|sd2; DOCKER=podman for another builder)
+	deploy/image/docker.sh syncdiffusion:$(or $(DEVICE),cpu) --build-arg DEVICE=$(or $(DEVICE),cpu) --build-arg WEIGHTS=$(or $(WEIGHTS),none)
+
+.PHONY: check-deploy
+check-deploy: ## Check what is in deploy/ with the tool of each kind, and say what could not be checked
+	deploy/check.sh
+
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema tests/reference/.venv tests/reference/made
+	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made

@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
-# Makes sure of libtorch in .libtorch/ of this project: three wheels, pinned by hash, downloaded by pip and unpacked.
-# Nothing is installed outside the project. A libtorch of your own (LIBTORCH is set) is left alone and used.
+# Makes sure of libtorch in .libtorch/ of this project: wheels, pinned by hash, downloaded by pip and unpacked.
+# `libtorch.sh cuda` adds what it needs on a GPU. Nothing is installed outside the project. A libtorch of your own (LIBTORCH is
+# set) is left alone and used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf 'libtorch: %s\n' "$*" >&2; }
+
+device=${1:-cpu}
+case "$device" in
+    cpu | cuda) ;;
+    *) say "\`$device\` is no device; use \`cpu\` or \`cuda\`"; exit 1 ;;
+esac
 
 if [ -n "${LIBTORCH:-}" ]; then
     [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || { say "LIBTORCH is \`$LIBTORCH\`, but \`$LIBTORCH/lib/libtorch_cpu.so\` does not exist; unset it to use the project's own"; exit 1; }
     exit 0
 fi
 
-want=$(sha256sum scripts/libtorch.txt | cut -d' ' -f1)
-[ "$(cat .libtorch/complete 2>/dev/null || true)" != "$want" ] || exit 0
+# Each list has a stamp, its hash, that is written when all of it is there.
+stamp() { sha256sum "scripts/$1.txt" | cut -d' ' -f1; }
+complete() { [ "$(cat ".libtorch/$1" 2>/dev/null || true)" = "$(stamp "$2")" ]; }
+
+if complete complete libtorch && { [ "$device" = cpu ] || complete complete-cuda libtorch-cuda; }; then exit 0; fi
 
 case "$(uname -s)-$(uname -m)" in
     Linux-x86_64) ;;
@@ -23,22 +33,39 @@ python=${PYTHON:-python3}
 
 # Everything happens in a folder beside the final one, so that an interrupted run leaves nothing that looks complete.
 part=.libtorch.part
-rm -rf "$part" .libtorch
-mkdir -p "$part/wheels"
 trap 'rm -rf "$part"' EXIT
-say "downloading libtorch 2.11 (550 MB)"
-"$python" -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
-    --python-version 3.11 --implementation cp --abi cp311 --abi none \
-    -d "$part/wheels" -r scripts/libtorch.txt
-say "unpacking"
-for wheel in "$part"/wheels/*.whl; do
-    "$python" -m zipfile -e "$wheel" "$part"
-done
-rm -rf "$part/wheels"
-# The build needs the libraries and the headers only.
-find "$part" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia -exec rm -rf {} +
-find "$part/torch" -mindepth 1 -maxdepth 1 ! -name lib ! -name include ! -name share -exec rm -rf {} +
-printf '%s\n' "$want" >"$part/complete"
-mv "$part" .libtorch
+
+# Unpacks the wheels of a list into `$part`.
+fetch() {
+    rm -rf "$part"
+    mkdir -p "$part/wheels"
+    "$python" -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
+        --platform manylinux_2_18_x86_64 --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 \
+        --python-version 3.11 --implementation cp --abi cp311 --abi none \
+        -d "$part/wheels" -r "scripts/$1.txt"
+    say "unpacking"
+    for wheel in "$part"/wheels/*.whl; do
+        "$python" -m zipfile -e "$wheel" "$part"
+    done
+    rm -rf "$part/wheels"
+}
+
+if ! complete complete libtorch; then
+    say "downloading libtorch 2.11 (550 MB)"
+    rm -rf .libtorch
+    fetch libtorch
+    # The build needs the libraries and the headers only.
+    find "$part" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia -exec rm -rf {} +
+    find "$part/torch" -mindepth 1 -maxdepth 1 ! -name lib ! -name include ! -name share -exec rm -rf {} +
+    stamp libtorch >"$part/complete"
+    mv "$part" .libtorch
+fi
+if [ "$device" = cuda ] && ! complete complete-cuda libtorch-cuda; then
+    say "downloading the CUDA libraries of libtorch 2.11 (about 2 GB)"
+    fetch libtorch-cuda
+    find "$part/nvidia" -type d -name include -exec rm -rf {} +
+    cp -al "$part/nvidia/." .libtorch/nvidia/
+    stamp libtorch-cuda >.libtorch/complete-cuda
+fi
 say "ready in .libtorch/"

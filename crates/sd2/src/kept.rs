@@ -13,7 +13,14 @@ use tch::Tensor;
 /// What a forward pass leaves for its backward pass.
 pub struct Kept {
     stack: Vec<Item>,
-    thrifty: bool,
+    how: How,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Nothing,
+    Thrifty,
+    Lavish,
 }
 
 enum Item {
@@ -23,14 +30,21 @@ enum Item {
 }
 
 impl Kept {
-    /// Nothing yet. If `thrifty`, more is computed twice so that less is kept.
+    /// For a forward pass that no backward pass will follow.
+    pub fn nothing() -> Self {
+        Self { stack: Vec::new(), how: How::Nothing }
+    }
+
+    /// For a backward pass. If `thrifty`, more is computed twice so that less is kept.
     pub fn new(thrifty: bool) -> Self {
-        Self { stack: Vec::new(), thrifty }
+        Self { stack: Vec::new(), how: if thrifty { How::Thrifty } else { How::Lavish } }
     }
 
     /// Keeps a tensor.
     pub(crate) fn push(&mut self, value: &Tensor) {
-        self.stack.push(Item::Value(value.shallow_clone()));
+        if self.how != How::Nothing {
+            self.stack.push(Item::Value(value.shallow_clone()));
+        }
     }
 
     /// The tensor that was kept last.
@@ -43,7 +57,7 @@ impl Kept {
 
     /// Applies a function that [`Self::back`] will differentiate.
     pub(crate) fn apply(&mut self, input: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        if self.thrifty {
+        if self.how != How::Lavish {
             self.push(input);
             return function(input);
         }

@@ -1,5 +1,7 @@
 //! The layers that the networks are made of. Each loads itself from a [`Scope`] by the names of PyTorch's module.
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use crate::{kept, weights::Scope};
@@ -73,9 +75,21 @@ impl Conv2d {
         }
     }
 
+    /// The same layer with its weights, and so its results, in the order that libtorch calls channels-last.
+    pub(crate) fn channels_last(self) -> Self {
+        Self { weight: self.weight.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]), ..self }
+    }
+
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`, with h and w divided by the stride.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         self.forward_with_bias(x, Some(&self.bias))
+    }
+
+    /// The same of some rows of a map, with as many rows of zeros above and below as `edges` says, for a convolution of
+    /// stride 1.
+    pub(crate) fn forward_rows(&self, x: &Tensor, edges: [i64; 2]) -> Tensor {
+        let x = if edges == [0, 0] { x.shallow_clone() } else { x.constant_pad_nd([0, 0, edges[0], edges[1]]) };
+        x.conv2d(&self.weight, Some(&self.bias), [1], [0, self.padding], [1], 1)
     }
 
     /// The gradient of its input, of the size `[n, inputs, h, w]`, from that of its output.
@@ -96,11 +110,14 @@ impl Conv2d {
     }
 }
 
+/// Most numbers of a feature map whose norm is differentiated at once: 64 MiB in fp32.
+const AT_ONCE: i64 = 1 << 24;
+
 /// `torch.nn.GroupNorm`. Statistics are in fp32 whatever the dtype.
 pub(crate) struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
-    groups: i64,
+    pub(crate) groups: i64,
     eps: f64,
 }
 
@@ -113,6 +130,17 @@ impl GroupNorm {
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 
+    /// What it multiplies with and what it adds, `[n, channels, 1, 1]` in fp32, where mean and variance `[n, groups, 1]`
+    /// are known.
+    pub(crate) fn affine(&self, mean: &Tensor, variance: &Tensor) -> (Tensor, Tensor) {
+        let (n, channels) = (mean.size()[0], self.weight.size()[0]);
+        let by_group = |values: &Tensor| values.to_kind(Kind::Double).view([1, self.groups, channels / self.groups]);
+        let scale = by_group(&self.weight) * (variance + self.eps).rsqrt();
+        let shift = by_group(&self.bias) - mean * &scale;
+        let by_channel = |values: Tensor| values.to_kind(Kind::Float).view([n, channels, 1, 1]);
+        (by_channel(scale), by_channel(shift))
+    }
+
     /// Followed by SiLU, as nearly everywhere.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
         silu(self.forward(x))
@@ -120,9 +148,33 @@ impl GroupNorm {
 
     /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
     pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
-        let leaf = x.detach().set_requires_grad(true);
-        let normed = tch::with_grad(|| self.forward(&leaf));
-        let gradient = normed.detach().silu_backward(gradient);
+        self.backward_silu_by(AT_ONCE, x, gradient)
+    }
+
+    /// The same with so many numbers at once, or the fewest that can be.
+    fn backward_silu_by(&self, at_once: i64, x: &Tensor, gradient: &Tensor) -> Tensor {
+        let (channels, width) = (self.weight.size()[0], self.weight.size()[0] / self.groups);
+        // Groups do not know of each other, and what autograd needs for all of a large map at once is several times the map.
+        let share = self.groups * at_once / x.numel() as i64;
+        if share >= self.groups {
+            return self.backward_silu_of(0..channels, x, gradient);
+        }
+        let step = share.max(1) * width;
+        let parts: Vec<_> = (0..channels)
+            .step_by(step as usize)
+            .map(|from| self.backward_silu_of(from..(from + step).min(channels), x, gradient))
+            .collect();
+        Tensor::cat(&parts, 1)
+    }
+
+    /// The same of some channels, which are whole groups.
+    fn backward_silu_of(&self, channels: Range<i64>, x: &Tensor, gradient: &Tensor) -> Tensor {
+        let (from, count) = (channels.start, channels.end - channels.start);
+        let [weight, bias] = [&self.weight, &self.bias].map(|values| values.narrow(0, from, count));
+        let groups = self.groups * count / self.weight.size()[0];
+        let leaf = x.narrow(1, from, count).contiguous().detach().set_requires_grad(true);
+        let normed = tch::with_grad(|| leaf.group_norm(groups, Some(&weight), Some(&bias), self.eps, true));
+        let gradient = normed.detach().silu_backward(&gradient.narrow(1, from, count));
         kept::pull(&normed, &leaf, &gradient)
     }
 }
@@ -165,4 +217,26 @@ pub(crate) fn merge_heads(x: &Tensor) -> Tensor {
 /// Scaled dot-product attention on `[n, heads, l, d]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, causal, None, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_norm_is_differentiated_group_by_group() {
+        tch::manual_seed(1);
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let norm = GroupNorm { weight: random(&[12]), bias: random(&[12]), groups: 6, eps: 1e-5 };
+        let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
+        let expected = kept::gradient(&x, &gradient, |x| norm.forward(x).silu());
+        // All at once, four groups and two, one by one.
+        for at_once in [840, 600, 1] {
+            let found = norm.backward_silu_by(at_once, &x, &gradient);
+            let difference = (found - &expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-5, "{at_once}: {difference}");
+        }
+    }
 }

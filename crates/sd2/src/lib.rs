@@ -26,6 +26,7 @@ mod layers;
 pub mod lpips;
 mod model;
 mod resnet;
+mod strips;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;

@@ -5,6 +5,7 @@ use tch::Tensor;
 use crate::{
     kept::Kept,
     layers::{Conv2d, GroupNorm},
+    strips::Strips,
     weights::Scope,
 };
 
@@ -40,36 +41,42 @@ impl Resnet {
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
-    pub(crate) fn forward(&self, x: &Tensor, shift: Shift) -> Tensor {
-        self.second_half(x, &self.first_half(x, shift))
-    }
-
-    /// The same, leaving what [`Self::backward`] needs.
-    pub(crate) fn forward_kept(&self, x: &Tensor, shift: Shift, kept: &mut Kept) -> Tensor {
-        let hidden = self.first_half(x, shift);
-        kept.push(x);
-        kept.push(&hidden);
-        self.second_half(x, &hidden)
-    }
-
-    fn first_half(&self, x: &Tensor, shift: Shift) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, shift: Shift, kept: &mut Kept) -> Tensor {
         let hidden = self.norm1.forward_silu(x);
-        match shift {
+        let hidden = match shift {
             Shift::Bias => self.conv1.forward(&hidden),
             Shift::Same(bias) => self.conv1.forward_with_bias(&hidden, Some(&bias)),
             Shift::Each(rows) => {
                 let copies = hidden.size()[0] / rows.size()[0];
                 self.conv1.forward_with_bias(&hidden, None) + rows.repeat([copies, 1]).unsqueeze(-1).unsqueeze(-1)
             }
-        }
-    }
-
-    fn second_half(&self, x: &Tensor, hidden: &Tensor) -> Tensor {
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(hidden));
+        };
+        kept.push(x);
+        kept.push(&hidden);
+        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden));
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x) + hidden,
             None => hidden + x,
         }
+    }
+
+    /// [`Self::forward`] of a map in strips, with its own bias.
+    pub(crate) fn forward_strips(&self, x: Strips) -> Strips {
+        let norm = x.norm(&self.norm1);
+        let (hidden, x): (Vec<Tensor>, Vec<Tensor>) = x
+            .through()
+            .map(|strip| {
+                let hidden = strip.convolve(&self.conv1, |x| norm.forward_silu(x));
+                (
+                    hidden,
+                    self.conv_shortcut.as_ref().map_or(strip.rows.shallow_clone(), |conv| conv.forward(&strip.rows)),
+                )
+            })
+            .unzip();
+        let hidden = Strips::from_iter(hidden);
+        let norm = hidden.norm(&self.norm2);
+        let hidden = hidden.through().map(|strip| strip.convolve(&self.conv2, |x| norm.forward_silu(x)));
+        std::iter::zip(hidden, x).map(|(hidden, x)| hidden + x).collect()
     }
 
     /// The gradient of the input, from that of the output.

@@ -10,11 +10,18 @@ use crate::{
     kept::{Kept, upsample_back},
     layers::{Conv2d, GroupNorm, Linear, attention},
     resnet::{Resnet, Shift},
+    strips::Strips,
     weights::{Scope, Weights},
 };
 
 /// Epsilon of all norms of the VAE.
 const EPS: f64 = 1e-6;
+
+/// Most numbers of a strip of a feature map: 256 MiB in fp32.
+const LARGEST_STRIP: i64 = 1 << 26;
+
+/// Most scores of queries and keys at once: 1 GiB in fp32.
+const MOST_SCORES: i64 = 1 << 28;
 
 /// The decoder.
 pub struct Decoder {
@@ -27,6 +34,8 @@ pub struct Decoder {
     conv_out: Conv2d,
     scaling_factor: f64,
     shift_factor: f64,
+    /// Channels of the widest feature map on the finest level.
+    finest_inputs: i64,
     kind: Kind,
     /// Channels of the latents.
     pub channels: i64,
@@ -114,6 +123,7 @@ impl Decoder {
             conv_out: Conv2d::load(&scope.at("conv_out"), settings.channels[0], 3),
             scaling_factor: settings.scaling_factor,
             shift_factor: settings.shift_factor,
+            finest_inputs: settings.channels.iter().take(2).copied().max().expect("the settings were checked"),
             kind,
             channels: latents,
             factor: 1 << (settings.channels.len() - 1),
@@ -122,39 +132,50 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1.
-    pub fn pictures(&self, latents: &Tensor) -> Tensor {
-        clamp(&self.forward(latents))
+    /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1, leaving what
+    /// [`Self::pictures_backward`] needs.
+    pub fn pictures(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+        let picture = self.forward(latents, kept);
+        kept.push(&picture);
+        clamp(&picture)
     }
 
     /// The same as the network gives them: about -1..1, not clamped.
-    pub fn forward(&self, latents: &Tensor) -> Tensor {
-        let mut x = self.mid_resnets[0].forward(&self.stem(latents), Shift::Bias);
-        if let Some(attention) = &self.mid_attention {
-            x = attention.forward(&x);
-        }
-        x = self.mid_resnets[1].forward(&x, Shift::Bias);
+    pub fn forward(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let mut x = self.middle(latents, kept);
         for block in &self.up_blocks {
-            x = block.forward(x);
+            x = block.forward(x, kept);
         }
+        kept.push(&x);
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
 
-    /// [`Self::pictures`], leaving what [`Self::pictures_backward`] needs.
-    pub fn pictures_kept(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+    /// [`Self::pictures`] for pictures of any size: where the feature maps are large they go through the layers in strips, so
+    /// that little more memory is taken than the largest of them.
+    pub fn large_pictures(&self, latents: &Tensor) -> Tensor {
+        let (_, _, height, width) = latents.size4().expect("latents are [n, channels, h, w]");
+        // Each strip grows from level to level with the map; on the finest the map is the largest.
+        let row = self.finest_inputs * width * self.factor * self.factor;
+        let rows = (LARGEST_STRIP / row).max(1);
+        if height <= rows {
+            return self.pictures(latents, &mut Kept::nothing());
+        }
+        self.pictures_in_strips(latents, rows)
+    }
+
+    /// [`Self::pictures`] in strips of so many rows of latents.
+    fn pictures_in_strips(&self, latents: &Tensor, rows: i64) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let mut x = self.mid_resnets[0].forward_kept(&self.stem(latents), Shift::Bias, kept);
-        if let Some(attention) = &self.mid_attention {
-            x = kept.apply(&x, |x| attention.forward(x));
-        }
-        x = self.mid_resnets[1].forward_kept(&x, Shift::Bias, kept);
+        let mut x = Strips::cut(&self.middle(latents, &mut Kept::nothing()), rows);
         for block in &self.up_blocks {
-            x = block.forward_kept(x, kept);
+            x = block.forward_strips(x);
         }
-        kept.push(&x);
-        let picture = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float);
-        kept.push(&picture);
-        clamp(&picture)
+        let norm = x.norm(&self.conv_norm_out);
+        let pictures = x
+            .through()
+            .map(|strip| clamp(&strip.convolve(&self.conv_out, |x| norm.forward_silu(x)).to_kind(Kind::Float)));
+        pictures.collect::<Strips>().join()
     }
 
     /// The gradient of the latents, in fp32, from that of the clamped pictures.
@@ -181,18 +202,29 @@ impl Decoder {
         g.to_kind(Kind::Float) / self.scaling_factor
     }
 
-    /// What comes before the middle block.
-    fn stem(&self, latents: &Tensor) -> Tensor {
+    /// The coarsest level, up to the end of the middle block.
+    fn middle(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
         let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
-        match &self.post_quant_conv {
+        let x = match &self.post_quant_conv {
             Some(conv) => self.conv_in.forward(&conv.forward(&x)),
             None => self.conv_in.forward(&x),
+        };
+        let mut x = self.mid_resnets[0].forward(&x, Shift::Bias, kept);
+        if let Some(attention) = &self.mid_attention {
+            x = kept.apply(&x, |x| attention.forward(x));
         }
+        self.mid_resnets[1].forward(&x, Shift::Bias, kept)
     }
 }
 
 fn clamp(picture: &Tensor) -> Tensor {
     (picture / 2.0 + 0.5).clamp(0.0, 1.0)
+}
+
+/// Twice the height and width, by nearest neighbours.
+fn upsample(x: &Tensor) -> Tensor {
+    let size = x.size();
+    x.upsample_nearest2d([2 * size[2], 2 * size[3]], None, None)
 }
 
 /// The attention of the middle block, with one head. Checkpoints from before 2023 use other names.
@@ -220,8 +252,12 @@ impl Attention {
         let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
         let pixels = self.group_norm.forward(x).view([n, channels, h * w]).transpose(1, 2);
         let project = |to: &Linear| to.forward(&pixels).unsqueeze(1);
-        let hidden = attention(&project(&self.to_q), &project(&self.to_k), &project(&self.to_v), false);
-        x + self.to_out.forward(&hidden.squeeze_dim(1)).transpose(1, 2).reshape([n, channels, h, w])
+        let (q, k, v) = (project(&self.to_q), project(&self.to_k), project(&self.to_v));
+        // Every query sees all keys, but not all queries need be asked at once: libtorch may write down every score.
+        let queries = (MOST_SCORES / (h * w)).max(1);
+        let hidden: Vec<_> = q.split(queries, 2).iter().map(|q| attention(q, &k, &v, false)).collect();
+        let hidden = self.to_out.forward(&Tensor::cat(&hidden, 2).squeeze_dim(1));
+        x + hidden.transpose(1, 2).reshape([n, channels, h, w])
     }
 }
 
@@ -246,26 +282,22 @@ impl UpBlock {
         }
     }
 
-    fn forward(&self, mut x: Tensor) -> Tensor {
+    fn forward(&self, mut x: Tensor, kept: &mut Kept) -> Tensor {
         for resnet in &self.resnets {
-            x = resnet.forward(&x, Shift::Bias);
+            x = resnet.forward(&x, Shift::Bias, kept);
         }
-        self.grow(x)
-    }
-
-    fn forward_kept(&self, mut x: Tensor, kept: &mut Kept) -> Tensor {
-        for resnet in &self.resnets {
-            x = resnet.forward_kept(&x, Shift::Bias, kept);
-        }
-        self.grow(x)
-    }
-
-    fn grow(&self, x: Tensor) -> Tensor {
         match &self.upsample {
-            Some(conv) => {
-                let size = x.size();
-                conv.forward(&x.upsample_nearest2d([2 * size[2], 2 * size[3]], None, None))
-            }
+            Some(conv) => conv.forward(&upsample(&x)),
+            None => x,
+        }
+    }
+
+    fn forward_strips(&self, mut x: Strips) -> Strips {
+        for resnet in &self.resnets {
+            x = resnet.forward_strips(x);
+        }
+        match &self.upsample {
+            Some(conv) => x.through().map(|strip| strip.convolve(conv, upsample)).collect(),
             None => x,
         }
     }
@@ -279,5 +311,27 @@ impl UpBlock {
             g = resnet.backward(&g, kept);
         }
         g
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cut anywhere, a picture is the same; at the cuts as well.
+    #[test]
+    fn strips_do_not_show() {
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+        let decoder = Decoder::load(&Bundle::open(demo).unwrap(), Device::Cpu, Kind::Float).unwrap();
+        tch::manual_seed(3);
+        let latents = Tensor::randn([2, 4, 13, 21], (Kind::Float, Device::Cpu));
+        let whole = decoder.pictures(&latents, &mut Kept::nothing());
+        assert!(whole.std(false).double_value(&[]) > 0.05, "a picture of nothing would prove nothing");
+        for rows in [1, 2, 6, 12, 13] {
+            let strips = decoder.pictures_in_strips(&latents, rows);
+            assert_eq!(strips.size(), whole.size());
+            let difference = (strips - &whole).abs().max().double_value(&[]);
+            assert!(difference < 2e-5, "{rows} rows: {difference}");
+        }
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{BUNDLES, Cases, F32, assert_close, bundle, json, root};
 use sd2::{
-    Bundle, Sd2,
+    Bundle, Kept, Sd2,
     tokenizer::Tokenizer,
     unet::{Text, TextKeys, Time},
 };
@@ -55,6 +55,7 @@ fn unet_outputs() {
                 sample,
                 &Time::of_batch(&[(&time, 0), (&time, 1)]),
                 &Text::of_batch(&[vec![&texts[0], &texts[1]]]),
+                &mut Kept::nothing(),
             );
             assert_close(&format!("{name} {:?}", sample.size()), &both, output);
             for i in 0..2 {
@@ -62,6 +63,7 @@ fn unet_outputs() {
                     &sample.narrow(0, i, 1),
                     &Time::of_batch(&[(&time, i)]),
                     &Text::of_batch(&[vec![&texts[i as usize]]]),
+                    &mut Kept::nothing(),
                 );
                 assert_close(&format!("{name} alone"), &one, &output.narrow(0, i, 1));
             }
@@ -87,6 +89,7 @@ fn unet_branches() {
                     sample,
                     &Time::of_batch(&rows.map(|row| (&time, row))),
                     &Text::of_batch(&branches.map(|texts| texts.to_vec())),
+                    &mut Kept::nothing(),
                 );
                 let mut alone = Vec::new();
                 for texts in branches {
@@ -95,6 +98,7 @@ fn unet_branches() {
                             &sample.narrow(0, window, 1),
                             &Time::of_batch(&[(&time, rows[window as usize])]),
                             &Text::of_batch(&[vec![texts[window as usize]]]),
+                            &mut Kept::nothing(),
                         ));
                     }
                 }
@@ -109,7 +113,7 @@ fn decoded_pictures() {
     for name in BUNDLES {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("vae_decoder") {
-            let picture = sd2.decoder.forward(cases.tensor(case, "latent"));
+            let picture = sd2.decoder.forward(cases.tensor(case, "latent"), &mut Kept::nothing());
             assert_close(&format!("{name} {:?}", picture.size()), &picture, cases.tensor(case, "output"));
         }
     }

@@ -127,7 +127,8 @@ impl Engine {
         let outcomes: Vec<Outcome> = match kind {
             Kind::Denoise => side_by_side(&|tasks| {
                 let _no_grad = tch::no_grad_guard();
-                self.output(tasks, &stack(tasks))
+                let latents = stack(tasks);
+                guide(tasks, self.sd2.unet.forward(&latents, &times(tasks), &texts(tasks), &mut Kept::nothing()))
             })
             .into_iter()
             .map(Outcome::Output)
@@ -148,22 +149,17 @@ impl Engine {
         std::iter::zip(tasks, outcomes).collect()
     }
 
-    /// The guided output of the UNet for latents `[n, c, h, w]`, one for each task.
-    fn output(&self, tasks: &[Task], latents: &Tensor) -> Tensor {
-        guide(tasks, self.sd2.unet.forward(latents, &times(tasks), &texts(tasks)))
-    }
-
     /// For each task the gradient of its perceptual distance to its target, `[n, c, h, w]`: back through the perceptual
     /// network, the decoder, DDIM, guidance and the UNet.
     fn gradient(&self, tasks: &[Task]) -> Tensor {
         let (latents, text) = (stack(tasks), texts(tasks));
         let mut of_unet = Kept::new(self.limits.thrifty);
-        let prediction = self.sd2.unet.forward_kept(&latents, &times(tasks), &text, &mut of_unet);
+        let prediction = self.sd2.unet.forward(&latents, &times(tasks), &text, &mut of_unet);
         // From the latents and the prediction to the original samples it is a few multiplications.
         let (latents, prediction) = (latents.set_requires_grad(true), prediction.set_requires_grad(true));
         let originals = originals(tasks, &latents, &guide(tasks, prediction.shallow_clone()));
         let mut of_decoder = Kept::new(self.limits.thrifty);
-        let pictures = self.sd2.decoder.pictures_kept(&originals.detach(), &mut of_decoder);
+        let pictures = self.sd2.decoder.pictures(&originals.detach(), &mut of_decoder);
         let gradient = self.sd2.decoder.pictures_backward(&self.distance_gradient(tasks, &pictures), &mut of_decoder);
         // The samples depend on the latents directly, and through the prediction.
         let product = originals.flatten(0, -1).dot(&gradient.flatten(0, -1));
@@ -196,11 +192,11 @@ impl Engine {
     /// Perceptual features of the pictures of latents. The picture is clamped before, as in the original: what is
     /// clipped has no gradient.
     fn features(&self, latents: &Tensor) -> Features {
-        self.sd2.lpips.features(&(self.sd2.decoder.pictures(latents) * 2.0 - 1.0))
+        self.sd2.lpips.features(&(self.sd2.decoder.pictures(latents, &mut Kept::nothing()) * 2.0 - 1.0))
     }
 
     fn picture(&self, latents: &Tensor) -> Picture {
-        let image = self.sd2.decoder.pictures(latents);
+        let image = self.sd2.decoder.large_pictures(latents);
         // Truncated and not rounded, as in the original.
         let bytes =
             (image.squeeze_dim(0).permute([1, 2, 0]) * 255.0).to_kind(Dtype::Uint8).to_device(Device::Cpu).contiguous();

@@ -61,6 +61,16 @@ impl Task {
         Self { window, latents, conditions, step, output, target }
     }
 
+    /// What is computed on: `[1, c, h, w]` in fp32.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// Index of the step, from 0.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
     /// How many guidance branches the UNet computes for it. Only tasks with as many go in one batch.
     pub fn branches(&self) -> usize {
         self.conditions.branches.len()

@@ -1,10 +1,14 @@
 //! Where to compute, and in what dtype.
 
-use std::str::FromStr;
+use std::{
+    iter,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use sd2::Placement;
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device, Kind, Tensor};
 
 /// `--device`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +83,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
         (DtypeChoice::Of(kind), _) => kind,
         (DtypeChoice::Auto, Device::Cuda(_)) => Kind::Half,
         (DtypeChoice::Auto, _) => {
-            if cpu_multiplies_bf16() {
+            if bf16_is_faster() {
                 Kind::BFloat16
             } else {
                 Kind::Float
@@ -92,7 +96,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
 }
 
 /// Opens libtorch's CUDA half. The linker leaves it out of the program, so that one program runs with and without.
-fn open_cuda() -> anyhow::Result<()> {
+pub(crate) fn open_cuda() -> anyhow::Result<()> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[expect(unsafe_code, reason = "opening a library runs its initialisers; this one is libtorch's own")]
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }
@@ -100,6 +104,29 @@ fn open_cuda() -> anyhow::Result<()> {
     // It stays open as long as the process lives.
     std::mem::forget(library);
     Ok(())
+}
+
+/// Whether products are faster in bf16 than in f32. That a processor has instructions for them does not say so: those
+/// of AMX are, but AVX512-BF16 alone does half the work of f32 on some processors and twice as much on others.
+fn bf16_is_faster() -> bool {
+    if !cpu_multiplies_bf16() {
+        return false;
+    }
+    // On one thread and in turn, the shortest of many: other work on the machine must not decide.
+    tch::set_num_threads(1);
+    let matrices = [Kind::BFloat16, Kind::Float].map(|kind| Tensor::ones([512, 512], (kind, Device::Cpu)));
+    let mut shortest = [Duration::MAX; 2];
+    for _ in 0..20 {
+        for (matrix, shortest) in iter::zip(&matrices, &mut shortest) {
+            let start = Instant::now();
+            let _ = matrix.matmul(matrix);
+            *shortest = start.elapsed().min(*shortest);
+        }
+    }
+    let [bf16, f32] = shortest;
+    tracing::debug!(?bf16, ?f32, "a product of two matrices");
+    // The ratios in question are two and a half.
+    bf16 < f32
 }
 
 /// Whether bf16 is more than an emulation here.

@@ -6,6 +6,7 @@
 mod commands;
 mod demo;
 mod device;
+mod doctor;
 mod events;
 mod memory;
 mod schedule;
@@ -46,6 +47,14 @@ struct Options {
     /// Threads of the CPU; by default as many as there are processors.
     #[arg(long)]
     threads: Option<NonZero<usize>>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Say in one line of JSON what there is to compute with, and serve nothing.
+    Doctor,
 }
 
 fn main() -> ExitCode {
@@ -63,8 +72,13 @@ fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::warn!(place, "{}", service::words(panic.payload()));
     }));
+    let options = Options::parse();
+    if let Some(Command::Doctor) = options.command {
+        println!("{}", doctor::report());
+        return ExitCode::SUCCESS;
+    }
     let events = Events::to_stdout();
-    match run(&Options::parse(), &events) {
+    match run(&options, &events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -1,6 +1,6 @@
 //! The levels of the UNet, on the way down, in the middle and on the way up.
 //!
-//! Each has its forward, the forward that keeps what the backward needs, and the backward. Between the ways down and up
+//! Each has its forward, and the backward that takes what the forward kept for it. Between the ways down and up
 //! run the skips, a stack: what is pushed last is taken first.
 
 use tch::Tensor;
@@ -40,22 +40,7 @@ impl DownBlock {
         }
     }
 
-    pub(super) fn forward(&self, mut x: Tensor, time: &Time, text: &Text, skips: &mut Vec<Tensor>) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, time);
-            if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text);
-            }
-            skips.push(x.shallow_clone());
-        }
-        if let Some(downsample) = &self.downsample {
-            x = downsample.forward(&x);
-            skips.push(x.shallow_clone());
-        }
-        x
-    }
-
-    pub(super) fn forward_kept(
+    pub(super) fn forward(
         &self,
         mut x: Tensor,
         time: &Time,
@@ -64,7 +49,7 @@ impl DownBlock {
         kept: &mut Kept,
     ) -> Tensor {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward_kept(&x, time, kept);
+            x = resnet.forward(&x, time, kept);
             if let Some(attention) = self.attentions.get(j) {
                 x = kept.apply(&x, |x| attention.forward(x, text));
             }
@@ -110,15 +95,10 @@ impl MidBlock {
         Self { resnets, attention }
     }
 
-    pub(super) fn forward(&self, x: &Tensor, time: &Time, text: &Text) -> Tensor {
-        let x = self.attention.forward(&self.resnets[0].forward(x, time), text);
-        self.resnets[1].forward(&x, time)
-    }
-
-    pub(super) fn forward_kept(&self, x: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
-        let x = self.resnets[0].forward_kept(x, time, kept);
+    pub(super) fn forward(&self, x: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
+        let x = self.resnets[0].forward(x, time, kept);
         let x = kept.apply(&x, |x| self.attention.forward(x, text));
-        self.resnets[1].forward_kept(&x, time, kept)
+        self.resnets[1].forward(&x, time, kept)
     }
 
     pub(super) fn backward(&self, g: &Tensor, text: &Text, kept: &mut Kept) -> Tensor {
@@ -160,28 +140,7 @@ impl UpBlock {
         }
     }
 
-    pub(super) fn forward(&self, mut x: Tensor, time: &Time, text: &Text, skips: &mut Vec<Tensor>) -> Tensor {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips.pop().expect("the way up takes as many skips as the way down leaves");
-            x = resnet.forward(&join(&x, &skip), time);
-            if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text);
-            }
-        }
-        self.grow(x, skips)
-    }
-
-    fn grow(&self, x: Tensor, skips: &[Tensor]) -> Tensor {
-        match (&self.upsample, skips.last()) {
-            (Some(upsample), Some(finer)) => {
-                let size = finer.size();
-                upsample.forward(&x, [size[2], size[3]])
-            }
-            _ => x,
-        }
-    }
-
-    pub(super) fn forward_kept(
+    pub(super) fn forward(
         &self,
         mut x: Tensor,
         time: &Time,
@@ -194,13 +153,23 @@ impl UpBlock {
             // Only their sizes are asked for.
             kept.push(&x);
             kept.push(&skip);
-            x = resnet.forward_kept(&join(&x, &skip), time, kept);
+            x = resnet.forward(&join(&x, &skip), time, kept);
             if let Some(attention) = self.attentions.get(j) {
                 x = kept.apply(&x, |x| attention.forward(x, text));
             }
         }
         kept.push(&x);
         self.grow(x, skips)
+    }
+
+    fn grow(&self, x: Tensor, skips: &[Tensor]) -> Tensor {
+        match (&self.upsample, skips.last()) {
+            (Some(upsample), Some(finer)) => {
+                let size = finer.size();
+                upsample.forward(&x, [size[2], size[3]])
+            }
+            _ => x,
+        }
     }
 
     /// Appends the gradients of the skips to `skips`.

@@ -156,36 +156,19 @@ impl UNet {
         TextKeys(keys_values)
     }
 
-    /// Latents `[windows, channels, h, w]` to the prediction `[branches * windows, channels, h, w]` in fp32.
-    pub fn forward(&self, latents: &Tensor, time: &Time, text: &Text) -> Tensor {
-        let x = if self.center_input { latents * 2.0 - 1.0 } else { latents.shallow_clone() };
-        let mut x = self.conv_in.forward(&x.to_kind(self.kind));
-        let mut skips = vec![x.shallow_clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, time, text, &mut skips);
-        }
-        x = self.mid_block.forward(&x, time, text);
-        for block in &self.up_blocks {
-            x = block.forward(x, time, text, &mut skips);
-        }
-        let out = self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float);
-        // Only a UNet without any cross-attention gets here with one copy for all branches.
-        let copies = text.branches * text.windows / out.size()[0];
-        if copies == 1 { out } else { out.repeat([copies, 1, 1, 1]) }
-    }
-
-    /// [`Self::forward`], leaving what [`Self::backward`] needs.
-    pub fn forward_kept(&self, latents: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
+    /// Latents `[windows, channels, h, w]` to the prediction `[branches * windows, channels, h, w]` in fp32, leaving what
+    /// [`Self::backward`] needs.
+    pub fn forward(&self, latents: &Tensor, time: &Time, text: &Text, kept: &mut Kept) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let x = if self.center_input { latents * 2.0 - 1.0 } else { latents.shallow_clone() };
         let mut x = self.conv_in.forward(&x.to_kind(self.kind));
         let mut skips = vec![x.shallow_clone()];
         for block in &self.down_blocks {
-            x = block.forward_kept(x, time, text, &mut skips, kept);
+            x = block.forward(x, time, text, &mut skips, kept);
         }
-        x = self.mid_block.forward_kept(&x, time, text, kept);
+        x = self.mid_block.forward(&x, time, text, kept);
         for block in &self.up_blocks {
-            x = block.forward_kept(x, time, text, &mut skips, kept);
+            x = block.forward(x, time, text, &mut skips, kept);
         }
         kept.push(&x);
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)

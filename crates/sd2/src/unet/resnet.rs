@@ -36,12 +36,8 @@ impl TimedResnet {
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`; `n` is a multiple of the windows that `time` has rows for.
-    pub(crate) fn forward(&self, x: &Tensor, time: &Time) -> Tensor {
-        self.resnet.forward(x, self.shift(time))
-    }
-
-    pub(crate) fn forward_kept(&self, x: &Tensor, time: &Time, kept: &mut Kept) -> Tensor {
-        self.resnet.forward_kept(x, self.shift(time), kept)
+    pub(crate) fn forward(&self, x: &Tensor, time: &Time, kept: &mut Kept) -> Tensor {
+        self.resnet.forward(x, self.shift(time), kept)
     }
 
     pub(crate) fn backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {

@@ -1,0 +1,74 @@
+# syntax=docker/dockerfile:1
+
+# The image of the server. `make image` builds it with the labels of Cog; plain `docker build .` does, without them.
+#
+#   --build-arg DEVICE=cpu|cuda     which libtorch is in it
+#   --build-arg WEIGHTS=none|sd2    which weights are in it, beside the demo model; others come by the volume
+#   --build-context libtorch=DIR    a libtorch 2.11 of your own (DIR/torch/lib/libtorch_cpu.so) instead of the pinned wheels
+#
+# Every step is a script that also runs without Docker: deploy/image/clean-root.sh does it. See docs/deploying.md.
+
+# Equal to rust-toolchain.toml; a check sees to it.
+ARG RUST=1.95.0
+ARG DEBIAN=trixie
+ARG DEVICE=cpu
+ARG WEIGHTS=none
+
+FROM rust:${RUST}-slim-${DEBIAN} AS tools
+WORKDIR /src
+COPY deploy/image/packages.sh deploy/image/
+RUN deploy/image/packages.sh build
+
+FROM tools AS wheels
+ARG DEVICE
+COPY scripts scripts
+RUN scripts/libtorch.sh "$DEVICE"
+
+FROM scratch AS libtorch
+COPY --from=wheels /src/.libtorch /
+
+FROM debian:${DEBIAN}-slim AS base
+COPY deploy/image/packages.sh deploy/image/account.sh /tmp/image/
+RUN /tmp/image/packages.sh run && /tmp/image/account.sh && rm -r /tmp/image
+
+FROM tools AS build
+ARG RUST
+ARG DEVICE
+# The toolchain of this image is the pinned one; rustup needs no other, nor the formatter.
+ENV RUSTUP_TOOLCHAIN=${RUST} LIBTORCH=/src/.libtorch/torch
+COPY --from=libtorch / .libtorch
+COPY . .
+RUN make build && deploy/image/bundle.sh "$DEVICE" /opt/syncdiffusion
+COPY --from=base /var/lib/dpkg/status /tmp/status
+RUN deploy/image/sbom.py "$DEVICE" /tmp/status >/opt/syncdiffusion/sbom.cdx.json
+
+FROM base AS programs
+COPY --from=build /opt/syncdiffusion /opt/syncdiffusion
+
+FROM programs AS weights
+ARG WEIGHTS
+COPY deploy/image/weights.sh /tmp/
+RUN --mount=type=secret,id=hf_token /tmp/weights.sh "$WEIGHTS" /opt/models
+
+FROM programs AS with-none
+ENV SYNCDIFFUSION_MODEL=demo
+
+FROM programs AS with-sd2
+COPY --from=weights /opt/models /opt/models
+ENV SYNCDIFFUSION_MODEL=/opt/models/sd2
+
+# hadolint ignore=DL3006
+FROM with-${WEIGHTS}
+# Fetched models and, under data/, predictions and pictures.
+ENV SYNCDIFFUSION_HOME=/var/lib/syncdiffusion \
+    SYNCDIFFUSION_DATA_DIR=/var/lib/syncdiffusion/data \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /var/lib/syncdiffusion
+VOLUME /var/lib/syncdiffusion
+USER 10001:10001
+EXPOSE 5000
+STOPSIGNAL SIGTERM
+# Loading takes as long as the weights are large; what fails meanwhile does not count.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30m --retries=4 CMD ["/opt/syncdiffusion/healthcheck"]
+ENTRYPOINT ["/opt/syncdiffusion/syncdiffusion"]
+CMD ["serve"]

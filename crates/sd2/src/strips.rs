@@ -1,0 +1,108 @@
+//! Feature maps too large to be kept twice, cut into strips of rows.
+//!
+//! A convolution of 3x3 sees one row beyond its strip on either side, and a norm needs figures of the whole map; so a
+//! map goes through the layers one after the other, strip by strip. A strip is let go as soon as the strip below it has
+//! taken its row: a map and the one made of it are never both there as a whole.
+
+use std::{collections::VecDeque, iter};
+
+use tch::{Kind, Tensor};
+
+use crate::layers::{Conv2d, GroupNorm};
+
+/// A feature map: strips `[n, channels, rows, w]` from the top down.
+pub(crate) struct Strips(VecDeque<Tensor>);
+
+/// A strip on its way through a layer.
+pub(crate) struct Strip {
+    /// The strip itself.
+    pub(crate) rows: Tensor,
+    /// With a row more above and below, where there are strips.
+    around: Tensor,
+    above: i64,
+    below: i64,
+}
+
+impl FromIterator<Tensor> for Strips {
+    fn from_iter<I: IntoIterator<Item = Tensor>>(strips: I) -> Self {
+        Self(strips.into_iter().collect())
+    }
+}
+
+impl Strips {
+    /// Cuts a map `[n, channels, h, w]` into strips of `rows` rows, or fewer at the bottom.
+    pub(crate) fn cut(map: &Tensor, rows: i64) -> Self {
+        map.split(rows, 2).into_iter().collect()
+    }
+
+    /// The map as a whole.
+    pub(crate) fn join(self) -> Tensor {
+        Tensor::cat(&Vec::from(self.0), 2)
+    }
+
+    /// The strips one by one, from the top down; each is let go when the one below it is made.
+    pub(crate) fn through(mut self) -> impl Iterator<Item = Strip> {
+        let mut last_row: Option<Tensor> = None;
+        iter::from_fn(move || {
+            let rows = self.0.pop_front()?;
+            let next_row = self.0.front().map(|next| next.narrow(2, 0, 1));
+            let (above, below) = (i64::from(last_row.is_some()), i64::from(next_row.is_some()));
+            let around = Tensor::cat(
+                &[last_row.as_ref(), Some(&rows), next_row.as_ref()].into_iter().flatten().collect::<Vec<_>>(),
+                2,
+            );
+            // A copy: a view would keep the whole strip.
+            last_row = Some(rows.narrow(2, rows.size()[2] - 1, 1).copy());
+            Some(Strip { rows, around, above, below })
+        })
+    }
+
+    /// What a norm does to this map.
+    pub(crate) fn norm<'a>(&self, norm: &'a GroupNorm) -> Norm<'a> {
+        let height: i64 = self.0.iter().map(|strip| strip.size()[2]).sum();
+        let parts: Vec<(f64, Tensor, Tensor)> = self
+            .0
+            .iter()
+            .map(|strip| {
+                let values = strip.to_kind(Kind::Float).reshape([strip.size()[0], norm.groups, -1]);
+                let (variance, mean) = values.var_mean_dim([2].as_slice(), false, true);
+                (strip.size()[2] as f64 / height as f64, mean.to_kind(Kind::Double), variance.to_kind(Kind::Double))
+            })
+            .collect();
+        let sum = |value: &dyn Fn(&Tensor, &Tensor) -> Tensor| -> Tensor {
+            parts.iter().map(|(share, mean, variance)| value(mean, variance) * *share).sum()
+        };
+        let mean = sum(&|mean, _| mean.shallow_clone());
+        // The variance of the whole is that within the strips and that of their means.
+        let variance = sum(&|of_strip, variance| variance + (of_strip - &mean).square());
+        Norm { norm, mean, variance }
+    }
+}
+
+impl Strip {
+    /// A 3x3 convolution of what `activate` makes of the rows, pixel by pixel. It may repeat each row in place, too.
+    pub(crate) fn convolve(&self, conv: &Conv2d, activate: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        let activated = activate(&self.around);
+        let (height, copies) = (activated.size()[2], activated.size()[2] / self.around.size()[2]);
+        // Of a row beyond the strip only the copy next to it is seen; beyond the map there are zeros.
+        let (top, bottom) = (self.above * (copies - 1), self.below * (copies - 1));
+        let seen = activated.narrow(2, top, height - top - bottom);
+        conv.forward_rows(&seen, [1 - self.above, 1 - self.below])
+    }
+}
+
+/// A group norm whose figures are known.
+pub(crate) struct Norm<'a> {
+    norm: &'a GroupNorm,
+    /// `[n, groups, 1]`.
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl Norm<'_> {
+    /// Norm and SiLU of some rows of the map, in fp32 between.
+    pub(crate) fn forward_silu(&self, rows: &Tensor) -> Tensor {
+        let (scale, shift) = self.norm.affine(&self.mean, &self.variance);
+        (rows.to_kind(Kind::Float) * scale).g_add_(&shift).silu_().to_kind(rows.kind())
+    }
+}

@@ -1,0 +1,105 @@
+//! What a dtype costs in exactness: the same job in each of them, against f32.
+//!
+//! `cargo run --release -p syncdiffusion --example precision -- MODEL [WIDTH STEPS SYNCS] [DTYPE...]`
+//!
+//! Prints a Markdown table: the relative error of the synchronisation gradients of the first step (of all windows
+//! together, in the Euclidean norm), that of the final latents, and the PSNR of the picture.
+
+use std::env;
+
+use anyhow::{Context, Result, bail};
+use sd2::{Bundle, Placement, Sd2};
+use syncdiffusion::{Engine, Limits, Outcome, Picture, Settings};
+use tch::{Device, Kind as Dtype, Tensor};
+
+/// What a job leaves behind to compare.
+struct Traces {
+    gradients: Tensor,
+    latents: Tensor,
+    picture: Picture,
+}
+
+fn main() -> Result<()> {
+    let mut args = env::args().skip(1);
+    let model = args.next().context("which model? give the folder of a bundle, such as `models/demo`")?;
+    let mut number = |default| args.next().map_or(Ok(default), |text| text.parse::<u32>());
+    let (width, steps, syncs) = (number(1024)?, number(20)?, number(3)?);
+    let dtypes: Vec<String> = args.collect();
+    let dtypes = if dtypes.is_empty() { vec!["bf16".to_owned(), "f16".to_owned()] } else { dtypes };
+
+    println!("`{model}`, {width}x512, {steps} steps, {syncs} of them synchronised, against f32:\n");
+    println!("| dtype | error of sync gradients | error of latents | PSNR, dB |");
+    println!("|---|---|---|---|");
+    let exact = run(&model, Dtype::Float, width, steps, syncs)?;
+    for name in dtypes {
+        let dtype = match name.as_str() {
+            "bf16" => Dtype::BFloat16,
+            "f16" => Dtype::Half,
+            other => bail!("`{other}` is not a dtype to compare; use `bf16` or `f16`"),
+        };
+        let rounded = run(&model, dtype, width, steps, syncs)?;
+        println!(
+            "| {name} | {:.1e} | {:.1e} | {:.1} |",
+            relative_error(&rounded.gradients, &exact.gradients),
+            relative_error(&rounded.latents, &exact.latents),
+            psnr(&rounded.picture.rgb, &exact.picture.rgb),
+        );
+    }
+    Ok(())
+}
+
+fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
+    // As the worker places them.
+    let picture_kind = if kind == Dtype::Half { Dtype::Float } else { kind };
+    let placement = Placement { device: Device::Cpu, kind, picture_kind };
+    let threads = std::thread::available_parallelism()?.get();
+    let limits = Limits { denoise: 2 * threads, synchronise: threads, thrifty: true };
+    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, placement)?, limits, threads);
+    let mut panorama = engine.begin(&Settings {
+        prompt: "a photo of a mountain range at twilight".to_owned(),
+        negative_prompt: String::new(),
+        width: i64::from(width),
+        height: 512,
+        guidance_scale: 7.5,
+        sync_weight: 20.0,
+        sync_decay_rate: 0.99,
+        sync_freq: 1,
+        sync_threshold: syncs,
+        num_inference_steps: steps,
+        stride: 16,
+        seed: 2,
+        loop_closure: false,
+    })?;
+    let (mut gradients, mut latents) = (Vec::new(), None);
+    while let Some(kind) = panorama.kind() {
+        for (task, outcome) in engine.compute(kind, panorama.take(engine.limits.of(kind))) {
+            match &outcome {
+                Outcome::Gradient(gradient) if task.step() == 0 => gradients.push(gradient.copy()),
+                Outcome::Picture(_) => latents = Some(task.latents().copy()),
+                _ => {}
+            }
+            if let Some(picture) = panorama.put(task, outcome) {
+                let latents = latents.context("the picture was decoded from latents")?;
+                if gradients.is_empty() {
+                    bail!(
+                        "nothing was synchronised; give a width of more than one window and a step to synchronise in"
+                    );
+                }
+                return Ok(Traces { gradients: Tensor::cat(&gradients, 0), latents, picture });
+            }
+        }
+    }
+    bail!("the job ended without a picture")
+}
+
+/// In the Euclidean norm.
+fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
+    let norm = |x: &Tensor| x.to_kind(Dtype::Double).norm().double_value(&[]);
+    norm(&(a - b)) / norm(b)
+}
+
+/// In dB, of bytes.
+fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    let squares: f64 = std::iter::zip(a, b).map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2)).sum();
+    10.0 * (255.0_f64.powi(2) * a.len() as f64 / squares).log10()
+}

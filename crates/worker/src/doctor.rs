@@ -1,0 +1,72 @@
+//! `syncdiffusion-worker doctor`: what this worker would compute with, as one line of JSON.
+
+use std::{fs, thread};
+
+use serde_json::{Value, json};
+use tch::Cuda;
+
+use crate::{
+    device::{self, DeviceChoice, DtypeChoice},
+    memory,
+};
+
+/// The libtorch that `tch` is pinned for.
+const LIBTORCH: &str = "2.11.0";
+
+/// Looks round and says what is there. What is not there is said, too, and is no failure.
+pub(crate) fn report() -> Value {
+    let cuda = device::open_cuda();
+    let count = if cuda.is_ok() { Cuda::device_count() } else { 0 };
+    let why = match &cuda {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(()) if count == 0 => {
+            Some("the CUDA libraries are there, but they see no GPU; check `nvidia-smi`".to_owned())
+        }
+        Ok(()) => None,
+    };
+    let auto = device::place(DeviceChoice::Auto, DtypeChoice::Auto).ok();
+    json!({
+        "libtorch": LIBTORCH,
+        "libtorch_path": loaded("libtorch_cpu.so"),
+        "cuda": {
+            "available": count > 0,
+            "why": why,
+            "devices": (0..count).map(|n| gpu_name(n as usize)).collect::<Vec<_>>(),
+        },
+        "cpu": {
+            "threads": thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            "features": features(),
+        },
+        "auto": auto.map(|place| json!({
+            "device": device::name(place.device),
+            "dtype": device::dtype_name(place.kind),
+        })),
+        "memory": { "available": memory::available() },
+    })
+}
+
+/// Where a library of this process was loaded from.
+fn loaded(library: &str) -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|line| line.ends_with(library))?;
+    line.find('/').map(|at| line[at..].to_owned())
+}
+
+/// The name of a GPU where its driver tells it. The order is that of the bus, as CUDA's is with
+/// `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+fn gpu_name(n: usize) -> String {
+    let mut folders: Vec<_> = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().collect();
+    folders.sort_by_key(fs::DirEntry::file_name);
+    let information = folders.get(n).and_then(|folder| fs::read_to_string(folder.path().join("information")).ok());
+    let model = information.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("Model:")));
+    model.map_or_else(|| format!("cuda:{n}"), |model| model.trim().to_owned())
+}
+
+/// What of the instruction sets that matter here this processor has.
+fn features() -> Vec<&'static str> {
+    let wanted = ["avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16"];
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
+    wanted.into_iter().filter(|name| has(name)).collect()
+}

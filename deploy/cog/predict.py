@@ -1,0 +1,35 @@
+"""The model as a predictor of Cog, for its tools: the inputs of openapi.yaml, and `syncdiffusion generate` to make the picture.
+
+The image does not need it: there the server itself speaks Cog's HTTP.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path as File
+
+from cog import BasePredictor, Input, Path
+
+
+class Predictor(BasePredictor):
+    def predict(
+        self,
+        prompt: str = Input(description="Prompt to generate from"),
+        negative_prompt: str = Input(description="Prompt for negative conditioning", default=""),
+        width: int = Input(description="Width of the output image", default=2048, ge=512, le=3072),
+        height: int = Input(description="Height of the output image", default=512, ge=512, le=3072),
+        guidance_scale: float = Input(description="Scale of the guidance image", default=7.5, ge=0, le=20),
+        sync_weight: float = Input(description="Weight of the SyncDiffusion", default=20, ge=0, le=30),
+        sync_decay_rate: float = Input(description="SyncDiffusion weight scheduler decay rate", default=0.99, ge=0, le=1),
+        sync_freq: int = Input(description="Frequency for the SyncDiffusion", default=1),
+        sync_threshold: int = Input(description="Maximum number of steps applied with SyncDiffusion", default=5, ge=0, le=50),
+        num_inference_steps: int = Input(description="Number of inference steps for the diffusion", default=50, ge=1, le=200),
+        stride: int = Input(description="Window stride for the diffusion", default=16),
+        seed: int = Input(description="Seed for the SyncDiffusion", default=2, ge=0),
+        loop_closure: bool = Input(description="Use loop closure", default=False),
+    ) -> Path:
+        inputs = {name: value for name, value in locals().items() if name != "self"}
+        inputs["loop_closure"] = "true" if loop_closure else "false"
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in inputs.items()]
+        output = File(tempfile.mkdtemp()) / "output.png"
+        subprocess.run(["syncdiffusion", "generate", *flags, "--output", output], check=True)
+        return Path(output)
