@@ -36,6 +36,12 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         format!("cannot listen on `{address}`; stop what listens there, or choose another `--port`")
     })?;
     let address = listener.local_addr()?;
+    if tokens.is_empty() && is_public(address) {
+        tracing::warn!(
+            %address,
+            "everybody who can reach this address may use the server; set `--api-token`, or `--host 127.0.0.1` for this machine only"
+        );
+    }
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
     let service = Service::start(store, config.options(), config.crew.programs(config.workers)).await?;
@@ -47,15 +53,9 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         public_url: config.public_url.clone(),
         port: address.port(),
         over: over.clone(),
-        tokens: tokens.clone(),
+        tokens,
         figures,
     };
-    if tokens.is_empty() && is_public(address) {
-        tracing::warn!(
-            %address,
-            "everybody who can reach this address may use the server; set `--api-token`, or `--host 127.0.0.1` for this machine only"
-        );
-    }
     let app = http::app(app, &config.doors);
     let serving = tokio::spawn(connections::serve(listener, app, limits(&config), stop.clone()));
     signals(&stop, config.await_explicit_shutdown)?;

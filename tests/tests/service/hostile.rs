@@ -365,8 +365,8 @@ async fn secrets_are_in_no_log_no_error_and_no_figure() {
         .output()
         .unwrap();
     said += &String::from_utf8_lossy(&help.stdout);
-    let log = server.log();
-    assert!(log.contains("prediction ended") && said.contains("syncdiffusion_http_requests_total"));
+    let log = server.logged("prediction ended").await;
+    assert!(said.contains("syncdiffusion_http_requests_total"));
     for secret in secrets {
         assert!(
             !log.contains(secret),

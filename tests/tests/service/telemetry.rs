@@ -103,9 +103,10 @@ async fn a_client_that_leaves_is_counted() {
     let request = server.request("POST", "/predictions").header("content-type", "application/json").body(body);
     assert!(request.timeout(std::time::Duration::from_millis(300)).send().await.is_err());
     server.ended("left").await;
-    let text = server.get("/metrics").await.text;
-    let series = r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="499"}"#;
-    assert_eq!(figure(&text, series), 1.0);
+    let series = r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="499"} 1"#;
+    while !server.get("/metrics").await.text.contains(series) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
@@ -117,6 +118,8 @@ async fn the_log_ties_requests_and_predictions_together() {
     body["input"]["nope"] = json!(1);
     assert_eq!(server.json("POST", "/predictions", &headers, &body).await.status, 202);
     server.until("/predictions/pred-7%1B%5B31m%0A", |is| is["status"] == "succeeded").await;
+    server.logged("prediction ended").await;
+    server.logged("/health-check").await;
     let lines = lines(&server);
     for message in [
         "Stripped unknown input fields",
@@ -152,8 +155,7 @@ async fn a_line_of_the_log_cannot_be_forged() {
     let mut body = job("a");
     body["id"] = json!("x\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J");
     assert_eq!(server.predict(&body).await.status, 200);
-    let log = server.log();
-    assert!(log.contains("prediction ended"), "{log}");
+    let log = server.logged("prediction ended").await;
     assert!(
         !log.contains("\u{1b}[2J") && log.lines().all(|line| !line.starts_with("2026-01-01T00:00:00Z ERROR")),
         "{log}"
@@ -163,7 +165,7 @@ async fn a_line_of_the_log_cannot_be_forged() {
 #[tokio::test]
 async fn lines_of_the_worker_have_one_time_and_their_own_level() {
     let server = Server::start(&[]).await;
-    let log = server.log();
+    let log = server.logged("stand_in: loads `demo`").await;
     let line = log.lines().find(|line| line.contains("stand_in: loads `demo`")).unwrap_or_else(|| panic!("{log}"));
     assert_eq!(line.matches("INFO").count(), 1, "{line}");
     let quiet = Server::start(&["--log", "warn"]).await;
