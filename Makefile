@@ -35,6 +35,11 @@ SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 test-differential: build ## Run this server and the real Cog server side by side and compare their answers
 	python3 tests/differential/run.py
 
+.PHONY: test-schema
+test-schema: ## Have schemathesis make up requests from openapi.yaml and check every answer
+	$(CARGO) build --release --locked -p server -p tests --bins
+	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
+
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
 	$(CARGO) test --release --locked -p tests --test service -- --ignored --nocapture
@@ -75,4 +80,4 @@ check-deploy: ## Check what is in deploy/ with the tool of each kind, and say wh
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part deploy/.tools tests/reference/.venv tests/reference/made
+	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made

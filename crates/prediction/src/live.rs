@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::{Input, Model, Work};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::feed::{Event, Feed};
 use crate::progress;
@@ -36,6 +37,8 @@ pub struct Live {
     /// Cancelled when it is asked to stop.
     pub(crate) stopping: CancellationToken,
     pub(crate) stage: watch::Sender<Stage>,
+    /// What is logged of it is logged in here.
+    pub(crate) span: Span,
     state: Mutex<State>,
 }
 
@@ -99,7 +102,7 @@ pub(crate) enum End {
 
 impl Live {
     /// The live form of a record, whose newest `history` events are shown to those who come later.
-    pub(crate) fn new(record: Record, stage: Stage, history: usize) -> Self {
+    pub(crate) fn new(record: Record, stage: Stage, history: usize, span: Span) -> Self {
         let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline } = record;
         Self {
             id: prediction.id.clone(),
@@ -111,6 +114,7 @@ impl Live {
             output_file_prefix,
             stopping: CancellationToken::new(),
             stage: watch::Sender::new(stage),
+            span,
             state: Mutex::new(State {
                 prediction,
                 attempts,

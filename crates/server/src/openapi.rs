@@ -8,6 +8,8 @@ use prediction::Status;
 use prediction::input::table;
 use serde_json::{Map, Value, json};
 
+use crate::http;
+
 /// The document.
 pub(crate) fn document() -> Value {
     json!({
@@ -17,9 +19,26 @@ pub(crate) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
         },
-        "paths": paths(),
-        "components": { "schemas": schemas() },
+        "paths": guarded(paths()),
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "One of `--api-token`, if the server has any" },
+            },
+        },
     })
+}
+
+/// Adds to the operations that need a token, where the server has any, that they do.
+fn guarded(mut paths: Value) -> Value {
+    let operations = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !http::is_open(path));
+    for operation in operations.filter_map(|(_, methods)| methods.as_object_mut()).flat_map(Map::values_mut) {
+        let (status, refused) =
+            answer("401", "A token is needed; this one is none, or there is none", &reference("Detail"));
+        operation["responses"][status] = refused;
+        operation["security"] = json!([{}, { "token": [] }]);
+    }
+    paths
 }
 
 fn paths() -> Value {
@@ -36,6 +55,10 @@ fn paths() -> Value {
         "/ready": {
             "get": operation("Ready", "ready_ready_get", "Whether predictions are taken", &[],
                 &[ok(&reference("Health")), answer("503", "Not now", &reference("Health"))]),
+        },
+        "/metrics": {
+            "get": operation("Metrics", "metrics_metrics_get", "Figures for Prometheus", &[],
+                &[("200".to_owned(), json!({ "description": "Successful Response", "content": { "text/plain": { "schema": { "type": "string" } } } }))]),
         },
         "/live": {
             "get": operation("Live", "live_live_get", "Whether a restart is not needed", &[],
@@ -91,11 +114,12 @@ fn create(put: bool) -> Value {
     }
     let prediction = reference("PredictionResponse");
     let (mut status, mut done) = ok(&prediction);
-    done["content"]["text/event-stream"] = json!({ "schema": { "type": "string" } });
+    done["content"]["text/event-stream"] = json!({ "schema": {} });
     let answers = [
         (std::mem::take(&mut status), done),
         answer("202", "Accepted: it waits or runs", &prediction),
         answer("400", "The body is no JSON", &reference("Detail")),
+        answer("408", "The body takes too long", &reference("Detail")),
         answer("409", "All workers are taken and there is no queue, or the id waits or runs", &reference("Refusal")),
         answer("413", "The body is too large", &reference("Detail")),
         answer("415", "The body is of another type", &reference("Detail")),
@@ -154,7 +178,8 @@ fn unknown() -> (String, Value) {
 }
 
 fn events() -> (String, Value) {
-    let content = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    // What a schema is of in a stream, its text or an event of it, this version of OpenAPI does not say.
+    let content = json!({ "text/event-stream": { "schema": {} } });
     (
         "200".to_owned(),
         json!({ "description": "Events start, log, progress, metric, output, completed", "content": content }),
@@ -162,7 +187,7 @@ fn events() -> (String, Value) {
 }
 
 fn id() -> Value {
-    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string" } })
+    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string", "minLength": 1 } })
 }
 
 fn header(name: &str, description: &str) -> Value {
@@ -185,7 +210,7 @@ fn schemas() -> Value {
             "title": "PredictionRequest",
             "type": "object",
             "properties": {
-                "id": text("Id"),
+                "id": { "title": "Id", "type": "string", "maxLength": http::MOST_ID },
                 "input": reference("Input"),
                 "context": { "title": "Context", "type": "object", "additionalProperties": { "type": "string" } },
                 "output_file_prefix": { "title": "Output File Prefix", "type": "string", "format": "uri" },

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use protocol::{Command, Model};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 pub use follow::{Follower, Ticket};
-pub use health::{Health, Setup, State};
+pub use health::{Census, Health, Setup, State};
 pub use intake::{Refused, Request, Submitted};
 
 use crate::cost::{self, Rate};
@@ -245,22 +246,28 @@ impl Shared {
     /// Stores the end of a prediction, then tells it. What ended before stays as it was.
     fn conclude(self: &Arc<Self>, live: Arc<Live>, end: End, picture: Option<Arc<[u8]>>) {
         let Some(prediction) = live.end(end) else { return };
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let (shared, span) = (Arc::clone(self), live.span.clone());
+        let conclusion = async move {
             let record = Record { prediction: prediction.clone(), ..live.record() };
             let record = without_data(record);
             let owed = live.webhook.as_ref().is_some_and(|webhook| webhook.wants(webhook::Kind::Completed));
             if let Err(error) = shared.store.finish(record, picture, owed).await {
-                tracing::error!(prediction_id = %live.id, %error, "the end of a prediction could not be stored");
+                tracing::error!(%error, "the end of a prediction could not be stored");
             }
             let mut table = shared.table();
             if table.live.get(&live.id).is_some_and(|known| Arc::ptr_eq(known, &live)) {
                 table.live.remove(&live.id);
             }
             drop(table);
-            tracing::info!(prediction_id = %live.id, status = prediction.status.name(), "prediction ended");
+            let status = prediction.status.name();
+            tracing::info!(status, "prediction ended");
+            metrics::counter!("syncdiffusion_predictions_total", "status" => status).increment(1);
+            if let (Some(_), Some(seconds)) = (prediction.started_at, prediction.metrics.predict_time) {
+                metrics::histogram!("syncdiffusion_predict_seconds", "status" => status).record(seconds);
+            }
             live.tell_end(prediction);
-        });
+        };
+        self.tasks.spawn(conclusion.instrument(span));
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Error {
     Unknown(String),
     /// The prediction has not ended yet.
     NotEnded(String),
+    /// The request shows no token that is taken.
+    Unauthorized(&'static str),
     /// The store failed.
     Store(StoreError),
 }
@@ -38,6 +40,7 @@ impl Error {
         match self {
             Self::Body(status, _) => *status,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
@@ -57,6 +60,7 @@ impl Error {
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
             }
+            Self::Unauthorized(detail) => json!({ "detail": detail }),
             Self::Store(error) => json!({ "error": error.to_string(), "status": "failed" }),
         }
     }
@@ -80,9 +84,12 @@ impl IntoResponse for Error {
             tracing::error!(error = %self.body(), "a request failed");
         }
         let mut response = (self.status(), Json(self.body())).into_response();
-        if let Self::Refused(Refused::Full { after }) = self {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
-        }
+        let (name, value) = match self {
+            Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
+            Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            _ => return response,
+        };
+        response.headers_mut().insert(name, value);
         response
     }
 }
