@@ -19,7 +19,8 @@ use crate::time::Time;
 use crate::wire::Status;
 
 /// The schema, one step a version; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE predictions (
         seq INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -34,7 +35,12 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX predictions_by_status ON predictions (status, seq);
     CREATE INDEX predictions_owed ON predictions (seq) WHERE owed;
     CREATE TABLE pictures (seq INTEGER PRIMARY KEY, png BLOB NOT NULL) STRICT;
-"];
+",
+    "
+    ALTER TABLE predictions ADD COLUMN file TEXT;
+    CREATE UNIQUE INDEX predictions_by_file ON predictions (file) WHERE file IS NOT NULL;
+",
+];
 
 /// Most jobs that share a commit.
 const BATCH: usize = 256;
@@ -206,7 +212,8 @@ fn put(connection: &Connection, record: &Record, picture: Option<&[u8]>, owed: b
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO predictions
-            (seq, id, status, attempts, started_at, completed_at, owed, bytes, record) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+            (seq, id, status, attempts, started_at, completed_at, owed, bytes, record, file)
+            VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
         )?
         .execute(params![
             record.seq,
@@ -217,7 +224,8 @@ fn put(connection: &Connection, record: &Record, picture: Option<&[u8]>, owed: b
             prediction.completed_at.map(Time::micros),
             owed,
             picture.map_or(0, <[u8]>::len) as u64,
-            text
+            text,
+            record.file
         ])?;
     Ok(())
 }
@@ -305,6 +313,15 @@ impl Store for Sqlite {
         })
     }
 
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
+        let name = name.to_owned();
+        self.read(move |connection| {
+            let sql = "SELECT seq FROM predictions WHERE file = ?1";
+            let seq: Option<u64> = connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?;
+            seq.map_or(Ok(None), |seq| picture(connection, seq))
+        })
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
         self.read(move |connection| {
             let order = if query.after.is_some() { "ASC" } else { "DESC" };
@@ -345,11 +362,10 @@ impl Store for Sqlite {
         })
     }
 
-    fn owed(&self) -> Answer<'_, Vec<Stored>> {
+    fn owed(&self) -> Answer<'_, Vec<Record>> {
         self.read(|connection| {
             let sql = format!("SELECT {COLUMNS} FROM predictions WHERE owed ORDER BY seq");
-            let stored = |record: Record| Ok(Stored { picture: picture(connection, record.seq)?, record });
-            records(connection, &sql, [])?.into_iter().map(stored).collect()
+            records(connection, &sql, [])
         })
     }
 

@@ -6,16 +6,19 @@ mod accept;
 mod body;
 mod error;
 mod events;
+mod files;
 mod health;
 mod pages;
 mod predictions;
 mod shutdown;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_request;
 use prediction::Service;
+use prediction::webhook::signature::Secret;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -37,6 +40,8 @@ pub(crate) struct App {
     pub(crate) public_url: Option<String>,
     /// The port, for clients that name no host.
     pub(crate) port: u16,
+    /// What webhooks are signed with, if it is shown.
+    pub(crate) shown_secret: Option<Secret>,
 }
 
 /// All routes.
@@ -45,6 +50,8 @@ pub(crate) fn app(app: App) -> Router {
         .merge(pages::router())
         .merge(health::router())
         .merge(predictions::router())
+        .merge(files::router())
+        .merge(webhooks::router())
         .merge(shutdown::router())
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(CatchPanicLayer::custom(error::panicked))
