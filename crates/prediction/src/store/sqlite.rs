@@ -4,6 +4,8 @@
 //! (`synchronous=FULL`), and only then answers, so a burst of predictions shares one flush. Readers use connections
 //! of their own and never wait for the writer (`WAL`). A lock file keeps a second server out.
 
+mod schema;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -17,30 +19,6 @@ use tokio::sync::oneshot;
 use super::{Answer, Query, Record, Retention, Store, StoreError, Stored};
 use crate::time::Time;
 use crate::wire::Status;
-
-/// The schema, one step a version; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 2] = [
-    "
-    CREATE TABLE predictions (
-        seq INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        status TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        started_at INTEGER,
-        completed_at INTEGER,
-        owed INTEGER NOT NULL DEFAULT 0,
-        bytes INTEGER NOT NULL DEFAULT 0,
-        record TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX predictions_by_status ON predictions (status, seq);
-    CREATE INDEX predictions_owed ON predictions (seq) WHERE owed;
-    CREATE TABLE pictures (seq INTEGER PRIMARY KEY, png BLOB NOT NULL) STRICT;
-",
-    "
-    ALTER TABLE predictions ADD COLUMN file TEXT;
-    CREATE UNIQUE INDEX predictions_by_file ON predictions (file) WHERE file IS NOT NULL;
-",
-];
 
 /// Most jobs that share a commit.
 const BATCH: usize = 256;
@@ -84,7 +62,7 @@ impl Sqlite {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-        migrate(&connection).map_err(|error| fail("cannot use the predictions in", &error))?;
+        schema::migrate(&connection).map_err(|error| fail("cannot use the predictions in", &error))?;
         let (jobs, queue) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("store".to_owned())
@@ -157,18 +135,6 @@ impl Readers {
             idle.push(connection);
         }
     }
-}
-
-/// Takes the steps of the schema that were not taken yet.
-fn migrate(connection: &Connection) -> Result<(), StoreError> {
-    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > MIGRATIONS.len() {
-        return Err(StoreError::Engine(format!("they are of version {version}, newer than this program")));
-    }
-    for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
-        connection.execute_batch(&format!("BEGIN; {step}; PRAGMA user_version = {}; COMMIT;", at + 1))?;
-    }
-    Ok(())
 }
 
 /// The writer: gathers, commits, answers.

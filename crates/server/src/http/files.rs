@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http_range_header::parse_range_header;
+use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
 
 use super::{App, Error};
 
@@ -35,10 +35,9 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::ACCEPT_RANGES, "bytes");
     let range = text(&headers, header::RANGE).filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
-    // What cannot be read is no range, and several ranges are answered with the whole, as the RFC allows.
-    let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| parsed.ranges.len() == 1);
-    let Some(parsed) = parsed else { return Ok((answer, png.to_vec()).into_response()) };
     let length = png.len() as u64;
+    let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| is_one(parsed, length));
+    let Some(parsed) = parsed else { return Ok((answer, png.to_vec()).into_response()) };
     let Some(range) = parsed.validate(length).ok().and_then(|ranges| ranges.into_iter().next()) else {
         let range = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
         return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
@@ -46,6 +45,12 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     set(header::CONTENT_RANGE, &format!("bytes {}-{}/{length}", range.start(), range.end()));
     let part = png[*range.start() as usize..=*range.end() as usize].to_vec();
     Ok((StatusCode::PARTIAL_CONTENT, answer, part).into_response())
+}
+
+/// Whether a part is asked for. Several parts, and more of the end than there is, are answered with the whole, as the RFC allows; what
+/// cannot be read is no range at all.
+fn is_one(parsed: &ParsedRanges, length: u64) -> bool {
+    matches!(parsed.ranges.as_slice(), [one] if !matches!(one.start, StartPosition::FromLast(bytes) if bytes >= length))
 }
 
 /// A header as text.
