@@ -41,7 +41,7 @@ test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript,
 
 .PHONY: test-s3
 test-s3: build ## Put pictures into a bucket of a real store that speaks S3
-	$(CARGO) install --quiet --locked --root target/s3-server --features binary --version 0.14.1 s3s-fs
+	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs
 	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
 
 .PHONY: soak

@@ -125,8 +125,8 @@ impl Drop for Store {
 async fn a_real_store() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::start(root.path()).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let signed = server(&["--output", "s3://pictures/日本/of mine"], &store.url).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = signed.predict(&body("a")).await.json;
     assert_eq!(answer["status"], "succeeded", "{answer}");
     let url = answer["output"].as_str().unwrap();
@@ -147,10 +147,6 @@ async fn a_real_store() {
     let url = short.predict(&body("a")).await.json["output"].as_str().unwrap().to_owned();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(client.get(url).send().await.unwrap().status(), 403, "it has ended");
-
-    let nowhere = server(&["--output", "s3://nowhere"], &store.url).await.predict(&body("a")).await.json;
-    assert_eq!(nowhere["status"], "failed");
-    assert!(nowhere["error"].as_str().unwrap().contains("NoSuchBucket"), "{nowhere}");
 
     let wrong = Server::launch(
         &["--output", "s3://pictures", "--s3-endpoint", &store.url],
