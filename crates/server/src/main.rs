@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let quiet = !matches!(config.command, config::Command::Serve(_));
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();
-    let rest = telemetry::start(&config.telemetry, if quiet { "warn" } else { "info" });
+    let _telling = telemetry::start(&config.telemetry, if quiet { "warn" } else { "info" });
     let done = match config.command {
         config::Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
         config::Command::Generate(generate) => run(generate::run(*generate)),
@@ -38,7 +38,6 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
-    rest.send();
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE

@@ -29,7 +29,7 @@ pub fn inspect(dir: &Path) -> Inspection {
     for path in REQUIRED.into_iter().chain(["perceptual/config.json"]) {
         match std::fs::read(dir.join(path)) {
             Err(error) => found.problems.push(format!("`{path}`: {error}")),
-            Ok(text) if path.ends_with(".json") => {
+            Ok(text) if Path::new(path).extension().is_some_and(|is| is == "json") => {
                 if let Err(error) = serde_json::from_slice::<Value>(&text) {
                     found.problems.push(format!("`{path}` is no JSON: {error}"));
                 }
@@ -88,9 +88,18 @@ fn shards(dir: &Path, part: &str, index: &str) -> Option<Vec<String>> {
     (!names.is_empty()).then(|| names.into_iter().map(|name| format!("{part}/{name}")).collect())
 }
 
-/// Reads a header and sees whether the file is as long as it says.
-fn header(path: &Path) -> Result<(), String> {
-    let read = || -> std::io::Result<Option<(Map<String, Value>, u64, u64)>> {
+/// The header of a file of weights.
+struct Header {
+    tensors: Map<String, Value>,
+    /// Where the tensors begin.
+    begin: u64,
+    /// Bytes of the file.
+    all: u64,
+}
+
+impl Header {
+    /// Reads it; `None` if there is none.
+    fn read(path: &Path) -> std::io::Result<Option<Self>> {
         let mut file = File::open(path)?;
         let all = file.metadata()?.len();
         let mut length = [0; 8];
@@ -101,21 +110,27 @@ fn header(path: &Path) -> Result<(), String> {
         }
         let mut text = Vec::new();
         file.take(length).read_to_end(&mut text)?;
-        Ok(serde_json::from_slice(&text).ok().map(|header| (header, length + 8, all)))
-    };
-    let (header, begin, all) = match read() {
-        Err(error) => return Err(format!("cannot be read: {error}")),
-        Ok(None) => return Err("is no file of safetensors".to_owned()),
-        Ok(Some(found)) => found,
-    };
-    let mut ends =
-        header.iter().filter(|(name, _)| *name != "__metadata__").map(|(_, of)| of["data_offsets"][1].as_u64());
-    let Some(end) = ends.try_fold(0, |most, end| Some(end?.max(most))) else {
-        return Err("has a header that cannot be understood".to_owned());
-    };
-    match begin.saturating_add(end) {
-        wanted if wanted > all => Err(format!("is cut: it has {all} bytes of {wanted}")),
-        _ => Ok(()),
+        Ok(serde_json::from_slice(&text).ok().map(|tensors| Self { tensors, begin: length + 8, all }))
+    }
+
+    /// Where the last tensor ends; `None` if that cannot be understood.
+    fn end(&self) -> Option<u64> {
+        let mut tensors = self.tensors.iter().filter(|(name, _)| *name != "__metadata__");
+        let last = tensors.try_fold(0, |last, (_, of)| Some(of["data_offsets"][1].as_u64()?.max(last)))?;
+        Some(self.begin.saturating_add(last))
+    }
+}
+
+/// Whether a file is as long as its header says.
+fn header(path: &Path) -> Result<(), String> {
+    match Header::read(path) {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(None) => Err("is no file of safetensors".to_owned()),
+        Ok(Some(header)) => match header.end() {
+            None => Err("has a header that cannot be understood".to_owned()),
+            Some(end) if end > header.all => Err(format!("is cut: it has {} bytes of {end}", header.all)),
+            Some(_) => Ok(()),
+        },
     }
 }
 

@@ -53,9 +53,12 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
             let words = "Expected request with `Content-Type: application/json`";
             return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match is_late(&rejection) {
-            true => Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
-            false => Error::Body(rejection.status(), rejection.body_text()),
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if is_late(&rejection) {
+                Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())
+            } else {
+                Error::Body(rejection.status(), rejection.body_text())
+            }
         })?;
         if bytes.is_empty() && kind == ContentType::Missing {
             return Ok(Self { webhook_events_filter: all(), ..Self::default() });

@@ -16,26 +16,16 @@ pub(crate) use figures::{Figures, markdown};
 
 use crate::config::{LogFormat, Telemetry};
 
-/// What has to be told before the program ends.
-#[derive(Debug, Default)]
+/// Keeps telling; when it is dropped, what is left is sent.
+#[derive(Debug)]
 #[must_use]
-pub(crate) struct Rest {
+pub(crate) struct Telling {
     #[cfg(feature = "otel")]
-    traces: Option<traces::Exporter>,
-}
-
-impl Rest {
-    /// Sends what is left.
-    pub(crate) fn send(self) {
-        #[cfg(feature = "otel")]
-        if let Some(traces) = self.traces {
-            traces.finish();
-        }
-    }
+    _traces: Option<traces::Exporter>,
 }
 
 /// Sends logs to stderr, from `usual` on unless the flags say otherwise, and spans where the flags say.
-pub(crate) fn start(config: &Telemetry, usual: &str) -> Rest {
+pub(crate) fn start(config: &Telemetry, usual: &str) -> Telling {
     let filter = config.filter().unwrap_or(usual);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = match config.log_format {
@@ -59,9 +49,9 @@ pub(crate) fn start(config: &Telemetry, usual: &str) -> Rest {
     #[cfg(feature = "otel")]
     let registry = registry.with(spans);
     registry.init();
-    Rest {
+    Telling {
         #[cfg(feature = "otel")]
-        traces,
+        _traces: traces,
     }
 }
 

@@ -7,9 +7,9 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
-use tracing::{Span, Subscriber};
+use tracing::{Metadata, Span, Subscriber};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
-use tracing_subscriber::filter::{FilterFn, Filtered, filter_fn};
+use tracing_subscriber::filter::{FilterFn, Filtered};
 use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -22,9 +22,9 @@ const PATH: &str = "/v1/traces";
 #[derive(Debug)]
 pub(super) struct Exporter(SdkTracerProvider);
 
-impl Exporter {
-    /// Sends what is left.
-    pub(super) fn finish(self) {
+/// Sends what is left.
+impl Drop for Exporter {
+    fn drop(&mut self) {
         if let Err(error) = self.0.shutdown() {
             tracing::warn!(%error, "the last spans were not sent");
         }
@@ -51,9 +51,12 @@ where
     let resource = Resource::builder().with_service_name(NAME).build();
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(NAME));
-    // What the exporter itself does is no part of it.
-    let ours = filter_fn(|of| ["syncdiffusion", "prediction"].iter().any(|name| of.target().starts_with(name)));
-    Some((Exporter(provider), layer.with_filter(ours)))
+    Some((Exporter(provider), layer.with_filter(FilterFn::new(is_ours))))
+}
+
+/// What the exporter itself does is no part of the traces.
+fn is_ours(of: &Metadata<'_>) -> bool {
+    ["syncdiffusion", "prediction"].iter().any(|name| of.target().starts_with(name))
 }
 
 /// The span of a request continues the trace that its headers name.
