@@ -114,7 +114,10 @@ async fn an_end_that_is_owed_outlives_the_server() {
     let sent = receiver.wait(|sent| sent.len() > before).await;
     let ended = server.get("/predictions/w").await.json;
     assert!(sent.iter().all(|sent| sent.json == ended));
-    assert!(sent.iter().all(|one| one.headers["webhook-id"] == sent[0].headers["webhook-id"]), "it is the same message");
+    assert!(
+        sent.iter().all(|one| one.headers["webhook-id"] == sent[0].headers["webhook-id"]),
+        "it is the same message"
+    );
     assert!(ended["output"].as_str().unwrap().starts_with("data:image/png"));
 }
 
