@@ -35,9 +35,23 @@ SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 test-differential: build ## Run this server and the real Cog server side by side and compare their answers
 	python3 tests/differential/run.py
 
+.PHONY: test-schema
+test-schema: ## Have schemathesis make up requests from openapi.yaml and check every answer
+	$(CARGO) build --release --locked -p server -p tests --bins
+	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
+
+.PHONY: test-webhooks
+test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript, verify our webhooks
+	python3 tests/webhooks/run.py
+
+.PHONY: test-s3
+test-s3: build ## Put pictures into a bucket of a real store that speaks S3
+	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs
+	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
+
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
-	$(CARGO) test --release --locked -p tests --test service -- --ignored --nocapture
+	$(CARGO) test --release --locked -p tests --test service -- --ignored --skip a_real_store --nocapture
 
 .PHONY: bench
 bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
@@ -75,4 +89,5 @@ check-deploy: ## Check what is in deploy/ with the tool of each kind, and say wh
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part deploy/.tools tests/reference/.venv tests/reference/made
+	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made \
+		tests/webhooks/.venv tests/webhooks/node_modules

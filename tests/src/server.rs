@@ -132,6 +132,16 @@ impl Server {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until the log has some words, which come a moment after what they tell of, and gives it.
+    pub async fn logged(&self, words: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < end, "`{words}` is not in the log\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.log()
+    }
+
     /// The process of the server.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::{Input, Model, Work};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::feed::{Event, Feed};
 use crate::progress;
@@ -36,6 +37,8 @@ pub struct Live {
     /// Cancelled when it is asked to stop.
     pub(crate) stopping: CancellationToken,
     pub(crate) stage: watch::Sender<Stage>,
+    /// What is logged of it is logged in here.
+    pub(crate) span: Span,
     state: Mutex<State>,
 }
 
@@ -89,7 +92,7 @@ pub(crate) struct State {
 /// How a job ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// With a picture, whose data URI this is.
+    /// With a picture, whose data URI or URL this is.
     Succeeded { output: Arc<str>, work: Work },
     /// With an error.
     Failed(String),
@@ -99,8 +102,8 @@ pub(crate) enum End {
 
 impl Live {
     /// The live form of a record, whose newest `history` events are shown to those who come later.
-    pub(crate) fn new(record: Record, stage: Stage, history: usize) -> Self {
-        let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline } = record;
+    pub(crate) fn new(record: Record, stage: Stage, history: usize, span: Span) -> Self {
+        let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline, file: _ } = record;
         Self {
             id: prediction.id.clone(),
             seq,
@@ -111,6 +114,7 @@ impl Live {
             output_file_prefix,
             stopping: CancellationToken::new(),
             stage: watch::Sender::new(stage),
+            span,
             state: Mutex::new(State {
                 prediction,
                 attempts,
@@ -137,7 +141,15 @@ impl Live {
         let prediction = Prediction { output: None, ..state.prediction.clone() };
         let (webhook, deadline) = (self.webhook.clone(), self.deadline);
         let output_file_prefix = self.output_file_prefix.clone();
-        Record { prediction, seq: self.seq, attempts: state.attempts, webhook, output_file_prefix, deadline }
+        Record {
+            prediction,
+            seq: self.seq,
+            attempts: state.attempts,
+            webhook,
+            output_file_prefix,
+            file: None,
+            deadline,
+        }
     }
 
     /// A worker was given it.

@@ -11,4 +11,4 @@ mod input;
 mod message;
 
 pub use input::Input;
-pub use message::{Command, Event, Model, Work};
+pub use message::{Command, Event, Model, Stage, Work};

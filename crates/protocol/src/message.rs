@@ -103,11 +103,48 @@ pub enum Event {
         /// The job.
         job: String,
     },
+    /// A batch of windows was computed, of one job or several: figures for those who watch over the service.
+    Batch {
+        /// What was computed.
+        stage: Stage,
+        /// How many windows.
+        windows: u32,
+        /// How many windows a batch of this stage may have at most.
+        limit: u32,
+        /// How long it took.
+        seconds: f64,
+    },
     /// A command could not be understood. The worker goes on with the next line.
     Malformed {
         /// What is wrong with it.
         error: String,
     },
+}
+
+/// What is computed for a batch of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The output of the UNet, for a step.
+    Denoise,
+    /// The gradient of the perceptual distance.
+    Synchronise,
+    /// The window that the others are compared with.
+    Target,
+    /// The picture.
+    Decode,
+}
+
+impl Stage {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Denoise => "denoise",
+            Self::Synchronise => "synchronise",
+            Self::Target => "target",
+            Self::Decode => "decode",
+        }
+    }
 }
 
 /// What a worker says of the model it holds.

@@ -1,38 +1,28 @@
 //! Flags and environment, parsed once; nothing else reads the environment.
 
+mod doors;
+mod outputs;
+mod telemetry;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use prediction::store::Retention;
 use prediction::worker::Program;
-use tracing_subscriber::EnvFilter;
+
+pub(crate) use doors::Doors;
+pub(crate) use telemetry::{LogFormat, Telemetry};
 
 /// A prompt in, a panorama out: SyncDiffusion on Stable Diffusion 2, wire-compatible with Replicate's Cog.
 #[derive(Debug, Parser)]
 #[command(name = "syncdiffusion", version, max_term_width = 120)]
 pub(crate) struct Config {
-    /// What to log to stderr: `error`, `warn`, `info`, `debug`, or a filter such as `info,prediction=debug`
-    #[arg(long, env = "RUST_LOG", global = true, value_parser = filter)]
-    pub(crate) log: Option<String>,
-    /// What Cog has for `--log`; it counts where that says nothing
-    #[arg(long, env = "COG_LOG_LEVEL", global = true, hide = true, value_parser = filter)]
-    pub(crate) cog_log_level: Option<String>,
-    /// How to write the log
-    #[arg(long, env = "LOG_FORMAT", global = true, default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) telemetry: Telemetry,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people
-    #[value(alias = "console")]
-    Text,
-    /// One JSON object a line
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,9 +36,15 @@ pub(crate) enum Command {
     /// Fetch models, and check them
     #[command(subcommand)]
     Weights(crate::weights::Weights),
+    /// Look whether `serve` with the same flags and environment would do, and say what to do if not
+    #[command(args_override_self = true)]
+    Doctor(Box<crate::doctor::Doctor>),
     /// Print the OpenAPI document as YAML
     #[command(hide = true)]
     Openapi,
+    /// Print the table of figures in `docs/operating.md`
+    #[command(hide = true)]
+    Figures,
 }
 
 /// Which worker to start, on what.
@@ -98,7 +94,7 @@ impl Crew {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Address to listen on
-    #[arg(long, default_value = "0.0.0.0", value_parser = host, help_heading = "Address")]
+    #[arg(long, env = "SYNCDIFFUSION_HOST", default_value = "0.0.0.0", value_parser = host, help_heading = "Address")]
     pub(crate) host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "PORT", default_value_t = 5000, value_parser = port, help_heading = "Address")]
@@ -107,15 +103,17 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_PUBLIC_URL", help_heading = "Address")]
     pub(crate) public_url: Option<String>,
     #[command(flatten)]
+    pub(crate) doors: Doors,
+    #[command(flatten)]
     pub(crate) crew: Crew,
     /// Workers for each device
-    #[arg(long, default_value_t = 1, value_parser = count, help_heading = "Worker")]
+    #[arg(long, env = "SYNCDIFFUSION_WORKERS", default_value_t = 1, value_parser = count, help_heading = "Worker")]
     pub(crate) workers: usize,
     /// How long a worker may take to load; 0 is as long as it likes
     #[arg(long, env = "COG_SETUP_TIMEOUT", default_value = "30m", value_parser = duration, help_heading = "Worker")]
     pub(crate) setup_timeout: Duration,
     /// How long a worker with a job may say nothing before it is replaced
-    #[arg(long, default_value = "10m", value_parser = duration, help_heading = "Worker")]
+    #[arg(long, env = "SYNCDIFFUSION_HANG_TIMEOUT", default_value = "10m", value_parser = duration, help_heading = "Worker")]
     pub(crate) hang_timeout: Duration,
     /// How many predictions may wait; 0 answers 409 as soon as all workers are taken, as Cog does
     #[arg(long, env = "SYNCDIFFUSION_QUEUE_SIZE", default_value_t = 100, value_parser = count, help_heading = "Queue")]
@@ -127,37 +125,30 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_MAX_PREDICT_SECONDS", value_parser = seconds, help_heading = "Queue")]
     pub(crate) max_predict_seconds: Option<f64>,
     /// How long what runs may go on after SIGTERM; the rest waits in the store
-    #[arg(long, default_value = "30s", value_parser = duration, help_heading = "Queue")]
+    #[arg(long, env = "SYNCDIFFUSION_GRACE", default_value = "30s", value_parser = duration, help_heading = "Queue")]
     pub(crate) grace: Duration,
     /// Folder for predictions and pictures; `none` keeps them in memory
     #[arg(long, env = "SYNCDIFFUSION_DATA_DIR", default_value = "data", help_heading = "Store")]
     pub(crate) data_dir: PathBuf,
     /// How long what has ended is kept, such as `7d`
-    #[arg(long, value_parser = duration, help_heading = "Store")]
+    #[arg(long, env = "SYNCDIFFUSION_KEEP", value_parser = duration, help_heading = "Store")]
     pub(crate) keep: Option<Duration>,
     /// How many ended predictions are kept
-    #[arg(long, help_heading = "Store")]
+    #[arg(long, env = "SYNCDIFFUSION_KEEP_COUNT", help_heading = "Store")]
     pub(crate) keep_count: Option<u64>,
     /// How many bytes of pictures are kept, such as `10GiB`; in memory, 256MiB unless said otherwise
-    #[arg(long, value_parser = bytes, help_heading = "Store")]
+    #[arg(long, env = "SYNCDIFFUSION_KEEP_BYTES", value_parser = bytes, help_heading = "Store")]
     pub(crate) keep_bytes: Option<u64>,
-    /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
-    #[arg(long, env = "SYNCDIFFUSION_UPLOAD_URL", help_heading = "Output")]
-    pub(crate) upload_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) outputs: outputs::Outputs,
     /// How many events of a prediction are shown to those who begin to follow it later
     #[arg(long, env = "COG_STREAM_HISTORY_CAPACITY", default_value_t = 1024, value_parser = count, help_heading = "Output")]
     pub(crate) stream_history: usize,
-    /// Least seconds between two `logs` webhooks of a prediction
-    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, value_parser = seconds, help_heading = "Webhooks")]
-    pub(crate) webhook_interval: f64,
-    /// Token that webhook receivers are shown as `Authorization: Bearer`
-    #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
-    pub(crate) webhook_auth_token: Option<String>,
     /// Set by Kubernetes; a file then tells its probes that the server has been ready, as Cog's does
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
     pub(crate) kubernetes_service_host: Option<String>,
     /// Ignore SIGTERM, and stop on SIGINT and POST /shutdown only
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", help_heading = "Address")]
+    #[arg(long, env = "SYNCDIFFUSION_AWAIT_EXPLICIT_SHUTDOWN", num_args = 0..=1, default_missing_value = "true", default_value = "false", help_heading = "Address")]
     pub(crate) await_explicit_shutdown: bool,
 }
 
@@ -167,44 +158,26 @@ impl Serve {
         self.data_dir.as_os_str() == "none"
     }
 
-    /// How the service behaves.
-    pub(crate) fn options(&self) -> prediction::service::Options {
+    /// How the service behaves. The data folder must be there.
+    ///
+    /// # Errors
+    /// If there is no secret to sign webhooks with.
+    pub(crate) fn options(&self) -> anyhow::Result<prediction::service::Options> {
         let in_memory = self.in_memory().then_some(256 << 20);
-        prediction::service::Options {
+        let data_dir = (!self.in_memory()).then_some(self.data_dir.as_path());
+        Ok(prediction::service::Options {
             queue_size: self.queue_size,
             queue_seconds: self.queue_cost,
             max_predict: self.max_predict_seconds.map(Duration::from_secs_f64),
             hang: self.hang_timeout,
             load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
-            webhooks: prediction::webhook::Options {
-                interval: Duration::from_secs_f64(self.webhook_interval),
-                token: self.webhook_auth_token.clone(),
-            },
-            upload_url: self.upload_url.clone(),
+            webhooks: self.outputs.webhooks(data_dir)?,
+            place: self.outputs.place(),
+            metadata: self.outputs.metadata(),
+            gate: self.outputs.gate(self.host),
             stream_history: self.stream_history,
-        }
-    }
-}
-
-/// What to log: a filter, or one of Cog's levels in any case.
-fn filter(text: &str) -> Result<String, String> {
-    let level = text.trim().to_ascii_lowercase();
-    let known = match level.as_str() {
-        "warning" => "warn",
-        "" => "info",
-        "error" | "warn" | "info" | "debug" | "trace" | "off" => level.as_str(),
-        // A filter is case-sensitive. A word that is no level would be the name of a module, all of which is logged.
-        _ if text.contains(['=', ',', ':']) => text,
-        _ => {
-            return Err(
-                "write `error`, `warn`, `info` or `debug`, or a filter such as `info,prediction=debug`".to_owned()
-            );
-        }
-    };
-    match EnvFilter::try_new(known) {
-        Ok(_) => Ok(known.to_owned()),
-        Err(error) => Err(format!("{error}; write a filter such as `info,prediction=debug`")),
+        })
     }
 }
 
@@ -293,14 +266,27 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_cog_and_filters_are_read() {
-        for (text, read) in
-            [("WARNING", "warn"), ("debug", "debug"), ("", "info"), ("info,prediction=debug", "info,prediction=debug")]
-        {
-            assert_eq!(filter(text).as_deref(), Ok(read));
-        }
-        for wrong in ["loud", "info,prediction=loud"] {
-            assert!(filter(wrong).is_err(), "{wrong}");
+    fn every_flag_of_the_server_has_a_variable() {
+        let mut command = Config::command();
+        command.build();
+        let serve = command.find_subcommand("serve").unwrap();
+        for flag in serve.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+            let name = flag.get_id();
+            let variable = flag.get_env().and_then(|env| env.to_str()).unwrap_or_else(|| panic!("{name} has none"));
+            let known = ["RUST_LOG", "LOG_FORMAT", "PORT", "WEBHOOK_AUTH_TOKEN", "HOME", "XDG_DATA_HOME"];
+            let foreign = ["COG_", "KUBERNETES_", "OTEL_"];
+            let expected = format!("SYNCDIFFUSION_{}", name.as_str().to_uppercase());
+            assert!(
+                known.contains(&variable)
+                    || foreign.iter().any(|prefix| variable.starts_with(prefix))
+                    || variable == expected
+                    || (name == "home" && variable == "SYNCDIFFUSION_HOME"),
+                "{name}: {variable} is not {expected}"
+            );
+            let secret = ["TOKEN", "SECRET"].iter().any(|word| variable.contains(word));
+            let only_about_one = variable.ends_with("_FILE") || variable.contains("SHOW_");
+            assert!(!secret || only_about_one || flag.is_hide_env_values_set(), "the help shows {variable}");
+            assert!(flag.is_hide_set() || flag.get_help_heading().is_some(), "{name} is in no group of the help");
         }
     }
 

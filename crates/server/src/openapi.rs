@@ -8,6 +8,8 @@ use prediction::Status;
 use prediction::input::table;
 use serde_json::{Map, Value, json};
 
+use crate::http;
+
 /// The document.
 pub(crate) fn document() -> Value {
     json!({
@@ -17,9 +19,26 @@ pub(crate) fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
         },
-        "paths": paths(),
-        "components": { "schemas": schemas() },
+        "paths": guarded(paths()),
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "One of `--api-token`, if the server has any" },
+            },
+        },
     })
+}
+
+/// Adds to the operations that need a token, where the server has any, that they do.
+fn guarded(mut paths: Value) -> Value {
+    let operations = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !http::is_open(path));
+    for operation in operations.filter_map(|(_, methods)| methods.as_object_mut()).flat_map(Map::values_mut) {
+        let (status, refused) =
+            answer("401", "A token is needed; this one is none, or there is none", &reference("Detail"));
+        operation["responses"][status] = refused;
+        operation["security"] = json!([{}, { "token": [] }]);
+    }
+    paths
 }
 
 fn paths() -> Value {
@@ -36,6 +55,10 @@ fn paths() -> Value {
         "/ready": {
             "get": operation("Ready", "ready_ready_get", "Whether predictions are taken", &[],
                 &[ok(&reference("Health")), answer("503", "Not now", &reference("Health"))]),
+        },
+        "/metrics": {
+            "get": operation("Metrics", "metrics_metrics_get", "Figures for Prometheus", &[],
+                &[("200".to_owned(), json!({ "description": "Successful Response", "content": { "text/plain": { "schema": { "type": "string" } } } }))]),
         },
         "/live": {
             "get": operation("Live", "live_live_get", "Whether a restart is not needed", &[],
@@ -58,9 +81,25 @@ fn paths() -> Value {
         },
         "/predictions/{prediction_id}/output": {
             "get": operation("Output", "output_predictions__prediction_id__output_get", "The picture as a file", &[id()], &[
-                ("200".to_owned(), json!({ "description": "Successful Response",
-                    "content": { "image/png": { "schema": { "type": "string", "format": "binary" } } } })),
+                png("200", "Successful Response"),
                 unknown(),
+            ]),
+        },
+        "/files/{name}": {
+            "get": operation("File", "file_files__name__get", "The picture of a prediction whose output is this URL (`--output files`)",
+                &[json!({ "in": "path", "name": "name", "required": true, "schema": { "title": "Name", "type": "string" } }), header("Range", "Only these bytes")],
+                &[
+                    png("200", "Successful Response"),
+                    png("206", "The bytes that were asked for"),
+                    ("304".to_owned(), json!({ "description": "It is what the client has" })),
+                    answer("404", "There is no such picture, or it is not kept any more", &reference("Detail")),
+                    ("416".to_owned(), json!({ "description": "It has no such bytes" })),
+                ]),
+        },
+        "/v1/webhooks/default/secret": {
+            "get": operation("Webhook Secret", "webhooks_default_secret_get", "What webhooks are signed with, if the server shows it (`--show-webhook-secret`)", &[], &[
+                ok(&json!({ "type": "object", "required": ["key"], "properties": { "key": { "type": "string" } } })),
+                answer("404", "It is not shown", &reference("Detail")),
             ]),
         },
         "/predictions/{prediction_id}/stream": {
@@ -91,11 +130,12 @@ fn create(put: bool) -> Value {
     }
     let prediction = reference("PredictionResponse");
     let (mut status, mut done) = ok(&prediction);
-    done["content"]["text/event-stream"] = json!({ "schema": { "type": "string" } });
+    done["content"]["text/event-stream"] = json!({ "schema": {} });
     let answers = [
         (std::mem::take(&mut status), done),
         answer("202", "Accepted: it waits or runs", &prediction),
         answer("400", "The body is no JSON", &reference("Detail")),
+        answer("408", "The body takes too long", &reference("Detail")),
         answer("409", "All workers are taken and there is no queue, or the id waits or runs", &reference("Refusal")),
         answer("413", "The body is too large", &reference("Detail")),
         answer("415", "The body is of another type", &reference("Detail")),
@@ -145,6 +185,11 @@ fn answer(status: &str, description: &str, schema: &Value) -> (String, Value) {
     (status.to_owned(), json!({ "description": description, "content": { "application/json": { "schema": schema } } }))
 }
 
+fn png(status: &str, description: &str) -> (String, Value) {
+    let content = json!({ "image/png": { "schema": { "type": "string", "format": "binary" } } });
+    (status.to_owned(), json!({ "description": description, "content": content }))
+}
+
 fn ok(schema: &Value) -> (String, Value) {
     answer("200", "Successful Response", schema)
 }
@@ -154,7 +199,8 @@ fn unknown() -> (String, Value) {
 }
 
 fn events() -> (String, Value) {
-    let content = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    // What a schema is of in a stream, its text or an event of it, this version of OpenAPI does not say.
+    let content = json!({ "text/event-stream": { "schema": {} } });
     (
         "200".to_owned(),
         json!({ "description": "Events start, log, progress, metric, output, completed", "content": content }),
@@ -162,7 +208,7 @@ fn events() -> (String, Value) {
 }
 
 fn id() -> Value {
-    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string" } })
+    json!({ "in": "path", "name": "prediction_id", "required": true, "schema": { "title": "Prediction Id", "type": "string", "minLength": 1 } })
 }
 
 fn header(name: &str, description: &str) -> Value {
@@ -185,7 +231,7 @@ fn schemas() -> Value {
             "title": "PredictionRequest",
             "type": "object",
             "properties": {
-                "id": text("Id"),
+                "id": { "title": "Id", "type": "string", "maxLength": http::MOST_ID },
                 "input": reference("Input"),
                 "context": { "title": "Context", "type": "object", "additionalProperties": { "type": "string" } },
                 "output_file_prefix": { "title": "Output File Prefix", "type": "string", "format": "uri" },

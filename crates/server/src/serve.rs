@@ -15,7 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
+use crate::connections::{self, Limits};
 use crate::http::{self, App};
+use crate::telemetry::{self, Figures};
 
 /// How long open connections may take to go after the service has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -24,15 +26,27 @@ const BACKLOG: i32 = 4096;
 
 /// Serves until SIGTERM, SIGINT or POST `/shutdown`.
 pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
+    telemetry::log_panics();
     config.crew.resolve()?;
+    let tokens = config.doors.tokens()?;
+    let figures = Figures::install()?;
+    tokio::spawn(figures.clone().upkeep());
     let address = SocketAddr::new(config.host, config.port);
     let listener = listen(address).with_context(|| {
         format!("cannot listen on `{address}`; stop what listens there, or choose another `--port`")
     })?;
     let address = listener.local_addr()?;
+    if tokens.is_empty() && is_public(address) {
+        tracing::warn!(
+            %address,
+            "everybody who can reach this address may use the server; set `--api-token`, or `--host 127.0.0.1` for this machine only"
+        );
+    }
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
-    let service = Service::start(store, config.options(), config.crew.programs(config.workers)).await?;
+    let options = config.options()?;
+    let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
+    let service = Service::start(store, options, config.crew.programs(config.workers)).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     announce(address);
     let app = App {
@@ -40,12 +54,13 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         stop: stop.clone(),
         public_url: config.public_url.clone(),
         port: address.port(),
+        shown_secret,
         over: over.clone(),
+        tokens,
+        figures,
     };
-    let serving = tokio::spawn({
-        let stop = stop.clone();
-        async move { axum::serve(listener, http::app(app)).with_graceful_shutdown(stop.cancelled_owned()).await }
-    });
+    let app = http::app(app, &config.doors);
+    let serving = tokio::spawn(connections::serve(listener, app, limits(&config), stop.clone()));
     signals(&stop, config.await_explicit_shutdown)?;
     if config.kubernetes_service_host.is_some() {
         tokio::spawn(tell_kubernetes(service.clone()));
@@ -55,7 +70,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     service.close(config.grace).await;
     over.cancel();
     if let Ok(served) = tokio::time::timeout(LAST_ANSWERS, serving).await {
-        served??;
+        served?;
     } else {
         tracing::warn!("connections were still open at the end");
     }
@@ -63,8 +78,26 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether others than this machine can reach an address.
+pub(crate) fn is_public(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// What connections may do: no more of them than there can be open files.
+fn limits(config: &Serve) -> Limits {
+    let (wanted, room) = (config.doors.max_connections.max(1), connections::room(connections::open_files()));
+    if room < wanted {
+        tracing::warn!(
+            wanted,
+            room,
+            "the limit of open files leaves room for fewer connections than `--max-connections`; raise it with `ulimit -n`"
+        );
+    }
+    Limits { connections: wanted.min(room), header: config.doors.header_timeout }
+}
+
 /// A listener whose port can be taken again at once after an end.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

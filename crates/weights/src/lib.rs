@@ -6,7 +6,8 @@
 //!
 //! - [`Source`]: a repository and a revision of it; [`Hub`]: what a hub tells and gives, the token, the patience.
 //! - [`fetch`]: all of it, in order; [`Order`] says what, [`Progress`] hears how far it is.
-//! - [`Lock`]: what a bundle consists of and where it came from; [`verify`]: whether that still holds.
+//! - [`Lock`]: what a bundle consists of and where it came from; [`verify`]: whether that still holds;
+//!   [`inspect`]: whether it looks as if it does.
 //! - [`Home`]: where bundles are, and which one a name means.
 //!
 //! What always holds: a file has its final name only when its content has the hash that the hub told; a bundle has a
@@ -21,6 +22,7 @@ mod error;
 mod fetch;
 mod hash;
 mod hub;
+mod inspect;
 mod lock;
 mod perceptual;
 mod place;
@@ -32,6 +34,7 @@ pub use error::{Error, Result};
 pub use fetch::{Fetched, Order, fetch};
 pub use hash::Hash;
 pub use hub::{ENDPOINT, Hub, Listed, Listing, Patience};
+pub use inspect::{Inspection, inspect};
 pub use lock::{Difference, Entry, LOCK, Lock, Origin, verify};
 pub use place::Home;
 pub use plan::Variant;

@@ -7,10 +7,10 @@ use url::Url;
 use crate::{Error, Hash, Listed, Listing, Origin, Result};
 
 /// The files of weights: folder and stem.
-const WEIGHTS: [(&str, &str); 3] =
+pub(crate) const WEIGHTS: [(&str, &str); 3] =
     [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")];
 /// Files that a bundle cannot do without.
-const REQUIRED: [&str; 6] = [
+pub(crate) const REQUIRED: [&str; 6] = [
     "unet/config.json",
     "vae/config.json",
     "text_encoder/config.json",

@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
-use protocol::{Command, Event, Input};
-use syncdiffusion::{Engine, Panorama, Picture, Settings};
+use protocol::{Command, Event, Input, Stage};
+use syncdiffusion::{Engine, Kind, Panorama, Picture, Settings};
 
 use crate::{
     backoff,
@@ -141,14 +141,18 @@ impl<'a> Service<'a> {
         let Some(Batch { kind, jobs: owners, tasks }) = self.schedule.next(&mut self.jobs, self.engine.limits) else {
             return Ok(());
         };
+        let (windows, begun) = (tasks.len() as u32, Instant::now());
         let mut limits = self.engine.limits;
         let outcomes = backoff::in_parts(&mut limits, kind, &tasks, |limits, tasks| {
             self.engine.limits = limits;
             guarded(|| self.engine.compute(kind, tasks))
         });
+        let seconds = begun.elapsed().as_secs_f64();
         let mut ended = Vec::new();
         match outcomes {
             Ok(outcomes) => {
+                let limit = self.engine.limits.of(kind) as u32;
+                self.events.send(&Event::Batch { stage: stage(kind), windows, limit, seconds });
                 for (&owner, (task, outcome)) in owners.iter().zip(zip(tasks, outcomes)) {
                     if let Some(picture) = self.jobs[owner].panorama.put(task, outcome) {
                         self.finish(owner, &picture);
@@ -218,6 +222,15 @@ impl<'a> Service<'a> {
     fn fail(&self, job: String, error: String, fatal: bool) {
         tracing::error!(job, "{error}");
         self.events.send(&Event::Failed { job, error, fatal });
+    }
+}
+
+fn stage(kind: Kind) -> Stage {
+    match kind {
+        Kind::Denoise => Stage::Denoise,
+        Kind::Synchronise => Stage::Synchronise,
+        Kind::Target => Stage::Target,
+        Kind::Decode => Stage::Decode,
     }
 }
 

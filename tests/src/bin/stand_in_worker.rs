@@ -2,7 +2,8 @@
 //!
 //! Words in a prompt tell it what to do with that job: `step=MS` (time a step takes, 1 unless said), `fail`, `crash`, `crash-once=FILE`
 //! (crashes if there is no FILE, and makes it), `hang`, `fatal`, `garbage`, `stubborn` (does not hear a cancel), `clock` (logs the microseconds since 1970 at its start). Its environment tells it how to load:
-//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`.
+//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. Asked as `doctor` it tells of a
+//! machine with a CPU, or says `STAND_IN_DOCTOR`.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -12,7 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::frame::{self, Received};
-use protocol::{Command, Event, Input, Model, Work};
+use protocol::{Command, Event, Input, Model, Stage, Work};
+
+/// Windows of every batch, and how many it may have.
+const BATCH: (u32, u32) = (13, 26);
+/// What is told of the machine.
+const MACHINE: &str = r#"{"libtorch":"2.11.0","cuda":{"available":false,"why":"the stand-in has none","devices":[]},"cpu":{"threads":2,"features":["avx2"]},"auto":{"device":"cpu","dtype":"f32"},"memory":{"available":1073741824}}"#;
 
 /// A job at hand.
 struct Job {
@@ -27,6 +33,10 @@ struct Job {
 fn main() {
     let begun = Instant::now();
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == "doctor") {
+        println!("{}", std::env::var("STAND_IN_DOCTOR").as_deref().unwrap_or(MACHINE));
+        exit(0);
+    }
     let flag = |name: &str| {
         arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned()
     };
@@ -39,7 +49,7 @@ fn main() {
         device,
         dtype: "f32".to_owned(),
     };
-    eprintln!("stand-in worker loads `{}` on {}", model.name, model.device);
+    eprintln!(" INFO stand_in: loads `{}` on {}", model.name, model.device);
     say(&Event::Loading { model: model.clone() }, &[]);
     thread::sleep(Duration::from_millis(setting("STAND_IN_LOAD_MS").unwrap_or(0).into()));
     if let Ok(error) = std::env::var("STAND_IN_LOAD_ERROR") {
@@ -135,7 +145,7 @@ impl Job {
     fn advance(&mut self) -> bool {
         self.step += 1;
         let of = self.input.num_inference_steps;
-        let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1);
+        let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1_u64);
         self.next = Instant::now() + Duration::from_millis(pace);
         if self.told("garbage") && self.step == 1 {
             let _ = io::stdout().write_all(b"this is no event\n{\"type\":\"nor is this\"}\n");
@@ -148,6 +158,8 @@ impl Job {
                 return false;
             }
         }
+        let (windows, limit) = BATCH;
+        say(&Event::Batch { stage: Stage::Denoise, windows, limit, seconds: pace as f64 / 1e3 }, &[]);
         let seconds = self.begun.elapsed().as_secs_f64();
         let fraction = f64::from(self.step) / f64::from(of);
         say(&Event::Progress { job: self.name.clone(), step: self.step, of, seconds, fraction }, &[]);

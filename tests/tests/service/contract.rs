@@ -119,7 +119,7 @@ async fn a_prediction_from_request_to_picture() {
     let file = server.get("/predictions/my-id-1/output").await;
     assert_eq!((file.status, file.headers["content-type"].to_str().unwrap()), (200, "image/png"));
     assert_eq!(server.get("/predictions/other").await.json, json!({"detail": "there is no prediction `other`"}));
-    assert!(server.log().contains("Stripped unknown input fields"));
+    server.logged("Stripped unknown input fields").await;
 }
 
 #[tokio::test]

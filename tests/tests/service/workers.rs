@@ -70,7 +70,7 @@ async fn a_worker_that_hangs_while_idle_is_replaced_when_it_is_given_a_job() {
 async fn nonsense_on_stdout_is_passed_over() {
     let server = Server::start(&[]).await;
     assert_eq!(server.predict(&job("garbage")).await.json["status"], "succeeded");
-    assert!(server.log().contains("worker said something that is no event"));
+    server.logged("worker said something that is no event").await;
 }
 
 #[tokio::test]

@@ -13,6 +13,10 @@ use serde_json::{Map, Value};
 use super::geometry::Geometry;
 use super::table::{self, Field, Kind, TABLE};
 
+/// Longest text in bytes. Two of them, each character escaped, fit into a frame.
+const MOST_TEXT: usize = 1 << 20;
+const _: () = assert!(2 * 6 * MOST_TEXT < protocol::frame::MAX_LINE);
+
 /// One reason why a JSON value is no input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
@@ -137,7 +141,13 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
     let above = |maximum: &dyn Display| format!("{value} is greater than the maximum of {maximum}");
     let below = |minimum: &dyn Display| format!("{value} is less than the minimum of {minimum}");
     match field.kind {
-        Kind::Text => value.is_string().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
+        Kind::Text => match value.as_str() {
+            None => Err(vec![wrong_type()]),
+            Some(text) if text.len() > MOST_TEXT => {
+                Err(vec![format!("a text of {} bytes is longer than the maximum of {MOST_TEXT}", text.len())])
+            }
+            Some(_) => Ok(value.clone()),
+        },
         Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
         Kind::Number { minimum, maximum } => match value.as_f64() {
             None => Err(vec![wrong_type()]),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::{Command, Event, Work};
+use tracing::Instrument as _;
 
 use super::intake::ATTEMPTS;
-use super::{Shared, Table};
+use super::{Kept, Shared, Table};
 use crate::cost;
 use crate::live::{End, Live, Stop};
 use crate::output::{self, Metadata};
 use crate::time::Time;
+use crate::upload::{Target, Way};
 use crate::worker::Worker;
 
 /// The place of one worker, kept while processes come and go.
@@ -112,7 +114,9 @@ impl Shared {
             post.heard = Some(Instant::now());
             post.running.insert(job.clone(), Arc::clone(&live));
             post.send(Command::Run { job, input: live.input.clone() });
-            tracing::info!(prediction_id = %live.id, worker, attempts, "prediction started");
+            live.span.in_scope(|| tracing::info!(worker, attempts, "prediction started"));
+            let waited = live.state().prediction.metrics.queue_time;
+            metrics::histogram!("syncdiffusion_queue_wait_seconds").record(waited.unwrap_or_default());
             self.note(&live, Some(started_at), attempts);
             self.limit(&live, attempts);
         }
@@ -122,11 +126,12 @@ impl Shared {
     fn note(&self, live: &Live, started_at: Option<Time>, attempts: u32) {
         let store = Arc::clone(&self.store);
         let (id, seq) = (live.id.clone(), live.seq);
-        self.tasks.spawn(async move {
+        let note = async move {
             if let Err(error) = store.note(&id, seq, started_at, attempts).await {
-                tracing::error!(prediction_id = %id, %error, "the start of a prediction could not be stored");
+                tracing::error!(%error, "the start of a prediction could not be stored");
             }
-        });
+        };
+        self.tasks.spawn(note.instrument(live.span.clone()));
     }
 
     /// Stops a prediction that runs for longer than any may.
@@ -170,7 +175,7 @@ impl Shared {
 
     /// A line of a worker's log, kept while it loads.
     pub(crate) fn line(&self, index: usize, line: &str) {
-        tracing::info!(target: "worker", worker = index, "{line}");
+        log(index, line);
         let mut table = self.table();
         if table.crew[index].duty == Duty::Loading {
             table.setup.log(line);
@@ -179,6 +184,7 @@ impl Shared {
 
     /// Takes in an event of a worker.
     pub(crate) fn hear(self: &Arc<Self>, index: usize, event: Event, bytes: Vec<u8>) {
+        count(index, &event);
         let mut table = self.table();
         // Loading has one limit in all; every other event shows that the worker is alive.
         if !matches!(event, Event::Loading { .. }) {
@@ -200,7 +206,7 @@ impl Shared {
                 table.setup.fail(&error);
                 table.crew[index].duty = Duty::LoadFailed(error);
             }
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Batch { .. } => {}
             Event::Progress { job, step, of, seconds, fraction } => {
                 if let Some(live) = table.crew[index].running.get(&job).cloned() {
                     drop(table);
@@ -251,8 +257,8 @@ impl Shared {
         let model = self.table().model.clone();
         let tasks = self.tasks.clone();
         tasks.spawn_blocking(move || {
-            let metadata = Metadata::new(&live.input, model.as_ref());
-            match output::picture(&rgb, width, height, &metadata) {
+            let metadata = shared.options.metadata.then(|| Metadata::new(&live.input, model.as_ref()));
+            match output::picture(&rgb, width, height, metadata.as_ref()) {
                 Ok(png) => shared.deliver(live, png.into(), work),
                 Err(error) => {
                     let error = format!("the picture cannot be encoded: {error}");
@@ -262,23 +268,38 @@ impl Shared {
         });
     }
 
-    /// Gives out a picture: as a data URI, or as the URL where it was sent to.
+    /// Gives out a picture: as a data URI, as a URL of this server, or as the URL where it was sent to.
     fn deliver(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work) {
-        let Some(target) = self.uploader.target(live.output_file_prefix.as_deref()) else {
-            let output = output::data_uri(&png);
-            self.conclude(live, End::Succeeded { output, work }, Some(png));
-            return;
-        };
+        match self.uploader.way(live.output_file_prefix.as_deref()) {
+            Way::DataUri => {
+                let output = output::data_uri(&png);
+                self.conclude(live, End::Succeeded { output, work }, Some(Kept { png, file: None }));
+            }
+            Way::File => match output::name() {
+                Ok(name) => {
+                    let output = live.snapshot().urls.file(&name).into();
+                    self.conclude(live, End::Succeeded { output, work }, Some(Kept { png, file: Some(name) }));
+                }
+                Err(error) => self.conclude(live, End::Failed(error.to_string()), Some(Kept { png, file: None })),
+            },
+            Way::Send(target) => self.send(live, png, work, target),
+        }
+    }
+
+    /// Sends a picture away; one that could not be sent is kept all the same.
+    fn send(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work, target: Target) {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             let sent = live.stopping.run_until_cancelled(shared.uploader.send(&target, &live.id, &png)).await;
-            // A picture that could not be sent is kept all the same.
-            let (end, picture) = match sent {
-                Some(Ok(output)) => (End::Succeeded { output, work }, Some(png)),
-                Some(Err(why)) => (End::Failed(why), Some(png)),
-                None => (End::Canceled, None),
-            };
-            shared.conclude(live, end, picture);
+            let kept = Kept { png, file: None };
+            match sent {
+                Some(Ok(output)) => shared.conclude(live, End::Succeeded { output, work }, Some(kept)),
+                Some(Err(why)) => {
+                    live.log(&format!("the picture is kept: GET {}", live.snapshot().urls.picture()));
+                    shared.conclude(live, End::Failed(why), Some(kept));
+                }
+                None => shared.conclude(live, End::Canceled, None),
+            }
         });
     }
 
@@ -332,5 +353,39 @@ impl Shared {
     /// What is known of a worker's duty.
     pub(crate) fn duty(&self, index: usize) -> Duty {
         self.table().crew[index].duty.clone()
+    }
+}
+
+/// Passes on a line of a worker's log, at the level that it names.
+fn log(worker: usize, line: &str) {
+    let line = line.trim_start();
+    let (level, words) = line.split_once(' ').unwrap_or(("", line));
+    match level {
+        "ERROR" => tracing::error!(target: "worker", worker, "{words}"),
+        "WARN" => tracing::warn!(target: "worker", worker, "{words}"),
+        "INFO" => tracing::info!(target: "worker", worker, "{words}"),
+        "DEBUG" => tracing::debug!(target: "worker", worker, "{words}"),
+        "TRACE" => tracing::trace!(target: "worker", worker, "{words}"),
+        _ => tracing::info!(target: "worker", worker, "{line}"),
+    }
+}
+
+/// Records what an event says in figures.
+fn count(worker: usize, event: &Event) {
+    match event {
+        Event::Batch { stage, windows, limit, seconds } => {
+            let stage = stage.name();
+            let fill = f64::from(*windows) / f64::from((*limit).max(1));
+            metrics::counter!("syncdiffusion_windows_total", "stage" => stage).increment(u64::from(*windows));
+            metrics::counter!("syncdiffusion_batches_total", "stage" => stage).increment(1);
+            metrics::histogram!("syncdiffusion_batch_fill_ratio", "stage" => stage).record(fill.min(1.0));
+            metrics::histogram!("syncdiffusion_batch_seconds", "stage" => stage).record(*seconds);
+        }
+        Event::Ready { peak_memory_bytes, .. } | Event::Done { peak_memory_bytes, .. } => {
+            let worker = worker.to_string();
+            metrics::gauge!("syncdiffusion_worker_peak_memory_bytes", "worker" => worker)
+                .set(*peak_memory_bytes as f64);
+        }
+        _ => {}
     }
 }

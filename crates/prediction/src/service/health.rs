@@ -81,7 +81,36 @@ impl Setup {
     }
 }
 
+/// How many are where.
+#[derive(Clone, Copy, Debug)]
+pub struct Census {
+    /// Predictions that wait for a worker.
+    pub waiting: usize,
+    /// Predictions that workers hold.
+    pub running: usize,
+    /// Workers by what can be expected of them.
+    pub workers: [(&'static str, usize); 5],
+}
+
 impl Service {
+    /// How many are where.
+    pub fn census(&self) -> Census {
+        let table = self.shared.table();
+        let mut workers = [("loading", 0), ("ready", 0), ("lost", 0), ("failed", 0), ("dead", 0)];
+        for post in &table.crew {
+            let place = match post.duty {
+                Duty::Loading => 0,
+                Duty::Ready => 1,
+                Duty::Lost(_) => 2,
+                Duty::LoadFailed(_) => 3,
+                Duty::Dead(_) => 4,
+            };
+            workers[place].1 += 1;
+        }
+        let running = table.crew.iter().map(|post| post.running().count()).sum();
+        Census { waiting: table.queue.len(), running, workers }
+    }
+
     /// How the service is.
     pub fn health(&self) -> Health {
         let table = self.shared.table();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Input;
+use tracing::{Instrument as _, Span};
 
-use super::{Service, Shared, Table, Ticket, with_picture};
+use super::{Service, Shared, Table, Ticket};
 use crate::live::{End, Live, Stage, Stop};
 use crate::store::{Record, StoreError};
 use crate::time::Time;
@@ -34,6 +35,8 @@ pub struct Request {
     pub goes_on: bool,
     /// Whether the same id means the same prediction (PUT); otherwise an id that has ended may be used again.
     pub idempotent: bool,
+    /// What is logged of the prediction is logged in here; `prediction_id` is recorded in it.
+    pub span: Span,
 }
 
 /// What came of a request.
@@ -78,12 +81,34 @@ pub enum Refused {
     NotStored(String),
 }
 
+impl Refused {
+    /// The reason in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotReady => "not_ready",
+            Self::Busy => "busy",
+            Self::Full { .. } => "full",
+            Self::Exists(_) => "exists",
+            Self::Closing => "closing",
+            Self::Store(_) | Self::NotStored(_) => "store",
+        }
+    }
+}
+
 impl Service {
     /// Takes a prediction in. When this returns [`Submitted::New`] it is stored.
     ///
     /// # Errors
     /// Why it was not taken.
     pub async fn submit(&self, request: Request) -> Result<Submitted, Refused> {
+        let submitted = self.take(request).await;
+        if let Err(refused) = &submitted {
+            metrics::counter!("syncdiffusion_predictions_refused_total", "reason" => refused.name()).increment(1);
+        }
+        submitted
+    }
+
+    async fn take(&self, request: Request) -> Result<Submitted, Refused> {
         let (idempotent, goes_on) = (request.idempotent, request.goes_on);
         let live = match self.shared.reserve(request)? {
             Reserved::New(live) => live,
@@ -91,7 +116,8 @@ impl Service {
         };
         // From here on the id is taken, so this part runs to its end even if nobody waits for it any more.
         let shared = Arc::clone(&self.shared);
-        let accepted = tokio::spawn(async move { shared.accept(live, idempotent, goes_on).await });
+        let span = live.span.clone();
+        let accepted = tokio::spawn(async move { shared.accept(live, idempotent, goes_on).await }.instrument(span));
         accepted.await.unwrap_or(Err(Refused::Closing))
     }
 }
@@ -121,6 +147,7 @@ impl Shared {
         let now = Time::now();
         table.last_seq += 1;
         let id = request.id.unwrap_or_else(|| format!("pred_{}", uuid::Uuid::now_v7().simple()));
+        request.span.record("prediction_id", &id);
         let prediction = Prediction {
             completed_at: None,
             created_at: now,
@@ -137,10 +164,10 @@ impl Shared {
             version: table.model.as_ref().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
-        let Request { webhook, output_file_prefix, .. } = request;
+        let Request { webhook, output_file_prefix, span, .. } = request;
         let seq = table.last_seq;
-        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, deadline };
-        let live = Arc::new(Live::new(record, Stage::Accepting, self.options.stream_history));
+        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, file: None, deadline };
+        let live = Arc::new(Live::new(record, Stage::Accepting, self.options.stream_history, span));
         table.live.insert(live.id.clone(), Arc::clone(&live));
         Ok(Reserved::New(live))
     }
@@ -168,7 +195,7 @@ impl Shared {
         if idempotent {
             match self.store.get(&live.id).await {
                 Ok(Some(stored)) if stored.record.prediction.status.is_terminal() => {
-                    let prediction = with_picture(stored.record.prediction, stored.picture.as_deref());
+                    let prediction = stored.into_prediction();
                     self.release(&live, Stage::Ended(Arc::new(prediction.clone())));
                     return Ok(Submitted::Ended(Box::new(prediction)));
                 }
@@ -189,6 +216,7 @@ impl Shared {
             self.release(&live, Stage::Refused(error.to_string()));
             return Err(error.into());
         }
+        tracing::info!("prediction accepted");
         let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&live), goes_on);
         self.enqueue(&live, 1);
         Ok(Submitted::New(ticket))
@@ -242,7 +270,8 @@ impl Shared {
     /// Takes up a prediction that an earlier process left unfinished.
     pub(super) fn take_up(self: &Arc<Self>, record: Record) {
         let attempts = record.attempts;
-        let live = Arc::new(Live::new(record, Stage::Accepted, self.options.stream_history));
+        let span = tracing::error_span!(parent: None, "prediction", prediction_id = record.prediction.id);
+        let live = Arc::new(Live::new(record, Stage::Accepted, self.options.stream_history, span));
         self.table().live.insert(live.id.clone(), Arc::clone(&live));
         if attempts >= ATTEMPTS {
             self.courier.follow(&live);

@@ -43,7 +43,7 @@ impl Service {
             let given_back =
                 if held.iter().any(|held| Arc::ptr_eq(held, live)) { attempts.saturating_sub(1) } else { attempts };
             if let Err(error) = shared.store.note(&live.id, live.seq, None, given_back).await {
-                tracing::error!(prediction_id = %live.id, %error, "a prediction could not be given back to the store");
+                live.span.in_scope(|| tracing::error!(%error, "a prediction could not be given back to the store"));
             }
             live.take_back(None);
             live.stage.send_replace(Stage::HandedBack);

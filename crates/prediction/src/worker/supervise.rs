@@ -23,7 +23,10 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) async fn run(shared: Arc<Shared>, index: usize, program: Program) {
     let mut falls = 0;
     let mut was_ready = false;
-    loop {
+    for process in 0.. {
+        if process > 0 {
+            metrics::counter!("syncdiffusion_worker_restarts_total", "worker" => index.to_string()).increment(1);
+        }
         let (to, mut heard) = unbounded_channel();
         let life = match program.spawn(move |word| _ = to.send(word)) {
             Err(error) => Life { ready: false, worked: false, end: error.to_string() },

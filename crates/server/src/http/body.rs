@@ -1,15 +1,17 @@
 //! The body of a request for a prediction, refused with the words of Cog where it cannot be read.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use prediction::webhook::Kind;
 use serde::Deserialize;
 use serde_json::Value;
+use tower_http::timeout::TimeoutError;
 
 use super::Error;
 
@@ -51,9 +53,13 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
             let words = "Expected request with `Content-Type: application/json`";
             return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
         }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if is_late(&rejection) {
+                Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())
+            } else {
+                Error::Body(rejection.status(), rejection.body_text())
+            }
+        })?;
         if bytes.is_empty() && kind == ContentType::Missing {
             return Ok(Self { webhook_events_filter: all(), ..Self::default() });
         }
@@ -66,6 +72,18 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
         }
         Ok(body)
     }
+}
+
+/// Whether a body was refused because it was not there in time.
+fn is_late(rejection: &BytesRejection) -> bool {
+    let mut cause = rejection.source();
+    while let Some(error) = cause {
+        if error.is::<TimeoutError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[derive(Debug, PartialEq)]

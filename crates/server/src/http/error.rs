@@ -21,8 +21,14 @@ pub(crate) enum Error {
     Refused(Refused),
     /// There is no prediction of this id.
     Unknown(String),
+    /// There is no picture of this name.
+    NoFile,
+    /// The secret of webhooks is not shown.
+    Hidden,
     /// The prediction has not ended yet.
     NotEnded(String),
+    /// The request shows no token that is taken.
+    Unauthorized(&'static str),
     /// The store failed.
     Store(StoreError),
 }
@@ -38,7 +44,8 @@ impl Error {
         match self {
             Self::Body(status, _) => *status,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Unknown(_) | Self::NoFile | Self::Hidden => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refused::NotReady | Refused::Closing) => StatusCode::SERVICE_UNAVAILABLE,
@@ -54,9 +61,14 @@ impl Error {
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{id}`") }),
+            Self::NoFile => json!({ "detail": "there is no such file, or it is not kept any more" }),
+            Self::Hidden => json!({
+                "detail": "the secret is not shown; it is the file `webhook-secret` in the data folder, or start the server with `--show-webhook-secret`"
+            }),
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
             }
+            Self::Unauthorized(detail) => json!({ "detail": detail }),
             Self::Store(error) => json!({ "error": error.to_string(), "status": "failed" }),
         }
     }
@@ -80,9 +92,12 @@ impl IntoResponse for Error {
             tracing::error!(error = %self.body(), "a request failed");
         }
         let mut response = (self.status(), Json(self.body())).into_response();
-        if let Self::Refused(Refused::Full { after }) = self {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
-        }
+        let (name, value) = match self {
+            Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
+            Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            _ => return response,
+        };
+        response.headers_mut().insert(name, value);
         response
     }
 }

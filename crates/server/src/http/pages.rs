@@ -45,6 +45,5 @@ fn discovery() -> Value {
 }
 
 fn page(html: &'static str) -> Response {
-    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Html(html))
-        .into_response()
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -11,18 +11,24 @@ use axum::{Json, Router};
 use prediction::input::{self, Invalid};
 use prediction::service::{self, Submitted, Ticket};
 use prediction::store;
-use prediction::webhook::{Webhook, check_url};
+use prediction::upload::check_prefix;
+use prediction::webhook::Webhook;
 use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::Span;
 
 use super::accept::{self, Prefer};
 use super::body::PredictionRequest;
+use super::observe::RequestId;
 use super::{App, Error, events};
+use crate::telemetry;
 
 /// Predictions on a page of the list, unless asked otherwise.
 const PAGE: usize = 20;
+/// Longest id in bytes.
+pub(crate) const MOST_ID: usize = 1024;
 /// Most predictions on a page.
 const MOST_PAGE: usize = 100;
 
@@ -35,14 +41,21 @@ pub(super) fn router() -> Router<App> {
         .route("/predictions/{id}/stream", get(events::stream))
 }
 
-async fn create(State(app): State<App>, headers: HeaderMap, body: PredictionRequest) -> Result<Response, Error> {
-    let id = body.id.clone();
-    make(&app, &headers, body, id, false).await
+async fn create(
+    State(app): State<App>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: PredictionRequest,
+) -> Result<Response, Error> {
+    // A path cannot name the empty id, so another one is made up.
+    let id = body.id.clone().filter(|id| !id.is_empty());
+    make(&app, &request_id, &headers, body, id, false).await
 }
 
 async fn put(
     State(app): State<App>,
     Path(id): Path<String>,
+    Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
@@ -56,12 +69,13 @@ async fn put(
     if let Some(known) = app.service.get(&id).await? {
         return Ok(tell(known));
     }
-    make(&app, &headers, body, Some(id), true).await
+    make(&app, &request_id, &headers, body, Some(id), true).await
 }
 
 /// Submits a prediction and answers as the client prefers.
 async fn make(
     app: &App,
+    RequestId(request_id): &RequestId,
     headers: &HeaderMap,
     body: PredictionRequest,
     id: Option<String>,
@@ -75,16 +89,23 @@ async fn make(
         .map_err(|errors| Error::Invalid(errors.iter().map(Invalid::detail).collect()))?;
     let webhook = body
         .webhook
-        .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers)))
+        .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers), app.service.gate()))
         .transpose()
-        .map_err(|message| Error::invalid("webhook", message))?;
+        .map_err(|refused| Error::invalid("webhook", refused.to_string()))?;
     body.output_file_prefix
         .as_deref()
-        .map_or(Ok(()), check_url)
-        .map_err(|message| Error::invalid("output_file_prefix", message))?;
+        .map_or(Ok(()), |prefix| check_prefix(prefix, app.service.gate()))
+        .map_err(|refused| Error::invalid("output_file_prefix", refused.to_string()))?;
     let cancel_after = accept::cancel_after(headers)?;
+    if let Some(id) = &id {
+        if id.len() > MOST_ID {
+            let message = format!("an id of {} bytes is longer than the maximum of {MOST_ID}", id.len());
+            return Err(Error::invalid("id", message));
+        }
+        Span::current().record("prediction_id", id);
+    }
     if !parsed.stripped.is_empty() {
-        tracing::warn!(prediction_id = id.as_deref(), fields = ?parsed.stripped, "Stripped unknown input fields");
+        tracing::warn!(fields = ?parsed.stripped, "Stripped unknown input fields");
     }
     let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
     let request = service::Request {
@@ -96,6 +117,7 @@ async fn make(
         cancel_after,
         goes_on: prefer.respond_async && !streams,
         idempotent,
+        span: telemetry::prediction(request_id),
     };
     let ticket = match app.service.submit(request).await? {
         Submitted::New(ticket) => ticket,
@@ -148,8 +170,7 @@ async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Status
 /// The picture of a prediction as a file.
 async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
     let png: Arc<[u8]> = app.service.picture(&id).await?.ok_or(Error::Unknown(id))?;
-    let headers = [(header::CONTENT_TYPE, "image/png"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, png.to_vec()).into_response())
+    Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response())
 }
 
 /// What a list is asked for.
@@ -218,7 +239,7 @@ async fn list(
 /// The prediction of a list, with its picture as a URL.
 fn with_link(mut prediction: Prediction) -> Prediction {
     if prediction.status == Status::Succeeded && prediction.output.is_none() {
-        prediction.output = Some(Output::Whole(format!("{}/output", prediction.urls.get).into()));
+        prediction.output = Some(Output::Whole(prediction.urls.picture().into()));
     }
     prediction
 }

@@ -1,0 +1,182 @@
+//! What only a worker can tell: libtorch, devices, memory. It is asked as `syncdiffusion-worker doctor`.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::Check;
+use crate::config::Serve;
+
+/// How long a worker may take to answer: libtorch is large, and disks can be slow.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What a worker says.
+#[derive(Debug, Deserialize)]
+struct Report {
+    libtorch: String,
+    cuda: Cuda,
+    cpu: Cpu,
+    /// What `auto` stands for; nothing if no device will do.
+    auto: Option<Auto>,
+    memory: Memory,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cuda {
+    available: bool,
+    /// Why it is not.
+    why: Option<String>,
+    devices: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cpu {
+    threads: u64,
+    features: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Auto {
+    device: String,
+    dtype: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Memory {
+    available: u64,
+}
+
+/// Asks a worker, and looks whether what it has is what the flags want. `weights` is how many bytes the model has.
+pub(super) async fn checks(serve: &Serve, weights: u64) -> Vec<Check> {
+    const NAME: &str = "libtorch";
+    let build = "build the worker with `make build`, or say where it is with `--worker`";
+    match ask(serve).await {
+        Err(why) => vec![Check::problem(NAME, why, build)],
+        Ok(report) => {
+            let mut checks = vec![Check::ok(NAME, format!("libtorch {}", report.libtorch))];
+            checks.extend(serve.crew.device.iter().map(|wanted| device(wanted, &serve.crew.dtype, &report)));
+            checks.push(memory(&report, weights));
+            checks
+        }
+    }
+}
+
+async fn ask(serve: &Serve) -> Result<Report, String> {
+    let Some(program) = serve.crew.programs(1).into_iter().next() else {
+        return Err("`--device` names no device".to_owned());
+    };
+    let path = program.path.display();
+    let mut command = Command::new(&program.path);
+    command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        Err(_) => return Err(format!("the worker `{path}` does not answer")),
+        Ok(Err(error)) => return Err(format!("cannot start the worker `{path}`: {error}")),
+        Ok(Ok(output)) => output,
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    if !output.status.success() {
+        return Err(format!("the worker `{path}` ended with {}: {last}", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("the worker `{path}` cannot be understood: {error}"))
+}
+
+/// Whether a device that was asked for is there.
+fn device(wanted: &str, dtype: &str, report: &Report) -> Check {
+    const NAME: &str = "device";
+    let Report { cuda, cpu, auto, .. } = report;
+    let why = cuda.why.as_deref().unwrap_or("no reason is known");
+    let dtype = auto.as_ref().filter(|_| dtype == "auto").map_or(dtype, |auto| &auto.dtype);
+    let processor = || format!("{} threads, {}", cpu.threads, cpu.features.join(" "));
+    match wanted {
+        "auto" => match auto {
+            None => {
+                Check::problem(NAME, "`auto` finds no device", "name one by `--device`, to be told why it will not do")
+            }
+            Some(auto) if auto.device == "cpu" => {
+                Check::ok(NAME, format!("`auto` is the CPU in {dtype} ({}); no CUDA: {why}", processor()))
+            }
+            Some(auto) => {
+                Check::ok(NAME, format!("`auto` is {} in {dtype} ({})", auto.device, cuda.devices.join(", ")))
+            }
+        },
+        "cpu" => Check::ok(NAME, format!("the CPU ({})", processor())),
+        _ => {
+            let index = wanted.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or("0").parse::<usize>());
+            match index {
+                None | Some(Err(_)) => Check::problem(
+                    NAME,
+                    format!("`{wanted}` is no device"),
+                    "write `auto`, `cpu`, `cuda` or `cuda:N` for `--device`",
+                ),
+                Some(Ok(_)) if !cuda.available => {
+                    let advice = "install the driver and the CUDA build of libtorch, or choose `--device cpu`";
+                    Check::problem(NAME, format!("`{wanted}` is not there: {why}"), advice)
+                }
+                Some(Ok(index)) => match cuda.devices.get(index) {
+                    Some(name) => Check::ok(NAME, format!("`{wanted}` is {name}")),
+                    None => Check::problem(
+                        NAME,
+                        format!("`{wanted}` is not there; there are {}", cuda.devices.len()),
+                        "choose a smaller number for `--device`",
+                    ),
+                },
+            }
+        }
+    }
+}
+
+/// Whether the weights fit.
+fn memory(report: &Report, weights: u64) -> Check {
+    const NAME: &str = "memory";
+    let available = report.memory.available;
+    let found = format!("{} available", HumanBytes(available));
+    if weights > available {
+        let found = format!("{found}, less than the {} of the weights", HumanBytes(weights));
+        return Check::warning(NAME, found, "close other programs, or fetch the model with `--variant fp16`");
+    }
+    Check::ok(NAME, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn report(cuda: &str) -> Report {
+        let text = format!(
+            r#"{{"libtorch":"2.11.0","cuda":{cuda},"cpu":{{"threads":2,"features":["avx2"]}},
+            "auto":{{"device":"cpu","dtype":"bf16"}},"memory":{{"available":1000}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn devices_are_judged_by_what_is_there() {
+        let none = report(r#"{"available":false,"why":"there is no driver","devices":[]}"#);
+        let one = report(r#"{"available":true,"why":null,"devices":["NVIDIA H100"]}"#);
+        for (wanted, report, verdict, words) in [
+            ("auto", &none, Verdict::Ok, "the CPU in bf16"),
+            ("cpu", &none, Verdict::Ok, "2 threads"),
+            ("cuda", &none, Verdict::Problem, "there is no driver"),
+            ("cuda:0", &one, Verdict::Ok, "NVIDIA H100"),
+            ("cuda:1", &one, Verdict::Problem, "there are 1"),
+            ("cuda:x", &one, Verdict::Problem, "no device"),
+            ("gpu", &one, Verdict::Problem, "no device"),
+        ] {
+            let check = device(wanted, "auto", report);
+            assert_eq!(check.verdict, verdict, "{wanted}");
+            assert!(check.found.contains(words), "{wanted}: {}", check.found);
+        }
+    }
+
+    #[test]
+    fn memory_is_compared_with_the_weights() {
+        let report = report(r#"{"available":false,"why":null,"devices":[]}"#);
+        assert_eq!(memory(&report, 999).verdict, Verdict::Ok);
+        assert_eq!(memory(&report, 1001).verdict, Verdict::Warning);
+    }
+}

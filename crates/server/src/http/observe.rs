@@ -1,0 +1,119 @@
+//! What is noted of every request: its id, a span, a line of the log, figures.
+//!
+//! What always holds: neither path nor query is noted, for both may carry what nobody else is to know; the route and the id of
+//! the prediction are.
+
+use std::time::Instant;
+
+use axum::RequestExt as _;
+use axum::extract::{MatchedPath, RawPathParams, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
+
+use crate::telemetry;
+
+/// The header that names a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that is taken from a client.
+const MOST_ID: usize = 128;
+/// What stands in figures for what is not known, of which there could be too many.
+const OTHER: &str = "other";
+/// The status of a request whose client left before the answer, as nginx has it.
+const LEFT: u16 = 499;
+
+/// The id of a request, for what goes on when it is answered.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub(super) String);
+
+/// Notes a request and its answer.
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str).to_owned();
+    let method = method(request.method());
+    // The level of a span is not about how much it matters: the ids are to be there whatever is logged.
+    let span = tracing::error_span!(
+        "request", request_id = %id, method, route, prediction_id = Empty, otel.name = Empty, otel.kind = Empty
+    );
+    telemetry::begin(&span, request.headers(), method, &route);
+    if let Ok(parameters) = request.extract_parts::<RawPathParams>().await
+        && let Some((_, prediction)) = parameters.iter().find(|(name, _)| *name == "id")
+    {
+        span.record("prediction_id", prediction);
+    }
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut watch = Watch { begun: Instant::now(), span: span.clone(), method, route, status: LEFT };
+    let mut response = next.run(request).instrument(span).await;
+    watch.status = response.status().as_u16();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// A request that is being answered. Dropped with it, also when the client leaves before.
+struct Watch {
+    begun: Instant,
+    span: Span,
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _inside = self.span.enter();
+        let Self { begun, method, status, .. } = *self;
+        let (route, seconds) = (std::mem::take(&mut self.route), begun.elapsed().as_secs_f64());
+        telemetry::end(&self.span, status);
+        // Whoever asks often only looks.
+        let looks = matches!(method, "GET" | "HEAD" | "OPTIONS");
+        if looks && status < StatusCode::INTERNAL_SERVER_ERROR.as_u16() {
+            tracing::debug!(status, seconds, "request answered");
+        } else {
+            tracing::info!(status, seconds, "request answered");
+        }
+        metrics::histogram!("syncdiffusion_http_request_seconds", "method" => method, "route" => route.clone())
+            .record(seconds);
+        metrics::counter!(
+            "syncdiffusion_http_requests_total", "method" => method, "route" => route, "status" => status.to_string()
+        )
+        .increment(1);
+    }
+}
+
+/// The id that the client gave, if it is one; a new one otherwise.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let sane = |id: &&str| (1..=MOST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// A method that is known.
+fn method(method: &Method) -> &'static str {
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or(OTHER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_if_it_is_short_and_visible() {
+        let of = |id: &[u8]| {
+            let id = HeaderValue::from_bytes(id).unwrap();
+            request_id(&HeaderMap::from_iter([(REQUEST_ID, id)]))
+        };
+        assert_eq!(of(b"a-1/b"), "a-1/b");
+        let long = [b'x'; MOST_ID + 1];
+        for bad in [&b""[..], b"a b", "ü".as_bytes(), b"\t", &long] {
+            assert!(Uuid::parse_str(&of(bad)).is_ok(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Clients that are slow, large, many or mean.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::Server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap()
+}
+
+/// Everything that comes until the server closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut text)).await;
+    // A server that closes with unread bytes at hand resets the connection.
+    let _ = read.expect("the server closes the connection");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test]
+async fn who_sends_no_header_in_time_is_let_go() {
+    let server = Server::start(&["--header-timeout", "300ms"]).await;
+    for begun in [
+        "",
+        "G",
+        "GET /health-check HTTP/1.1\r\nhost: x\r\nx-slow: ",
+        "POST /predictions HTTP/1.1\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM",
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let said = rest(&mut stream).await;
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{begun:?}: {said}");
+    }
+    // One that trickles gets no longer, and one that has been answered may not stay for ever.
+    let mut trickle = connect(&server).await;
+    let (mut from, mut to) = trickle.split();
+    let trickled = async {
+        while to.write_all(b"GET / HTTP/1.1\r\nx: ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut said = Vec::new();
+    tokio::select! {
+        () = trickled => {},
+        _ = from.read_to_end(&mut said) => {},
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read for ever"),
+    }
+    let mut idle = connect(&server).await;
+    idle.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+    // Answers take as long as they take.
+    let body = json!({"input": {"prompt": "step=100", "num_inference_steps": 10}});
+    assert_eq!(server.predict(&body).await.json["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_body_has_a_deadline() {
+    let server = Server::start(&["--body-timeout", "300ms"]).await;
+    let mut stream = connect(&server).await;
+    let head =
+        "POST /predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut from, mut to) = stream.split();
+    let trickled = async {
+        while to.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut said = vec![0; 4096];
+    let length = tokio::select! {
+        () = trickled => unreachable!(),
+        read = from.read(&mut said) => read.unwrap(),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read for ever"),
+    };
+    let said = String::from_utf8_lossy(&said[..length]);
+    assert!(said.starts_with("HTTP/1.1 408") && said.ends_with(r#"{"detail":"the body took too long"}"#), "{said}");
+    // What is there in time may work for longer than that.
+    let body = json!({"input": {"prompt": "step=100", "num_inference_steps": 10}});
+    assert_eq!(server.predict(&body).await.json["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn bodies_and_prompts_up_to_their_limits() {
+    let server = Server::start(&[]).await;
+    let megabyte = "ü 🏔 ".repeat((1 << 20) / 8);
+    let body = json!({"input": {"prompt": megabyte, "num_inference_steps": 1, "width": 512}});
+    let answer = server.predict(&body).await;
+    assert_eq!((answer.status, &answer.json["status"]), (200, &json!("succeeded")));
+    assert_eq!(answer.json["input"]["prompt"], json!(megabyte));
+
+    // A body of exactly the limit is read, and one byte more is not.
+    let of_size = |size: usize| {
+        let input = r#"{"input":{"prompt":"a","num_inference_steps":1,"width":512}}"#;
+        let body = format!("{input}{}", " ".repeat(size - input.len()));
+        server.request("POST", "/predictions").header("content-type", "application/json").body(body)
+    };
+    assert_eq!(server.send(of_size(100 << 20)).await.json["status"], "succeeded");
+    let refused = server.send(of_size((100 << 20) + 1)).await;
+    assert_eq!(refused.status, 413);
+
+    // A prompt that no frame holds is refused, and nobody waits for it.
+    let huge = json!({"input": {"prompt": "x".repeat(20 << 20), "num_inference_steps": 1}});
+    let answer = server.predict(&huge).await;
+    assert_eq!(answer.status, 422, "{}", &answer.text[..answer.text.len().min(500)]);
+
+    let server = Server::start(&["--max-body", "1KiB"]).await;
+    let answer = server.predict(&json!({"input": {"prompt": "x".repeat(1024)}})).await;
+    assert_eq!(
+        (answer.status, answer.json),
+        (413, json!({"detail": "Failed to buffer the request body: length limit exceeded"}))
+    );
+}
+
+#[tokio::test]
+async fn many_connections_stay_open_and_the_next_waits() {
+    let most: usize = 10_000;
+    raise_files();
+    // Each end of a connection is a file: ours here, theirs in the server.
+    let (soft, _) = files();
+    let count = most.min(soft.saturating_sub(512));
+    let server = Server::start(&["--header-timeout", "2m", "--max-connections", &count.to_string()]).await;
+    // The test's own client keeps one; all others are taken.
+    let mut held = Vec::with_capacity(count);
+    let begun = "GET /live HTTP/1.1\r\nhost: x\r\n";
+    for _ in 0..count - 1 {
+        let mut stream = connect(&server).await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    // They hold their places, but the server works on.
+    let body = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
+    assert_eq!(server.predict(&body).await.json["status"], "succeeded");
+    let open = crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections");
+    assert!(open >= (count - 2) as f64, "{open} of {count} connections are open");
+    // One more is accepted when one goes.
+    let mut late = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&server).await;
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        late.push(stream);
+    }
+    held.truncate(count / 2);
+    for stream in &mut late {
+        assert!(rest(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    // Those that waited all along are answered when they ask.
+    for stream in held.iter_mut().step_by(101) {
+        stream.write_all(b"connection: close\r\n\r\n").await.unwrap();
+        assert!(rest(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    eprintln!("{count} connections were open");
+}
+
+/// The soft and the hard limit of open files of this process.
+fn files() -> (usize, usize) {
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let numbers: Vec<usize> = line
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok().or((word == "unlimited").then_some(usize::MAX)))
+        .collect();
+    (numbers[0], numbers[1])
+}
+
+/// Lets this process open as many files as it may.
+fn raise_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+#[tokio::test]
+async fn ids_are_text_and_never_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("deep/data");
+    std::fs::create_dir_all(&data).unwrap();
+    let server = Server::launch_in(&data, &[], &[]);
+    server.until_health(&["READY"]).await;
+    let input = json!({"prompt": "a", "num_inference_steps": 1, "width": 512});
+    for (encoded, id) in [
+        ("..%2F..%2Fescaped", "../../escaped"),
+        ("%2Fetc%2Fpasswd", "/etc/passwd"),
+        ("..%5C..%5Cx", "..\\..\\x"),
+        ("%2e%2e", ".."),
+        ("a%00b", "a\0b"),
+        ("%F0%9F%8F%94%20%C3%BC", "🏔 ü"),
+        ("%E2%80%AEabc", "\u{202e}abc"),
+        ("x%0D%0Ay%3A%20z", "x\r\ny: z"),
+        ("%25", "%"),
+        ("'%3B%20DROP%20TABLE%20predictions%3B--", "'; DROP TABLE predictions;--"),
+        ("%3Cscript%3E", "<script>"),
+    ] {
+        // A client of the usual kind would put such a path in order before it sends it.
+        let made = raw(&server, "PUT", &format!("/predictions/{encoded}"), &json!({"input": input})).await;
+        assert_eq!((made.0, &made.1["id"], &made.1["status"]), (200, &json!(id), &json!("succeeded")), "{encoded}");
+        for path in ["", "/output", "/stream"] {
+            let seen = raw(&server, "GET", &format!("/predictions/{encoded}{path}"), &Value::Null).await;
+            assert_eq!(seen.0, 200, "{encoded}{path}");
+        }
+        let posted = server.predict(&json!({"id": id, "input": input})).await;
+        assert_eq!((posted.status, &posted.json["id"]), (200, &json!(id)));
+        let gone = raw(&server, "DELETE", &format!("/predictions/{encoded}"), &Value::Null).await;
+        assert_eq!(gone.0, 204, "{encoded}");
+    }
+    // The empty one cannot be named by a path, and a long one would be in every line of the log.
+    let made = server.predict(&json!({"id": "", "input": input})).await;
+    assert!(made.json["id"].as_str().is_some_and(|id| id.starts_with("pred_")), "{}", made.text);
+    assert_eq!(server.predict(&json!({"id": "x".repeat(1025), "input": input})).await.status, 422);
+    let long = "%C3%BC".repeat(512);
+    assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}"), &json!({"input": input})).await.0, 200);
+    assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}x"), &json!({"input": input})).await.0, 422);
+    // What is no UTF-8 is no id.
+    assert_eq!(raw(&server, "GET", "/predictions/%FF%FE", &Value::Null).await.0, 400);
+    // Paths that lead out of where files are lead nowhere.
+    for path in [
+        "/../../etc/passwd",
+        "/files/../../etc/passwd",
+        "/files/..%2f..%2fetc%2fpasswd",
+        "/files//etc/passwd",
+        "/playground/../../x",
+    ] {
+        let answer = raw(&server, "GET", path, &Value::Null).await;
+        assert!([400, 404].contains(&answer.0), "{path}: {}", answer.0);
+    }
+    let mut outside: Vec<String> =
+        dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    outside.sort();
+    assert_eq!(outside, ["deep"], "nothing was made outside the data folder");
+    let below: Vec<String> =
+        data.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(below.iter().all(|name| !name.contains("escaped")), "{below:?}");
+}
+
+/// A request whose path is sent as it is: status and body.
+async fn raw(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = connect(server).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let text = rest(&mut stream).await;
+    let status =
+        text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {text}"));
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn texts_of_every_kind_pass_through() {
+    let server = Server::start(&["--log-format", "json"]).await;
+    for prompt in [
+        "",
+        "\0",
+        "a\u{0}b\r\n\t",
+        "ünï 漢字 🏔️ \u{202e}",
+        "\u{1b}[31mred\u{7}",
+        "\"\\</script>",
+        "\u{fffd}\u{10ffff}",
+        "{{7*7}} ${x}",
+    ] {
+        let body =
+            json!({"input": {"prompt": prompt, "negative_prompt": prompt, "num_inference_steps": 1, "width": 512}});
+        let answer = server.predict(&body).await;
+        assert_eq!((answer.status, &answer.json["status"]), (200, &json!("succeeded")), "{prompt:?}: {}", answer.text);
+        assert_eq!(answer.json["input"]["prompt"], json!(prompt));
+    }
+    // Half a pair of surrogates and bytes that are no UTF-8 are no text.
+    for body in
+        [&br#"{"input":{"prompt":"\ud800"}}"#[..], b"{\"input\":{\"prompt\":\"\xff\xfe\"}}", b"\xff\xfe{}", b"\0"]
+    {
+        let request =
+            server.request("POST", "/predictions").header("content-type", "application/json").body(body.to_vec());
+        let answer = server.send(request).await;
+        assert!([400, 422].contains(&answer.status), "{}", answer.text);
+        assert!(answer.json["detail"].is_string(), "{}", answer.text);
+    }
+    // Headers of every byte that a client can send.
+    for name in [
+        "prefer",
+        "accept",
+        "cancel-after",
+        "last-event-id",
+        "traceparent",
+        "x-request-id",
+        "authorization",
+        "content-type",
+        "host",
+    ] {
+        for value in [&b"\xff\xfe"[..], "ü".as_bytes(), b"\t", b"a,b;c=\"d", &[b'x'; 10_000]] {
+            let request = server.request("PUT", "/predictions/h");
+            let request = request.header(name, reqwest::header::HeaderValue::from_bytes(value).unwrap()).body("{}");
+            let answer = server.send(request).await;
+            assert!(answer.status < 500, "{name}: {value:?}: {} {}", answer.status, answer.text);
+        }
+    }
+    crate::telemetry::lines(&server);
+}
+
+#[tokio::test]
+async fn requests_that_are_no_http_do_no_harm() {
+    let server = Server::start(&[]).await;
+    for nonsense in [
+        "\0\0\0\0",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        "POST /predictions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET",
+        "POST /predictions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}",
+    ] {
+        let mut stream = connect(&server).await;
+        stream.write_all(nonsense.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let said = rest(&mut stream).await;
+        assert!(!said.starts_with("HTTP/1.1 2") && !said.starts_with("HTTP/1.1 5"), "{nonsense:?}: {said}");
+    }
+    let mut long = connect(&server).await;
+    let many = format!("x-y: {}\r\n", "y".repeat(100)).repeat(5000);
+    let _ = long.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes()).await;
+    let said = rest(&mut long).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");
+    assert_eq!(server.get("/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_log_no_error_and_no_figure() {
+    let secrets = [
+        "api-token-1c9e",
+        "file-token-77ab",
+        "hook-token-d2f0",
+        "wrong-token-0b3d",
+        "query-secret-4e1a",
+        "user-info-9f8e",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, secrets[1]).unwrap();
+    let flags = ["--log", "trace", "--api-token", secrets[0], "--api-token-file", file.to_str().unwrap()];
+    let server = Server::launch(&flags, &[("WEBHOOK_AUTH_TOKEN", secrets[2])]);
+    server.until_health(&["READY"]).await;
+    let receiver = tests::Receiver::start(&[500, 400]).await;
+    let mut said = String::new();
+    for token in [secrets[0], secrets[1], secrets[3]] {
+        let header = format!("Bearer {token}");
+        let webhook = receiver.url.replace("http://", &format!("http://user:{}@", secrets[5]));
+        let body = json!({"webhook": format!("{webhook}/hook?key={}", secrets[4]), "input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
+        let path = format!("/predictions?token={}", secrets[4]);
+        for (method, body) in [("POST", body), ("POST", json!({"input": {"width": 3}})), ("GET", json!({}))] {
+            said += &server.json(method, &path, &[("authorization", &header)], &body).await.text;
+        }
+    }
+    receiver.wait(|sent| sent.len() >= 4).await;
+    said += &server.get("/metrics").await.text;
+    said += &server.get("/health-check").await.text;
+    let help = std::process::Command::new(tests::binary())
+        .args(["serve", "--help"])
+        .envs([("SYNCDIFFUSION_API_TOKEN", secrets[0]), ("WEBHOOK_AUTH_TOKEN", secrets[2]), ("HF_TOKEN", secrets[3])])
+        .output()
+        .unwrap();
+    said += &String::from_utf8_lossy(&help.stdout);
+    let log = server.logged("prediction ended").await;
+    assert!(said.contains("syncdiffusion_http_requests_total"));
+    for secret in secrets {
+        assert!(
+            !log.contains(secret),
+            "`{secret}` is in the log:\n{}",
+            log.lines().find(|line| line.contains(secret)).unwrap()
+        );
+        assert!(!said.contains(secret), "`{secret}` was said:\n{said}");
+    }
+}
