@@ -49,6 +49,13 @@ test-s3: build ## Put pictures into a bucket of a real store that speaks S3
 	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs
 	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
 
+.PHONY: fuzz
+fuzz: ## Make up what strangers send, by libFuzzer (FUZZ_SECONDS for each target)
+	$(CARGO) install --quiet --locked --root .tools/cargo --target-dir target/tools cargo-fuzz@0.13.2
+	for target in input frame; do .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+
+FUZZ_SECONDS ?= 300
+
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
 	$(CARGO) test --release --locked -p tests --test service -- --ignored --skip a_real_store --nocapture
@@ -74,10 +81,14 @@ MODEL ?= models/demo
 RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"
 
-.PHONY: lint
-lint: libtorch ## Check formatting and lints, warnings denied
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+.PHONY: check
+check: libtorch ## Check form, lints, spelling, dependencies, scripts, documents, and deploy/
+	scripts/check.sh
+	deploy/check.sh
+
+.PHONY: docs
+docs: ## Write what is generated: openapi.yaml, docs/cli.md, the figures in docs/operating.md
+	$(CARGO) run --quiet --locked --release -p server --bin syncdiffusion documents .
 
 .PHONY: image
 image: ## Build the image syncdiffusion:DEVICE (DEVICE=cpu|cuda, WEIGHTS=none|sd2; DOCKER=podman for another builder)
@@ -89,5 +100,5 @@ check-deploy: ## Check what is in deploy/ with the tool of each kind, and say wh
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made \
+	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema .tools tests/reference/.venv tests/reference/made \
 		tests/webhooks/.venv tests/webhooks/node_modules

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Checks everything in deploy/ with the tool of its kind, and that the files agree with each other and with the program.
-# Tools come from deploy/tools.sh, or from the machine; what could not be checked is told, and counted at the end.
+# Tools come from scripts/tools.sh, or from the machine; what could not be checked is told, and counted at the end.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../scripts/checks.sh
 
-./tools.sh
-tools=$PWD/.tools
+../scripts/tools.sh
+tools=$(cd .. && pwd)/.tools/python
 PATH=$tools/bin:$PATH
 
 # Puts a program of a Debian package into the folder of tools, without installing it.
@@ -63,7 +63,7 @@ bill() {
     done
 }
 
-check "shell scripts (shellcheck)" shellcheck -x check.sh tools.sh image/*.sh
+check "shell scripts (shellcheck)" shellcheck -x check.sh image/*.sh
 check "Dockerfile (hadolint)" hadolint ../Dockerfile
 check "compose files (their schema)" compose
 check "compose files (docker compose config)" compose_config

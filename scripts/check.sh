@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/checks.sh
 
-scripts/tools.sh
+scripts/tools.sh cargo
 scripts/libtorch.sh
-PATH=$PWD/.tools/bin:$PATH
+PATH=$PWD/.tools/python/bin:$PWD/.tools/cargo/bin:$PATH
 
 advisories() {
     cargo deny fetch || cannot "the database of advisories cannot be fetched from here" || return

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by scripts that check things: runs checks, counts them, and says what could not be checked.
 
 passed=0 failed=0 skipped=0

@@ -9,7 +9,7 @@ DEPLOY = ROOT / "deploy"
 
 
 def texts(folder, *endings):
-    return "\n".join(path.read_text() for path in sorted(folder.rglob("*")) if path.suffix in endings and ".tools" not in path.parts)
+    return "\n".join(path.read_text() for path in sorted(folder.rglob("*")) if path.suffix in endings)
 
 
 figures = ROOT / "docs/operating.md"

@@ -5,8 +5,8 @@ cd "$(dirname "$0")/../.."
 
 tag=${1:?say how to call the image, such as syncdiffusion:cuda}
 shift
-deploy/tools.sh
-mapfile -d '' labels < <(deploy/.tools/bin/python deploy/image/labels.py)
+scripts/tools.sh
+mapfile -d '' labels < <(.tools/python/bin/python deploy/image/labels.py)
 flags=()
 for label in "${labels[@]}"; do flags+=(--label "$label"); done
 if revision=$(git rev-parse HEAD 2>/dev/null); then flags+=(--label "org.opencontainers.image.revision=$revision"); fi

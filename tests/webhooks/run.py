@@ -104,7 +104,7 @@ def main():
     arguments = parser.parse_args()
     install()
 
-    from replicate.webhook import InvalidSignatureError, WebhookSigningSecret, Webhooks
+    from replicate.webhook import InvalidSignatureError, Webhooks, WebhookSigningSecret
 
     webhooks, secret = gather(arguments.server, arguments.worker)
     cases = [("as sent", *webhook, secret, True) for webhook in webhooks]

@@ -39,12 +39,12 @@ pub(crate) enum Command {
     /// Look whether `serve` with the same flags and environment would do, and say what to do if not
     #[command(args_override_self = true)]
     Doctor(Box<crate::doctor::Doctor>),
-    /// Print the OpenAPI document as YAML
+    /// Write the documents that the code knows best into the repository
     #[command(hide = true)]
-    Openapi,
-    /// Print the table of figures in `docs/operating.md`
-    #[command(hide = true)]
-    Figures,
+    Documents {
+        /// The root of the repository
+        root: PathBuf,
+    },
 }
 
 /// Which worker to start, on what.

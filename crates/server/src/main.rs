@@ -7,6 +7,7 @@
 mod config;
 mod connections;
 mod doctor;
+mod documents;
 mod generate;
 mod http;
 mod openapi;
@@ -29,14 +30,7 @@ fn main() -> ExitCode {
         config::Command::Generate(generate) => run(generate::run(*generate)),
         config::Command::Weights(weights) => run(weights::run(weights)),
         config::Command::Doctor(doctor) => run(doctor::run(*doctor)),
-        config::Command::Openapi => {
-            print!("{}", openapi::yaml());
-            Ok(ExitCode::SUCCESS)
-        }
-        config::Command::Figures => {
-            print!("{}", telemetry::markdown());
-            Ok(ExitCode::SUCCESS)
-        }
+        config::Command::Documents { root } => documents::write(&root).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -212,13 +212,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_has_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating.md");
-        let documentation = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(documentation.contains(&markdown()), "docs/operating.md lacks what `syncdiffusion figures` prints");
-    }
-
-    #[test]
     fn names_are_as_prometheus_wants_them() {
         for Figure { name, kind, unit, help, .. } in FIGURES {
             assert!(name.starts_with("syncdiffusion_") && help.ends_with('.'), "{name}");
