@@ -40,6 +40,10 @@ test-schema: ## Have schemathesis make up requests from openapi.yaml and check e
 	$(CARGO) build --release --locked -p server -p tests --bins
 	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
 
+.PHONY: test-otel
+test-otel: ## Build the server with traces and have it send spans to a receiver
+	$(CARGO) test --release --locked -p server --features otel --test otel
+
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
 	$(CARGO) test --release --locked -p tests --test service -- --ignored --nocapture
