@@ -44,9 +44,18 @@ test-schema: ## Have schemathesis make up requests from openapi.yaml and check e
 test-otel: ## Build the server with traces and have it send spans to a receiver
 	$(CARGO) test --release --locked -p server --features otel --test otel
 
+.PHONY: test-webhooks
+test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript, verify our webhooks
+	python3 tests/webhooks/run.py
+
+.PHONY: test-s3
+test-s3: build ## Put pictures into a bucket of a real store that speaks S3
+	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs
+	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
+
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
-	$(CARGO) test --release --locked -p tests --test service -- --ignored --nocapture
+	$(CARGO) test --release --locked -p tests --test service -- --ignored --skip a_real_store --nocapture
 
 .PHONY: bench
 bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
@@ -84,4 +93,5 @@ check-deploy: ## Check what is in deploy/ with the tool of each kind, and say wh
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made
+	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema deploy/.tools tests/reference/.venv tests/reference/made \
+		tests/webhooks/.venv tests/webhooks/node_modules

@@ -35,7 +35,7 @@ lend() { # FROM TO [OPTION]: shows a file or folder in a root
 
 # Runs something in a root with an environment as empty as that of an image.
 enter() { # ROOT ENVIRONMENT... COMMAND...
-    local root=$1
+    local root=$1 code=0
     shift
     lend /proc "$root/proc"
     lend /dev "$root/dev"
@@ -45,8 +45,9 @@ enter() { # ROOT ENVIRONMENT... COMMAND...
         lend "$CERTIFICATES" "$root/tmp/certificates.pem" ro
         trust=(PIP_CERT=/tmp/certificates.pem CARGO_HTTP_CAINFO=/tmp/certificates.pem SSL_CERT_FILE=/tmp/certificates.pem)
     fi
-    chroot "$root" env -i HOME=/root PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${trust[@]}" "$@"
+    chroot "$root" env -i HOME=/root PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${trust[@]}" "$@" || code=$?
     undo
+    return "$code"
 }
 
 roots() {

@@ -10,4 +10,5 @@ esac
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${packages[@]}"
+apt-get clean
 rm -rf /var/lib/apt/lists/*

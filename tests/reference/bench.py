@@ -31,14 +31,15 @@ def run(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(model: str, dtype: str, job: list[str], output: Path) -> dict:
-    return run([str(OURS), "generate", "--model", model, "--device", "cpu", "--dtype", dtype, "--json", "--output", str(output), *job])
+def ours(model: str, device: str, dtype: str, job: list[str], output: Path) -> dict:
+    return run([str(OURS), "generate", "--model", model, "--device", device, "--dtype", dtype, "--json", "--output", str(output), *job])
 
 
-def reference(model: str, threads: int, job: list[str], output: Path) -> dict:
+def reference(model: str, device: str, dtype: str, threads: int, job: list[str], output: Path) -> dict:
     folder = str(ROOT / "models/demo") if model == "demo" else model
     return run([
-        sys.executable, str(HERE / "panorama.py"), "--model", folder, "--threads", str(threads), "--json", "--output", str(output), *job,
+        sys.executable, str(HERE / "panorama.py"), "--model", folder, "--device", device, "--dtype", dtype, "--threads", str(threads),
+        "--json", "--output", str(output), *job,
     ])
 
 
@@ -60,13 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2, help="pairs of runs")
     parser.add_argument("--model", action="append", help="`demo` or a bundle folder; may be given more than once")
-    parser.add_argument("--dtype", action="append", help="of ours, may be given more than once; the reference computes in f32, as on any CPU")
+    parser.add_argument("--dtype", action="append", help="of ours, may be given more than once")
+    parser.add_argument("--reference-dtype", default="f32", help="f32, or f16 or bf16 for autocast as the original has it on a GPU")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, of both; for cuda run this with a Python whose torch has it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("job", nargs="*", help="flags of the job, after `--`; by default the default job")
     options = parser.parse_args()
     job = options.job or DEFAULT_JOB
     dtypes = options.dtype or ["f32"]
-    print(f"{processor()}; {options.runs} runs of each, in turn; job: `{shlex.join(job)}`\n")
+    print(f"{processor()}; {options.runs} runs of each, in turn, on {options.device}; job: `{shlex.join(job)}`\n")
     print("| model | who | seconds | reference / ours | memory, GiB | bytes within 1 | PSNR, dB |")
     print("|---|---|---|---|---|---|---|")
     for model in options.model or ["demo"]:
@@ -75,8 +78,8 @@ def main() -> None:
             pictures = {who: Path(folder, f"{who}.png") for who in runs}
             for _ in range(options.runs):
                 for dtype in dtypes:
-                    runs[dtype].append(ours(model, dtype, job, pictures[dtype]))
-                runs["reference"].append(reference(model, options.threads, job, pictures["reference"]))
+                    runs[dtype].append(ours(model, options.device, dtype, job, pictures[dtype]))
+                runs["reference"].append(reference(model, options.device, options.reference_dtype, options.threads, job, pictures["reference"]))
             same = {dtype: compare(pictures[dtype], pictures["reference"]) for dtype in dtypes}
         theirs = [run["seconds"] for run in runs["reference"]]
         for who, results in runs.items():

@@ -8,7 +8,7 @@ clamp changes sides. Here that is measured, on the reference alone; `make.py` dr
 import contextlib
 import copy
 import dataclasses
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 

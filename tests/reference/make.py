@@ -8,10 +8,8 @@ right implementation from a wrong one.
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
-from typing import Callable
 
 import diffusers
 import torch
@@ -21,7 +19,15 @@ from transformers import CLIPTokenizer
 
 from bundles import BUNDLES, write_bundle, write_json
 from conditioning import (
-    DRAWS, MARGIN, ROUNDING, PanoramaChange, gradient_change, in_double, panorama_change, relative_difference, share_of_bytes_off,
+    DRAWS,
+    MARGIN,
+    ROUNDING,
+    PanoramaChange,
+    gradient_change,
+    in_double,
+    panorama_change,
+    relative_difference,
+    share_of_bytes_off,
     with_noise,
 )
 from perceptual import difference_to_lpips_package

@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="PNG file to write")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--threads", type=int, help="threads of torch; by default torch chooses")
-    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="bf16 means CPU autocast; default: %(default)s")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
+    parser.add_argument("--dtype", choices=["f32", "bf16", "f16"], default="f32", help="others than f32 mean autocast; default: %(default)s")
     return parser.parse_args()
 
 
@@ -45,9 +46,10 @@ def main() -> None:
 
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
-        model = SyncDiffusion(arguments.model)
+        model = SyncDiffusion(arguments.model, arguments.device)
     loaded = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bf16"):
+    dtype = {"f32": None, "bf16": torch.bfloat16, "f16": torch.float16}[arguments.dtype]
+    with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
         try:
             picture = model.picture(model.sample(parameters))
         except ValueError as error:
@@ -59,10 +61,17 @@ def main() -> None:
         print(json.dumps({
             "seconds": round(finished - loaded, 3),
             "load_seconds": round(loaded - start, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": peak_memory(model.device),
             "seed": parameters.seed,
             "output": arguments.output,
         }))
+
+
+def peak_memory(device: torch.device) -> int:
+    """What this process has held of the device at most, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ class Lpips:
         self.shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
         self.scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
 
+    def to(self, device: torch.device) -> "Lpips":
+        self.weights = {name: weight.to(device) for name, weight in self.weights.items()}
+        self.shift, self.scale = self.shift.to(device), self.scale.to(device)
+        return self
+
     @classmethod
     def from_bundle(cls, bundle: Path) -> "Lpips":
         folder = Path(bundle) / "perceptual"

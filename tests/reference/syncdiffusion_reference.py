@@ -6,9 +6,9 @@ original. Nothing else is computed twice, so times of this code stand for times 
 Latents are [1, 4, height, width]; a picture is `factor` times as high and wide, where `factor` is the VAE's (8 in Stable Diffusion).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -62,21 +62,22 @@ def find_windows(height: int, width: int, size: int, stride: int, loop_closure: 
 class SyncDiffusion:
     """The networks of one bundle and the algorithm on them."""
 
-    def __init__(self, bundle: Path | str):
+    def __init__(self, bundle: Path | str, device: str = "cpu"):
         bundle = Path(bundle)
+        self.device = torch.device(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")
-        self.text_encoder = load_network(CLIPTextModel, bundle, "text_encoder")
-        self.unet = load_network(UNet2DConditionModel, bundle, "unet")
-        self.vae = load_network(AutoencoderKL, bundle, "vae")
+        self.text_encoder = load_network(CLIPTextModel, bundle, "text_encoder").to(self.device)
+        self.unet = load_network(UNet2DConditionModel, bundle, "unet").to(self.device)
+        self.vae = load_network(AutoencoderKL, bundle, "vae").to(self.device)
         self.scheduler = DDIMScheduler.from_pretrained(bundle, subfolder="scheduler")
-        self.lpips = Lpips.from_bundle(bundle)
+        self.lpips = Lpips.from_bundle(bundle).to(self.device)
         self.window_size = self.unet.config.sample_size
         self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def embed(self, text: str) -> torch.Tensor:
         """The text encoder's last hidden state, [1, 77, width]; every text is padded or truncated to 77 tokens and none is masked."""
-        return self.text_encoder(torch.tensor([self.tokenize(text)])).last_hidden_state
+        return self.text_encoder(torch.tensor([self.tokenize(text)], device=self.device)).last_hidden_state
 
     def tokenize(self, text: str) -> list[int]:
         length = self.tokenizer.model_max_length
@@ -112,7 +113,8 @@ class SyncDiffusion:
     def start_latent(self, parameters: Parameters) -> torch.Tensor:
         """The noise a seed stands for: drawn on the CPU, all at once."""
         torch.manual_seed(parameters.seed)
-        return torch.randn(1, self.unet.config.in_channels, parameters.height // self.factor, parameters.width // self.factor)
+        noise = torch.randn(1, self.unet.config.in_channels, parameters.height // self.factor, parameters.width // self.factor)
+        return noise.to(self.device)
 
     def sample(
         self,
@@ -159,10 +161,10 @@ class SyncDiffusion:
     @torch.no_grad()
     def picture(self, latent: torch.Tensor) -> torch.Tensor:
         """The bytes of a latent panorama, [height, width, 3]: decoded in one piece, truncated rather than rounded."""
-        return (self.decode(latent)[0].float() * 255).to(torch.uint8).permute(1, 2, 0)
+        return (self.decode(latent)[0].float() * 255).to(torch.uint8).permute(1, 2, 0).cpu()
 
     def place(self, window: Window, width: int) -> tuple[slice, torch.Tensor]:
-        columns = torch.arange(window.column, window.column + self.window_size) % width
+        columns = torch.arange(window.column, window.column + self.window_size, device=self.device) % width
         return slice(window.row, window.row + self.window_size), columns
 
     def cut(self, latent: torch.Tensor, window: Window) -> torch.Tensor:

@@ -8,20 +8,24 @@
 //! - [`input`]: the table of the thirteen inputs, and the way from JSON to a valid one.
 //! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
 //! - [`service`]: who takes it in, who works on it, how it ends; [`store`]: where it is kept.
-//! - [`worker`]: the processes; [`webhook`], [`output`], [`progress`], [`cost`]: what their names say.
+//! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is told; [`outgoing`]: which URLs are called.
+//! - [`worker`]: the processes; [`progress`], [`cost`]: what their names say.
 //!
 //! No tensors and no HTTP server live here.
 
 pub mod cost;
 pub mod feed;
+pub mod hidden;
 pub mod input;
 pub mod live;
+pub mod outgoing;
 pub mod output;
 pub mod progress;
+mod random;
 pub mod service;
 pub mod store;
 pub mod time;
-mod upload;
+pub mod upload;
 pub mod webhook;
 pub mod wire;
 pub mod worker;

@@ -92,7 +92,7 @@ pub(crate) struct State {
 /// How a job ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// With a picture, whose data URI this is.
+    /// With a picture, whose data URI or URL this is.
     Succeeded { output: Arc<str>, work: Work },
     /// With an error.
     Failed(String),
@@ -103,7 +103,7 @@ pub(crate) enum End {
 impl Live {
     /// The live form of a record, whose newest `history` events are shown to those who come later.
     pub(crate) fn new(record: Record, stage: Stage, history: usize, span: Span) -> Self {
-        let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline } = record;
+        let Record { prediction, seq, attempts, webhook, output_file_prefix, deadline, file: _ } = record;
         Self {
             id: prediction.id.clone(),
             seq,
@@ -141,7 +141,15 @@ impl Live {
         let prediction = Prediction { output: None, ..state.prediction.clone() };
         let (webhook, deadline) = (self.webhook.clone(), self.deadline);
         let output_file_prefix = self.output_file_prefix.clone();
-        Record { prediction, seq: self.seq, attempts: state.attempts, webhook, output_file_prefix, deadline }
+        Record {
+            prediction,
+            seq: self.seq,
+            attempts: state.attempts,
+            webhook,
+            output_file_prefix,
+            file: None,
+            deadline,
+        }
     }
 
     /// A worker was given it.

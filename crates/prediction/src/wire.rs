@@ -150,6 +150,18 @@ impl Urls {
         let get = format!("{}/predictions/{path}", base.trim_end_matches('/'));
         Self { cancel: format!("{get}/cancel"), stream: format!("{get}/stream"), get }
     }
+
+    /// The URL of a file that the same server gives out.
+    pub fn file(&self, name: &str) -> String {
+        // An id never adds a slash to it.
+        let base = self.get.rsplit_once("/predictions/").map_or("", |(base, _)| base);
+        format!("{base}/files/{name}")
+    }
+
+    /// Where the picture is to be had while it is kept, whatever the output is.
+    pub fn picture(&self) -> String {
+        format!("{}/output", self.get)
+    }
 }
 
 impl Prediction {
@@ -226,6 +238,7 @@ mod tests {
         assert_eq!(value.as_object().unwrap().len(), 13);
         assert_eq!(value["metrics"], json!({}));
         assert_eq!(value["urls"]["cancel"], "http://localhost:5000/predictions/a%2Fb%20c/cancel");
+        assert_eq!(sample().urls.file("x.png"), "http://localhost:5000/files/x.png");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Event {
         model: Model,
         /// Seconds from the start of the process to this event.
         load_seconds: f64,
-        /// Largest resident memory of the worker so far.
+        /// Most memory of its device so far: resident memory on a CPU, all that is taken of a GPU.
         peak_memory_bytes: u64,
         /// How many jobs the worker advances at once; it queues what goes beyond.
         jobs: u32,
@@ -86,7 +86,7 @@ pub enum Event {
         seconds: f64,
         /// What was computed for it.
         work: Work,
-        /// Largest resident memory of the worker so far.
+        /// Most memory of its device so far: resident memory on a CPU, all that is taken of a GPU.
         peak_memory_bytes: u64,
     },
     /// The job ended without a picture.

@@ -1,6 +1,7 @@
 //! Flags and environment, parsed once; nothing else reads the environment.
 
 mod doors;
+mod outputs;
 mod telemetry;
 
 use std::net::IpAddr;
@@ -138,18 +139,11 @@ pub(crate) struct Serve {
     /// How many bytes of pictures are kept, such as `10GiB`; in memory, 256MiB unless said otherwise
     #[arg(long, env = "SYNCDIFFUSION_KEEP_BYTES", value_parser = bytes, help_heading = "Store")]
     pub(crate) keep_bytes: Option<u64>,
-    /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
-    #[arg(long, env = "SYNCDIFFUSION_UPLOAD_URL", help_heading = "Output")]
-    pub(crate) upload_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) outputs: outputs::Outputs,
     /// How many events of a prediction are shown to those who begin to follow it later
     #[arg(long, env = "COG_STREAM_HISTORY_CAPACITY", default_value_t = 1024, value_parser = count, help_heading = "Output")]
     pub(crate) stream_history: usize,
-    /// Least seconds between two `logs` webhooks of a prediction
-    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, value_parser = seconds, help_heading = "Webhooks")]
-    pub(crate) webhook_interval: f64,
-    /// Token that webhook receivers are shown as `Authorization: Bearer`
-    #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
-    pub(crate) webhook_auth_token: Option<String>,
     /// Set by Kubernetes; a file then tells its probes that the server has been ready, as Cog's does
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
     pub(crate) kubernetes_service_host: Option<String>,
@@ -164,23 +158,26 @@ impl Serve {
         self.data_dir.as_os_str() == "none"
     }
 
-    /// How the service behaves.
-    pub(crate) fn options(&self) -> prediction::service::Options {
+    /// How the service behaves. The data folder must be there.
+    ///
+    /// # Errors
+    /// If there is no secret to sign webhooks with.
+    pub(crate) fn options(&self) -> anyhow::Result<prediction::service::Options> {
         let in_memory = self.in_memory().then_some(256 << 20);
-        prediction::service::Options {
+        let data_dir = (!self.in_memory()).then_some(self.data_dir.as_path());
+        Ok(prediction::service::Options {
             queue_size: self.queue_size,
             queue_seconds: self.queue_cost,
             max_predict: self.max_predict_seconds.map(Duration::from_secs_f64),
             hang: self.hang_timeout,
             load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
-            webhooks: prediction::webhook::Options {
-                interval: Duration::from_secs_f64(self.webhook_interval),
-                token: self.webhook_auth_token.clone(),
-            },
-            upload_url: self.upload_url.clone(),
+            webhooks: self.outputs.webhooks(data_dir)?,
+            place: self.outputs.place(),
+            metadata: self.outputs.metadata(),
+            gate: self.outputs.gate(self.host),
             stream_history: self.stream_history,
-        }
+        })
     }
 }
 

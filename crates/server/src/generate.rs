@@ -35,6 +35,9 @@ pub(crate) struct Generate {
     /// Where to write the PNG
     #[arg(long, default_value = "out.png", help_heading = "Output")]
     output: PathBuf,
+    /// Write nothing but pixels into the PNG: no input, no model, and not that a model made it
+    #[arg(long, help_heading = "Output")]
+    no_metadata: bool,
     /// Print one JSON object with times and counts as the last line of stdout
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -95,7 +98,7 @@ struct Report<'a> {
 
 /// Makes the picture.
 pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
-    let Generate { inputs: Words(words), mut crew, output, json } = generate;
+    let Generate { inputs: Words(words), mut crew, output, no_metadata, json } = generate;
     // The sizes of the embedded model are known before its worker tells them, so that everything is refused before any work.
     let known = (crew.model == "demo").then(Geometry::default);
     let input = match input::parse(&Value::Object(words), known) {
@@ -124,7 +127,8 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         }
     };
     let Picture { rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
-    let png = output::picture(&rgb, width, height, &Metadata::new(&input, Some(&model)))?;
+    let metadata = (!no_metadata).then(|| Metadata::new(&input, Some(&model)));
+    let png = output::picture(&rgb, width, height, metadata.as_ref())?;
     save(&output, &png).with_context(|| format!("cannot write `{}`", output.display()))?;
     if json {
         let (device, dtype) = (model.device.as_str(), model.dtype.as_str());

@@ -81,9 +81,25 @@ fn paths() -> Value {
         },
         "/predictions/{prediction_id}/output": {
             "get": operation("Output", "output_predictions__prediction_id__output_get", "The picture as a file", &[id()], &[
-                ("200".to_owned(), json!({ "description": "Successful Response",
-                    "content": { "image/png": { "schema": { "type": "string", "format": "binary" } } } })),
+                png("200", "Successful Response"),
                 unknown(),
+            ]),
+        },
+        "/files/{name}": {
+            "get": operation("File", "file_files__name__get", "The picture of a prediction whose output is this URL (`--output files`)",
+                &[json!({ "in": "path", "name": "name", "required": true, "schema": { "title": "Name", "type": "string" } }), header("Range", "Only these bytes")],
+                &[
+                    png("200", "Successful Response"),
+                    png("206", "The bytes that were asked for"),
+                    ("304".to_owned(), json!({ "description": "It is what the client has" })),
+                    answer("404", "There is no such picture, or it is not kept any more", &reference("Detail")),
+                    ("416".to_owned(), json!({ "description": "It has no such bytes" })),
+                ]),
+        },
+        "/v1/webhooks/default/secret": {
+            "get": operation("Webhook Secret", "webhooks_default_secret_get", "What webhooks are signed with, if the server shows it (`--show-webhook-secret`)", &[], &[
+                ok(&json!({ "type": "object", "required": ["key"], "properties": { "key": { "type": "string" } } })),
+                answer("404", "It is not shown", &reference("Detail")),
             ]),
         },
         "/predictions/{prediction_id}/stream": {
@@ -167,6 +183,11 @@ fn operation(summary: &str, id: &str, description: &str, parameters: &[Value], a
 
 fn answer(status: &str, description: &str, schema: &Value) -> (String, Value) {
     (status.to_owned(), json!({ "description": description, "content": { "application/json": { "schema": schema } } }))
+}
+
+fn png(status: &str, description: &str) -> (String, Value) {
+    let content = json!({ "image/png": { "schema": { "type": "string", "format": "binary" } } });
+    (status.to_owned(), json!({ "description": description, "content": content }))
 }
 
 fn ok(schema: &Value) -> (String, Value) {

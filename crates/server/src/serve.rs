@@ -44,7 +44,9 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     }
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
-    let service = Service::start(store, config.options(), config.crew.programs(config.workers)).await?;
+    let options = config.options()?;
+    let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
+    let service = Service::start(store, options, config.crew.programs(config.workers)).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     announce(address);
     let app = App {
@@ -52,6 +54,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         stop: stop.clone(),
         public_url: config.public_url.clone(),
         port: address.port(),
+        shown_secret,
         over: over.clone(),
         tokens,
         figures,

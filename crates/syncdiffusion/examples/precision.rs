@@ -72,7 +72,9 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
     })?;
     let (mut gradients, mut latents) = (Vec::new(), None);
     while let Some(kind) = panorama.kind() {
-        for (task, outcome) in engine.compute(kind, panorama.take(engine.limits.of(kind))) {
+        let tasks = panorama.take(engine.limits.of(kind));
+        let outcomes = engine.compute(kind, &tasks);
+        for (task, outcome) in std::iter::zip(tasks, outcomes) {
             match &outcome {
                 Outcome::Gradient(gradient) if task.step() == 0 => gradients.push(gradient.copy()),
                 Outcome::Picture(_) => latents = Some(task.latents().copy()),

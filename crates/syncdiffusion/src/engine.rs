@@ -118,13 +118,14 @@ impl Engine {
     }
 
     /// Computes a batch: tasks of one kind and with one number of guidance branches, of any panoramas.
-    pub fn compute(&self, kind: Kind, tasks: Vec<Task>) -> Vec<(Task, Outcome)> {
+    /// Gives their outcomes, in order.
+    pub fn compute(&self, kind: Kind, tasks: &[Task]) -> Vec<Outcome> {
         let side_by_side = |compute: &dyn Fn(&[Task]) -> Tensor| -> Vec<Tensor> {
             let share = tasks.len().div_ceil(self.threads.count());
             let part = if self.threads.count() == 1 { share } else { share.min(PART) };
-            self.threads.map(&tasks, part, compute).iter().flat_map(|results| results.split(1, 0)).collect()
+            self.threads.map(tasks, part, compute).iter().flat_map(|results| results.split(1, 0)).collect()
         };
-        let outcomes: Vec<Outcome> = match kind {
+        match kind {
             Kind::Denoise => side_by_side(&|tasks| {
                 let _no_grad = tch::no_grad_guard();
                 let latents = stack(tasks);
@@ -145,8 +146,7 @@ impl Engine {
                 self.threads
                     .together(|| tasks.iter().map(|task| Outcome::Picture(self.picture(&task.latents))).collect())
             }
-        };
-        std::iter::zip(tasks, outcomes).collect()
+        }
     }
 
     /// For each task the gradient of its perceptual distance to its target, `[n, c, h, w]`: back through the perceptual

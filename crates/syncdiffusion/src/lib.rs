@@ -40,7 +40,8 @@ pub fn run(
     let mut panorama = engine.begin(settings)?;
     while let Some(kind) = panorama.kind() {
         let tasks = panorama.take(engine.limits.of(kind));
-        for (task, outcome) in engine.compute(kind, tasks) {
+        let outcomes = engine.compute(kind, &tasks);
+        for (task, outcome) in std::iter::zip(tasks, outcomes) {
             if let Some(picture) = panorama.put(task, outcome) {
                 return Ok(Some((picture, panorama.work())));
             }

@@ -317,6 +317,11 @@ impl Panorama {
         self.step += 1;
     }
 
+    /// How many windows it has.
+    pub fn windows(&self) -> usize {
+        self.windows.len()
+    }
+
     /// How many guidance branches the UNet computes for each of its windows.
     pub fn branches(&self) -> usize {
         self.conditions.branches.len()

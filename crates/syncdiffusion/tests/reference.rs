@@ -59,7 +59,8 @@ fn run_together(engine: &Engine, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
                 owners.resize(tasks.len(), i);
             }
         }
-        for (i, (task, outcome)) in owners.into_iter().zip(engine.compute(kind, tasks)) {
+        let outcomes = engine.compute(kind, &tasks);
+        for (i, (task, outcome)) in owners.into_iter().zip(std::iter::zip(tasks, outcomes)) {
             if let Some(picture) = panoramas[i].put(task, outcome) {
                 pictures[i] = Some(picture);
             }
@@ -86,7 +87,8 @@ fn pictures() {
                     assert_close(&what, panorama.latents(), cases.tensor(case, "final_latent"));
                 }
                 let tasks = panorama.take(engine.limits.of(kind));
-                for (task, outcome) in engine.compute(kind, tasks) {
+                let outcomes = engine.compute(kind, &tasks);
+                for (task, outcome) in std::iter::zip(tasks, outcomes) {
                     picture = panorama.put(task, outcome);
                 }
             }

@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 use sd2::Placement;
 use tch::{Cuda, Device, Kind, Tensor};
 
+use crate::cuda;
+
 /// `--device`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum DeviceChoice {
@@ -61,7 +63,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
     let device = match device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(n) => {
-            open_cuda().with_context(|| format!("`cuda:{n}` is asked for, but this worker cannot use CUDA"))?;
+            cuda::open().with_context(|| format!("`cuda:{n}` is asked for, but this worker cannot use CUDA"))?;
             let there = Cuda::device_count();
             if there <= n as i64 {
                 bail!(
@@ -70,7 +72,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
             }
             Device::Cuda(n)
         }
-        DeviceChoice::Auto => match open_cuda() {
+        DeviceChoice::Auto => match cuda::open() {
             Ok(()) if Cuda::device_count() > 0 => Device::Cuda(0),
             Ok(()) => Device::Cpu,
             Err(error) => {
@@ -93,17 +95,6 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
     // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
     let picture_kind = if kind == Kind::Half { Kind::Float } else { kind };
     Ok(Placement { device, kind, picture_kind })
-}
-
-/// Opens libtorch's CUDA half. The linker leaves it out of the program, so that one program runs with and without.
-pub(crate) fn open_cuda() -> anyhow::Result<()> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    #[expect(unsafe_code, reason = "opening a library runs its initialisers; this one is libtorch's own")]
-    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }
-        .context("`libtorch_cuda.so` or a library it needs is not there; install the CUDA libraries of libtorch 2.11, or use `--device cpu`")?;
-    // It stays open as long as the process lives.
-    std::mem::forget(library);
-    Ok(())
 }
 
 /// Whether products are faster in bf16 than in f32. That a processor has instructions for them does not say so: those

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tch::Cuda;
 
 use crate::{
+    cuda,
     device::{self, DeviceChoice, DtypeChoice},
     memory,
 };
@@ -15,7 +16,7 @@ const LIBTORCH: &str = "2.11.0";
 
 /// Looks round and says what is there. What is not there is said, too, and is no failure.
 pub(crate) fn report() -> Value {
-    let cuda = device::open_cuda();
+    let cuda = cuda::open();
     let count = if cuda.is_ok() { Cuda::device_count() } else { 0 };
     let why = match &cuda {
         Err(error) => Some(format!("{error:#}")),
@@ -41,7 +42,7 @@ pub(crate) fn report() -> Value {
             "device": device::name(place.device),
             "dtype": device::dtype_name(place.kind),
         })),
-        "memory": { "available": memory::available() },
+        "memory": { "available": memory::available(tch::Device::Cpu) },
     })
 }
 

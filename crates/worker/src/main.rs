@@ -3,7 +3,9 @@
 //! It speaks the [`protocol`] on stdin and stdout; its stderr is log. Data flows one way: [`commands`] reads stdin on a
 //! thread of its own, [`service`] holds the jobs and computes on the main thread, [`events`] writes stdout.
 
+mod backoff;
 mod commands;
+mod cuda;
 mod demo;
 mod device;
 mod doctor;
@@ -115,7 +117,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     events.send(&Event::Ready {
         model,
         load_seconds: start.elapsed().as_secs_f64(),
-        peak_memory_bytes: memory::peak(),
+        peak_memory_bytes: memory::most_used(placement.device),
         jobs,
     });
     Service::new(engine, events, jobs as usize).serve(&commands)

@@ -2,6 +2,10 @@
 
 use std::str::FromStr;
 
+use tch::Device;
+
+use crate::cuda;
+
 /// Makes the allocator keep what is freed for the next batch, which wants the same again. Left alone, glibc gives blocks
 /// from 128 KiB on back at once, and clearing fresh pages takes two fifths of the demo model's time. The largest are
 /// given back: much is computed for each of their bytes, and they would leave holes that nothing else fits.
@@ -27,19 +31,30 @@ pub(crate) fn peak() -> u64 {
     status("VmHWM:")
 }
 
-/// Resident memory of this process, in bytes.
-pub(crate) fn resident() -> u64 {
-    status("VmRSS:")
+/// Memory of the device in use, in bytes: of this process on a CPU, of all on a GPU.
+pub(crate) fn used(device: Device) -> u64 {
+    match device {
+        Device::Cuda(n) => cuda::memory(n).map_or(0, |(free, total)| total - free),
+        _ => status("VmRSS:"),
+    }
+}
+
+/// The largest that [`used`] has been. libtorch keeps what it has once had of a GPU.
+pub(crate) fn most_used(device: Device) -> u64 {
+    if device == Device::Cpu { peak() } else { used(device) }
+}
+
+/// Memory of the device that is free for the asking, in bytes.
+pub(crate) fn available(device: Device) -> u64 {
+    match device {
+        Device::Cuda(n) => cuda::memory(n).map_or(0, |(free, _)| free),
+        _ => kibibytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:"),
+    }
 }
 
 fn status(key: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kibibytes(&text, key)
-}
-
-/// Memory of the machine that is free for the asking, in bytes.
-pub(crate) fn available() -> u64 {
-    kibibytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:")
 }
 
 fn kibibytes(text: &str, key: &str) -> u64 {
@@ -94,6 +109,8 @@ mod tests {
     #[test]
     fn the_system_is_read() {
         // Other tests allocate meanwhile, so the figures are not compared with each other.
-        assert!(peak() > 0 && resident() > 0 && available() > 0);
+        assert!(peak() > 0 && used(Device::Cpu) > 0 && available(Device::Cpu) > 0);
+        // No CUDA is open here.
+        assert_eq!((cuda::memory(0), used(Device::Cuda(0))), (None, 0));
     }
 }

@@ -1,14 +1,12 @@
 //! Whose windows go next: a deficit round robin over jobs.
 //!
 //! Shreedhar and Varghese, "Efficient Fair Queueing using Deficit Round Robin". Every batch adds a quantum to what each
-//! job may spend. It begins with the next job in the round that can pay a task, and is filled up with tasks of the same
+//! job may spend: the windows of the smallest. So nobody waits for more than his own step would take from each of the
+//! others, and jobs of one size fill wide batches. A batch begins with the next job in the round that can pay a task, and is filled up with tasks of the same
 //! kind of the jobs after it, each out of its own purse; so jobs share the device evenly however many windows they
 //! have. A job alone does not pay.
 
 use syncdiffusion::{Kind, Limits, Panorama, Task};
-
-/// What every job earns by a batch, in windows to denoise.
-const QUANTUM: f64 = 1.0;
 
 /// Where the round is.
 #[derive(Default)]
@@ -41,6 +39,9 @@ impl Schedule {
     /// The next batch of the jobs. `None` only if no job has anything to do.
     pub(crate) fn next(&mut self, jobs: &mut [impl Competitor], limits: Limits) -> Option<Batch> {
         let ready = jobs.iter_mut().filter_map(|job| job.panorama().kind()).count();
+        // No more than an even share of a batch.
+        let quantum =
+            jobs.iter_mut().map(|job| job.panorama().windows()).min()?.min(limits.denoise.div_ceil(ready.max(1)));
         if ready == 0 {
             return None;
         }
@@ -48,7 +49,7 @@ impl Schedule {
         let mut batch: Option<Batch> = None;
         while batch.is_none() {
             for job in jobs.iter_mut() {
-                *job.purse() += QUANTUM * job.panorama().price(Kind::Denoise);
+                *job.purse() += quantum as f64 * job.panorama().price(Kind::Denoise);
             }
             for &i in &round {
                 let job = &mut jobs[i];

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
+    iter::zip,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvError, TryRecvError},
     time::Instant,
@@ -12,6 +13,7 @@ use protocol::{Command, Event, Input, Stage};
 use syncdiffusion::{Engine, Kind, Panorama, Picture, Settings};
 
 use crate::{
+    backoff,
     commands::Message,
     events::Events,
     memory,
@@ -140,14 +142,18 @@ impl<'a> Service<'a> {
             return Ok(());
         };
         let (windows, begun) = (tasks.len() as u32, Instant::now());
-        let outcome = guarded(|| self.engine.compute(kind, tasks));
+        let mut limits = self.engine.limits;
+        let outcomes = backoff::in_parts(&mut limits, kind, &tasks, |limits, tasks| {
+            self.engine.limits = limits;
+            guarded(|| self.engine.compute(kind, tasks))
+        });
         let seconds = begun.elapsed().as_secs_f64();
         let mut ended = Vec::new();
-        match outcome {
+        match outcomes {
             Ok(outcomes) => {
                 let limit = self.engine.limits.of(kind) as u32;
                 self.events.send(&Event::Batch { stage: stage(kind), windows, limit, seconds });
-                for (&owner, (task, outcome)) in owners.iter().zip(outcomes) {
+                for (&owner, (task, outcome)) in owners.iter().zip(zip(tasks, outcomes)) {
                     if let Some(picture) = self.jobs[owner].panorama.put(task, outcome) {
                         self.finish(owner, &picture);
                         ended.push(owner);
@@ -208,7 +214,7 @@ impl<'a> Service<'a> {
                 perceptual_backwards: work.perceptual_backwards,
                 text_encodes: work.text_encodes,
             },
-            peak_memory_bytes: memory::peak(),
+            peak_memory_bytes: memory::most_used(self.engine.model().placement.device),
         };
         self.events.send_with(&done, &picture.rgb);
     }
@@ -265,9 +271,8 @@ pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
 /// Whether a CUDA error makes every later call fail, too. Running out of memory does not.
 fn is_sticky(error: &str) -> bool {
     let error = error.to_ascii_lowercase();
-    error.contains("cuda error") && !error.contains("out of memory")
-        || error.contains("cublas_status") && !error.contains("alloc_failed")
-        || error.contains("device-side assert")
+    let of_device = ["cuda error", "cublas_status", "device-side assert"].iter().any(|words| error.contains(words));
+    of_device && !backoff::is_out_of_memory(&error)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Finds out how much goes in a batch, and makes the first job as fast as the second.
 
-use std::time::{Duration, Instant};
+use std::{
+    iter,
+    time::{Duration, Instant},
+};
 
 use sd2::Geometry;
 use syncdiffusion::{Engine, Kind, Limits, Settings};
@@ -17,11 +20,23 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// What a gradient takes that keeps all it can, as a multiple of what a thrifty one takes.
 const LAVISH: f64 = 2.5;
 
+/// How many windows take no more memory than one does with its gradient.
+const WITHOUT_GRADIENT: usize = 4;
+
 /// How many jobs a worker advances at once, at most: each makes the others wait.
 const JOBS: u64 = 4;
 
 /// What a job keeps between batches at its largest: latents of 441 windows, three times, and its texts.
 const JOB_BYTES: u64 = 128 << 20;
+
+/// What a small panorama took.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// Memory of a thrifty gradient of one window, in bytes.
+    gradient: u64,
+    /// Time of one window without.
+    window: Duration,
+}
 
 /// Runs a panorama of two windows for one step, in the way that takes the least memory; then sets the limits of the
 /// engine by what that took. Returns how many jobs fit.
@@ -29,51 +44,79 @@ const JOB_BYTES: u64 = 128 << 20;
 /// # Errors
 /// If the model cannot do it.
 pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result<u32> {
+    let (device, threads) = (engine.model().placement.device, engine.threads());
     engine.limits = Limits { thrifty: true, ..Limits::default() };
-    let before = memory::resident();
+    let before = memory::used(device);
+    let Some(measured) = measure(engine, before)? else {
+        engine.limits.denoise = threads;
+        return Ok(1);
+    };
+    let budget = match (budget, device) {
+        (Some(Budget(all)), _) => all.saturating_sub(before),
+        (None, Device::Cpu) => memory::available(device) / 2,
+        // A GPU is there for this. What the gradient took is libtorch's to use again.
+        (None, _) => (memory::available(device) + measured.gradient) / 10 * 9,
+    };
+    engine.limits = if device == Device::Cpu { on_cpu(measured, budget, threads) } else { on_gpu(measured, budget) };
+    tracing::info!(limits = ?engine.limits, threads, gradient_bytes = measured.gradient, budget_bytes = budget, "warmed up");
+    Ok((budget / JOB_BYTES).clamp(1, JOBS) as u32)
+}
+
+/// Measures; `None` if a window takes so long here that what takes least memory is best taken as it is.
+fn measure(engine: &mut Engine, before: u64) -> anyhow::Result<Option<Measured>> {
+    let device = engine.model().placement.device;
     let mut panorama = engine.begin(&smallest(engine.model().geometry()))?;
     engine.forget_texts();
     let (mut gradient, mut window) = (0, Duration::MAX);
     while let Some(kind) = panorama.kind() {
         if kind == Kind::Synchronise && window > LONGEST {
-            // On such a machine minutes of warm-up would be minutes of waiting: what takes least is taken as it is.
+            // Minutes of warm-up would be minutes of waiting.
             tracing::info!(?window, "not warmed up any further: a window takes long here");
-            engine.limits.denoise = engine.threads();
-            return Ok(1);
+            return Ok(None);
         }
         let start = Instant::now();
-        for (task, outcome) in engine.compute(kind, panorama.take(1)) {
+        let tasks = panorama.take(1);
+        let outcomes = engine.compute(kind, &tasks);
+        for (task, outcome) in iter::zip(tasks, outcomes) {
             panorama.put(task, outcome);
         }
         match kind {
             // The first was slower: everything was new.
             Kind::Denoise => window = window.min(start.elapsed()),
-            Kind::Synchronise => gradient = memory::peak().saturating_sub(before).max(1),
+            Kind::Synchronise => gradient = memory::most_used(device).saturating_sub(before).max(1),
             Kind::Target | Kind::Decode => {}
         }
     }
+    Ok(Some(Measured { gradient, window }))
+}
 
-    if engine.model().placement.device != Device::Cpu {
-        engine.limits = WIDEST;
-        return Ok(JOBS as u32);
+/// A core computes its windows alone, so wide batches gain nothing there but fewer rounds.
+fn on_cpu(measured: Measured, budget: u64, threads: usize) -> Limits {
+    let gradients = gradients(measured, budget, threads);
+    let in_time = (LONGEST.as_secs_f64() / measured.window.as_secs_f64()) as usize;
+    Limits {
+        denoise: WIDEST.denoise.min(in_time.max(threads)).min(WITHOUT_GRADIENT * gradients.synchronise),
+        synchronise: threads.min(gradients.synchronise),
+        ..gradients
     }
-    let budget = match budget {
-        Some(Budget(all)) => all.saturating_sub(before),
-        None => memory::available() / 2,
-    };
-    let threads = engine.threads();
-    let fitting = |bytes: f64| (budget as f64 / bytes) as usize;
-    let thrifty = fitting(gradient as f64 * LAVISH) < threads;
-    let windows = fitting(gradient as f64 * if thrifty { 1.0 } else { LAVISH }).max(1);
-    let in_time = (LONGEST.as_secs_f64() / window.as_secs_f64()) as usize;
-    engine.limits = Limits {
-        // A window takes far less without its gradient.
-        denoise: WIDEST.denoise.min(in_time.max(threads)).min(4 * windows),
-        synchronise: threads.min(windows),
-        thrifty,
-    };
-    tracing::info!(limits = ?engine.limits, threads, gradient_bytes = gradient, budget_bytes = budget, "warmed up");
-    Ok((budget / JOB_BYTES).clamp(1, JOBS) as u32)
+}
+
+/// A GPU wants batches as wide as they fit.
+fn on_gpu(measured: Measured, budget: u64) -> Limits {
+    let gradients = gradients(measured, budget, WIDEST.synchronise);
+    Limits {
+        denoise: WIDEST.denoise.min(WITHOUT_GRADIENT * gradients.synchronise),
+        synchronise: WIDEST.synchronise.min(gradients.synchronise),
+        ..gradients
+    }
+}
+
+/// How many gradients fit at once: thrifty ones, if fewer than `wanted` of the others do.
+fn gradients(measured: Measured, budget: u64, wanted: usize) -> Limits {
+    let fitting = |factor: f64| (budget as f64 / (measured.gradient as f64 * factor)) as usize;
+    let thrifty = fitting(LAVISH) < wanted;
+    let synchronise = fitting(if thrifty { 1.0 } else { LAVISH }).max(1);
+    Limits { synchronise, thrifty, ..Limits::default() }
 }
 
 /// Two windows, one step, and all that can be asked for in it.
@@ -93,5 +136,37 @@ fn smallest(Geometry { window, factor }: Geometry) -> Settings {
         stride,
         seed: 0,
         loop_closure: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_gpu_is_filled() {
+        let measured = Measured { gradient: 2 * GIB, window: Duration::from_millis(25) };
+        for (budget, expected) in [
+            (70, WIDEST),
+            (36, Limits { thrifty: true, ..WIDEST }),
+            (12, Limits { denoise: 24, synchronise: 6, thrifty: true }),
+            (5, Limits { denoise: 8, synchronise: 2, thrifty: true }),
+            // What does not fit is tried all the same, and said then.
+            (1, Limits { denoise: 4, synchronise: 1, thrifty: true }),
+        ] {
+            assert_eq!(on_gpu(measured, budget * GIB), expected, "{budget} GiB");
+        }
+    }
+
+    #[test]
+    fn a_cpu_computes_a_window_on_each_core() {
+        let demo = Measured { gradient: GIB / 2, window: Duration::from_millis(130) };
+        assert_eq!(on_cpu(demo, 10 * GIB, 2), Limits { denoise: 15, synchronise: 2, thrifty: false });
+        assert_eq!(on_cpu(demo, GIB, 2), Limits { denoise: 8, synchronise: 2, thrifty: true });
+        assert_eq!(on_cpu(demo, GIB / 4, 2), Limits { denoise: 4, synchronise: 1, thrifty: true });
+        let slow = Measured { gradient: GIB / 2, window: Duration::from_millis(1900) };
+        assert_eq!(on_cpu(slow, 64 * GIB, 8), Limits { denoise: 8, synchronise: 8, thrifty: false });
     }
 }

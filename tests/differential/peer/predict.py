@@ -4,8 +4,9 @@ import tempfile
 import time
 from pathlib import Path as File
 
-from cog import BasePredictor, Input, Path
 from PIL import Image
+
+from cog import BasePredictor, Input, Path
 
 
 class Predictor(BasePredictor):

@@ -28,6 +28,13 @@ fn a_picture_is_made() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("wrote `out.png`: 2048x512, seed 2, "), "{said}");
     assert_eq!(files(&dir), ["out.png"]);
+    let tells = |dir: &tempfile::TempDir| {
+        let png = std::fs::read(dir.path().join("out.png")).unwrap();
+        png.windows(10).any(|part| part == b"parameters" || part == b"com.adobe.")
+    };
+    assert!(tells(&dir));
+    let (output, dir) = run(&["--prompt", "a", "--num-inference-steps", "2", "--no-metadata"]);
+    assert!(output.status.success() && !tells(&dir), "{output:?}");
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! The server, seen from outside, with the stand-in worker.
 
+mod buckets;
 mod contract;
 mod doctor;
 mod doors;
 mod endings;
 mod events;
+mod files;
 mod generate;
 mod hostile;
 mod idempotence;
 mod killing;
 mod load;
+mod outgoing;
 mod queue;
 mod telemetry;
 mod uploads;

@@ -39,8 +39,23 @@ async fn a_picture_that_cannot_be_sent_fails_the_prediction_and_is_kept() {
     assert_eq!(answer["status"], "failed");
     assert_eq!(answer["error"], "Failed to upload output: upload returned status 403 Forbidden");
     assert_eq!(answer["output"], json!(null));
+    let kept = format!("the picture is kept: GET {}/predictions/up/output\n", server.url);
+    assert!(answer["logs"].as_str().unwrap().ends_with(&kept), "{answer}");
     assert_eq!(server.get("/predictions/up").await.json, answer);
     assert_eq!(server.get("/predictions/up/output").await.status, 200);
+}
+
+#[tokio::test]
+async fn credentials_of_the_operator_are_not_given_out() {
+    let receiver = Receiver::start(&[500, 500, 500]).await;
+    let url = format!("{}/place?sig=hush", receiver.url.replace("http://", "http://user:hush@"));
+    let server = Server::start(&["--upload-url", &url]).await;
+    for _ in 0..2 {
+        let answer = server.predict(&body()).await.json;
+        assert!(!answer.to_string().contains("hush"), "{answer}");
+    }
+    assert!(receiver.sent()[3].headers["authorization"].to_str().unwrap().starts_with("Basic "));
+    assert!(!server.log().contains("hush"), "{}", server.log());
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 //! Webhooks: what is sent, when, and that the last word always arrives.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
 use serde_json::{Value, json};
 use tests::{Receiver, Sent, Server};
 
@@ -110,6 +114,10 @@ async fn an_end_that_is_owed_outlives_the_server() {
     let sent = receiver.wait(|sent| sent.len() > before).await;
     let ended = server.get("/predictions/w").await.json;
     assert!(sent.iter().all(|sent| sent.json == ended));
+    assert!(
+        sent.iter().all(|one| one.headers["webhook-id"] == sent[0].headers["webhook-id"]),
+        "it is the same message"
+    );
     assert!(ended["output"].as_str().unwrap().starts_with("data:image/png"));
 }
 
@@ -121,4 +129,57 @@ async fn a_token_is_shown() {
     assert_eq!(sent[0].headers["authorization"], "Bearer tok123");
     assert_eq!(sent[0].json["error"], "the stand-in was told to fail");
     assert!(!server.log().contains("tok123"));
+}
+
+/// Verifies a webhook as a receiver does.
+fn verify(sent: &Sent, secret: &str) -> bool {
+    let header = |name: &str| sent.headers[name].to_str().unwrap();
+    let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let signed = [format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).as_bytes(), &sent.body].concat();
+    let signature = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").unwrap()).unwrap();
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &key), &signed, &signature).is_ok()
+}
+
+#[tokio::test]
+async fn every_webhook_is_signed_with_the_secret_of_the_data_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[200, 200, 500]).await;
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let path = dir.path().join("webhook-secret");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = std::fs::read_to_string(&path).unwrap().trim().to_owned();
+    let mut unicode = body(&receiver, "日本 🏔", Some(json!(["start", "output", "completed"])));
+    unicode["id"] = json!("ü/日本 🏔");
+    server.predict(&unicode).await;
+    let sent = receiver.wait(|sent| sent.len() == 4).await;
+    assert!(sent.iter().all(|one| verify(one, &secret)), "{sent:#?}");
+    let ids: Vec<_> = sent.iter().map(|one| one.headers["webhook-id"].to_str().unwrap()).collect();
+    assert!(ids[2] == ids[3] && ids[0] != ids[1] && ids[1] != ids[2], "the same end has the same id: {ids:?}");
+    assert_eq!(sent[3].json["id"], "ü/日本 🏔");
+
+    // It is kept, and not told.
+    assert_eq!(server.get("/v1/webhooks/default/secret").await.status, 404);
+    server.kill();
+    assert!(!server.log().contains(&secret));
+    let server = Server::launch_in(dir.path(), &["--show-webhook-secret"], &[]);
+    assert_eq!(server.get("/v1/webhooks/default/secret").await.json, json!({ "key": secret }));
+}
+
+#[tokio::test]
+async fn a_secret_may_be_given() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let (server, receiver) = (Server::start(&["--webhook-secret", secret]).await, Receiver::start(&[]).await);
+    server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
+    assert!(verify(&receiver.wait(completed).await[0], secret));
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let (server, receiver) = (Server::start(&[]).await, Receiver::start(&[307]).await);
+    server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
+    receiver.wait(|sent| !sent.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(receiver.sent().len(), 1);
+    assert!(server.log().contains("the receiver answered 307; redirects are not followed"), "{}", server.log());
 }

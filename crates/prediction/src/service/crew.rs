@@ -8,11 +8,12 @@ use protocol::{Command, Event, Work};
 use tracing::Instrument as _;
 
 use super::intake::ATTEMPTS;
-use super::{Shared, Table};
+use super::{Kept, Shared, Table};
 use crate::cost;
 use crate::live::{End, Live, Stop};
 use crate::output::{self, Metadata};
 use crate::time::Time;
+use crate::upload::{Target, Way};
 use crate::worker::Worker;
 
 /// The place of one worker, kept while processes come and go.
@@ -256,8 +257,8 @@ impl Shared {
         let model = self.table().model.clone();
         let tasks = self.tasks.clone();
         tasks.spawn_blocking(move || {
-            let metadata = Metadata::new(&live.input, model.as_ref());
-            match output::picture(&rgb, width, height, &metadata) {
+            let metadata = shared.options.metadata.then(|| Metadata::new(&live.input, model.as_ref()));
+            match output::picture(&rgb, width, height, metadata.as_ref()) {
                 Ok(png) => shared.deliver(live, png.into(), work),
                 Err(error) => {
                     let error = format!("the picture cannot be encoded: {error}");
@@ -267,23 +268,38 @@ impl Shared {
         });
     }
 
-    /// Gives out a picture: as a data URI, or as the URL where it was sent to.
+    /// Gives out a picture: as a data URI, as a URL of this server, or as the URL where it was sent to.
     fn deliver(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work) {
-        let Some(target) = self.uploader.target(live.output_file_prefix.as_deref()) else {
-            let output = output::data_uri(&png);
-            self.conclude(live, End::Succeeded { output, work }, Some(png));
-            return;
-        };
+        match self.uploader.way(live.output_file_prefix.as_deref()) {
+            Way::DataUri => {
+                let output = output::data_uri(&png);
+                self.conclude(live, End::Succeeded { output, work }, Some(Kept { png, file: None }));
+            }
+            Way::File => match output::name() {
+                Ok(name) => {
+                    let output = live.snapshot().urls.file(&name).into();
+                    self.conclude(live, End::Succeeded { output, work }, Some(Kept { png, file: Some(name) }));
+                }
+                Err(error) => self.conclude(live, End::Failed(error.to_string()), Some(Kept { png, file: None })),
+            },
+            Way::Send(target) => self.send(live, png, work, target),
+        }
+    }
+
+    /// Sends a picture away; one that could not be sent is kept all the same.
+    fn send(self: &Arc<Self>, live: Arc<Live>, png: Arc<[u8]>, work: Work, target: Target) {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             let sent = live.stopping.run_until_cancelled(shared.uploader.send(&target, &live.id, &png)).await;
-            // A picture that could not be sent is kept all the same.
-            let (end, picture) = match sent {
-                Some(Ok(output)) => (End::Succeeded { output, work }, Some(png)),
-                Some(Err(why)) => (End::Failed(why), Some(png)),
-                None => (End::Canceled, None),
-            };
-            shared.conclude(live, end, picture);
+            let kept = Kept { png, file: None };
+            match sent {
+                Some(Ok(output)) => shared.conclude(live, End::Succeeded { output, work }, Some(kept)),
+                Some(Err(why)) => {
+                    live.log(&format!("the picture is kept: GET {}", live.snapshot().urls.picture()));
+                    shared.conclude(live, End::Failed(why), Some(kept));
+                }
+                None => shared.conclude(live, End::Canceled, None),
+            }
         });
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::Input;
 use tracing::{Instrument as _, Span};
 
-use super::{Service, Shared, Table, Ticket, with_picture};
+use super::{Service, Shared, Table, Ticket};
 use crate::live::{End, Live, Stage, Stop};
 use crate::store::{Record, StoreError};
 use crate::time::Time;
@@ -166,7 +166,7 @@ impl Shared {
         let deadline = request.cancel_after.map(|wait| now.after(wait));
         let Request { webhook, output_file_prefix, span, .. } = request;
         let seq = table.last_seq;
-        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, deadline };
+        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, file: None, deadline };
         let live = Arc::new(Live::new(record, Stage::Accepting, self.options.stream_history, span));
         table.live.insert(live.id.clone(), Arc::clone(&live));
         Ok(Reserved::New(live))
@@ -195,7 +195,7 @@ impl Shared {
         if idempotent {
             match self.store.get(&live.id).await {
                 Ok(Some(stored)) if stored.record.prediction.status.is_terminal() => {
-                    let prediction = with_picture(stored.record.prediction, stored.picture.as_deref());
+                    let prediction = stored.into_prediction();
                     self.release(&live, Stage::Ended(Arc::new(prediction.clone())));
                     return Ok(Submitted::Ended(Box::new(prediction)));
                 }

@@ -26,11 +26,11 @@ pub use intake::{Refused, Request, Submitted};
 use crate::cost::{self, Rate};
 use crate::input::Geometry;
 use crate::live::{End, Live, Place, Stop};
-use crate::output;
+use crate::outgoing::Gate;
 use crate::store::{Query, Record, Retention, Store, StoreError, Stored};
-use crate::upload::Uploader;
+use crate::upload::{self, PlaceError, Uploader};
 use crate::webhook::{self, Courier};
-use crate::wire::{Output, Prediction, Status};
+use crate::wire::{Output, Prediction};
 use crate::worker::{Program, supervise};
 pub(crate) use crew::Duty;
 use crew::Post;
@@ -52,8 +52,12 @@ pub struct Options {
     pub retention: Retention,
     /// How webhooks are sent.
     pub webhooks: webhook::Options,
-    /// Where pictures are sent, if the outputs are to be URLs.
-    pub upload_url: Option<String>,
+    /// What predictions give out.
+    pub place: upload::Place,
+    /// Whether pictures tell how they were made.
+    pub metadata: bool,
+    /// Which URLs of clients are called.
+    pub gate: Gate,
     /// How many events of a prediction are shown to those who begin to follow it later.
     pub stream_history: usize,
 }
@@ -95,11 +99,11 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There can be no HTTP client.
-    #[error("cannot set up the sending of webhooks and pictures: {0}")]
+    #[error("cannot set up the sending of webhooks: {0}")]
     Client(#[from] reqwest::Error),
-    /// The URL for pictures is none.
-    #[error("`--upload-url`: {0}")]
-    UploadUrl(String),
+    /// Pictures cannot be sent where they are to go.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
 }
 
 impl Service {
@@ -109,9 +113,8 @@ impl Service {
     /// If the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, options: Options, programs: Vec<Program>) -> Result<Self, StartError> {
         let (unfinished, owed, last_seq) = (store.unfinished().await?, store.owed().await?, store.last_seq().await?);
-        let courier = Courier::new(options.webhooks.clone(), Arc::clone(&store))?;
-        options.upload_url.as_deref().map_or(Ok(()), webhook::check_url).map_err(StartError::UploadUrl)?;
-        let uploader = Uploader::new(options.upload_url.as_deref())?;
+        let courier = Courier::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
+        let uploader = Uploader::new(&options.place, &options.gate)?;
         let table = Table {
             live: HashMap::new(),
             queue: BTreeMap::new(),
@@ -126,11 +129,8 @@ impl Service {
         };
         let shared =
             Arc::new(Shared { options, store, courier, uploader, table: Mutex::new(table), tasks: TaskTracker::new() });
-        for Stored { record, picture } in owed {
-            let Record { prediction, seq, webhook, .. } = record;
-            if let Some(webhook) = webhook {
-                shared.courier.settle(webhook, with_picture(prediction, picture.as_deref()), seq);
-            }
+        for record in owed {
+            shared.courier.settle(record);
         }
         for record in unfinished {
             shared.take_up(record);
@@ -161,7 +161,7 @@ impl Service {
             return Ok(Some(prediction));
         }
         let stored = self.shared.store.get(id).await?;
-        Ok(stored.map(|stored| with_picture(stored.record.prediction, stored.picture.as_deref())))
+        Ok(stored.map(Stored::into_prediction))
     }
 
     /// The PNG of a prediction that has ended with one.
@@ -170,6 +170,19 @@ impl Service {
     /// If the store cannot be read.
     pub async fn picture(&self, id: &str) -> Result<Option<Arc<[u8]>>, StoreError> {
         Ok(self.shared.store.get(id).await?.and_then(|stored| stored.picture))
+    }
+
+    /// The PNG that is given out under a name.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn file(&self, name: &str) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.shared.store.file(name).await
+    }
+
+    /// Decides which URLs of clients are called.
+    pub fn gate(&self) -> &Gate {
+        &self.shared.options.gate
     }
 
     /// Predictions newest first, with their places. A stored picture is left out, and so the output is what
@@ -244,12 +257,12 @@ impl Shared {
     }
 
     /// Stores the end of a prediction, then tells it. What ended before stays as it was.
-    fn conclude(self: &Arc<Self>, live: Arc<Live>, end: End, picture: Option<Arc<[u8]>>) {
+    fn conclude(self: &Arc<Self>, live: Arc<Live>, end: End, kept: Option<Kept>) {
         let Some(prediction) = live.end(end) else { return };
         let (shared, span) = (Arc::clone(self), live.span.clone());
         let conclusion = async move {
-            let record = Record { prediction: prediction.clone(), ..live.record() };
-            let record = without_data(record);
+            let (picture, file) = kept.map_or((None, None), |Kept { png, file }| (Some(png), file));
+            let record = without_data(Record { prediction: prediction.clone(), file, ..live.record() });
             let owed = live.webhook.as_ref().is_some_and(|webhook| webhook.wants(webhook::Kind::Completed));
             if let Err(error) = shared.store.finish(record, picture, owed).await {
                 tracing::error!(%error, "the end of a prediction could not be stored");
@@ -293,18 +306,17 @@ impl Table {
     }
 }
 
+/// What is stored of a picture beside its prediction.
+struct Kept {
+    png: Arc<[u8]>,
+    /// The name under which it is given out, if it is.
+    file: Option<String>,
+}
+
 /// The record without a picture that is stored beside it; a URL stays.
 fn without_data(mut record: Record) -> Record {
     record.prediction.output.take_if(|output| matches!(output, Output::Whole(text) if text.starts_with("data:")));
     record
-}
-
-/// The prediction with the picture that was stored beside it, unless its output is a URL.
-fn with_picture(mut prediction: Prediction, picture: Option<&[u8]>) -> Prediction {
-    if let (Some(png), None, Status::Succeeded) = (picture, &prediction.output, prediction.status) {
-        prediction.output = Some(Output::Whole(output::data_uri(png)));
-    }
-    prediction
 }
 
 /// Lets retention act now and then, as long as there is a service.

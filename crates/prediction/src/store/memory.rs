@@ -17,6 +17,7 @@ pub struct Memory {
 struct Shelf {
     entries: BTreeMap<u64, Entry>,
     seqs: HashMap<String, u64>,
+    files: HashMap<String, u64>,
     last: u64,
 }
 
@@ -41,11 +42,18 @@ impl Shelf {
         self.remove(&record.prediction.id.clone());
         self.last = self.last.max(record.seq);
         self.seqs.insert(record.prediction.id.clone(), record.seq);
+        if let Some(name) = &record.file {
+            self.files.insert(name.clone(), record.seq);
+        }
         self.entries.insert(record.seq, Entry { stored: Stored { record, picture }, owed });
     }
 
     fn remove(&mut self, id: &str) -> bool {
-        self.seqs.remove(id).is_some_and(|seq| self.entries.remove(&seq).is_some())
+        let Some(entry) = self.seqs.remove(id).and_then(|seq| self.entries.remove(&seq)) else { return false };
+        if let Some(name) = &entry.stored.record.file {
+            self.files.remove(name);
+        }
+        true
     }
 }
 
@@ -91,6 +99,12 @@ impl Store for Memory {
         ready(stored)
     }
 
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
+        let shelf = self.shelf();
+        let entry = shelf.files.get(name).and_then(|seq| shelf.entries.get(seq));
+        ready(entry.and_then(|entry| entry.stored.picture.clone()))
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
         let shelf = self.shelf();
         let wanted = |entry: &&Entry| query.status.is_none_or(|status| entry.status() == status);
@@ -124,9 +138,9 @@ impl Store for Memory {
         ready(self.shelf().last)
     }
 
-    fn owed(&self) -> Answer<'_, Vec<Stored>> {
+    fn owed(&self) -> Answer<'_, Vec<Record>> {
         let shelf = self.shelf();
-        ready(shelf.entries.values().filter(|entry| entry.owed).map(|entry| entry.stored.clone()).collect())
+        ready(shelf.entries.values().filter(|entry| entry.owed).map(|entry| entry.stored.record.clone()).collect())
     }
 
     fn settle(&self, id: &str, seq: u64) -> Answer<'_, ()> {

@@ -20,9 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use memory::Memory;
 pub use sqlite::Sqlite;
 
+use crate::output;
 use crate::time::Time;
 use crate::webhook::Webhook;
-use crate::wire::{Prediction, Status};
+use crate::wire::{Output, Prediction, Status};
 
 /// The answer of a store.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -55,6 +56,9 @@ pub struct Record {
     /// Where the picture is to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_file_prefix: Option<String>,
+    /// Name under which the picture is given out, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// When it is given up.
     pub deadline: Option<Time>,
 }
@@ -66,6 +70,17 @@ pub struct Stored {
     pub record: Record,
     /// The PNG.
     pub picture: Option<Arc<[u8]>>,
+}
+
+impl Stored {
+    /// The prediction with the picture that was stored beside it, unless its output is a URL.
+    pub fn into_prediction(self) -> Prediction {
+        let mut prediction = self.record.prediction;
+        if let (Some(png), None, Status::Succeeded) = (self.picture, &prediction.output, prediction.status) {
+            prediction.output = Some(Output::Whole(output::data_uri(&png)));
+        }
+        prediction
+    }
 }
 
 /// Which records to list, newest first.
@@ -109,6 +124,9 @@ pub trait Store: Send + Sync + 'static {
     /// The prediction of an id.
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>>;
 
+    /// The picture that is given out under a name.
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>>;
+
     /// Records without their pictures.
     fn list(&self, query: Query) -> Answer<'_, Vec<Record>>;
 
@@ -121,8 +139,8 @@ pub trait Store: Send + Sync + 'static {
     /// The greatest place in the order so far.
     fn last_seq(&self) -> Answer<'_, u64>;
 
-    /// All whose webhook is owed their end.
-    fn owed(&self) -> Answer<'_, Vec<Stored>>;
+    /// All whose webhook is owed their end, without their pictures.
+    fn owed(&self) -> Answer<'_, Vec<Record>>;
 
     /// The webhook of a prediction has been told, or has been given up.
     fn settle(&self, id: &str, seq: u64) -> Answer<'_, ()>;

@@ -4,6 +4,8 @@
 //! (`synchronous=FULL`), and only then answers, so a burst of predictions shares one flush. Readers use connections
 //! of their own and never wait for the writer (`WAL`). A lock file keeps a second server out.
 
+mod schema;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -17,24 +19,6 @@ use tokio::sync::oneshot;
 use super::{Answer, Query, Record, Retention, Store, StoreError, Stored};
 use crate::time::Time;
 use crate::wire::Status;
-
-/// The schema, one step a version; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 1] = ["
-    CREATE TABLE predictions (
-        seq INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        status TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        started_at INTEGER,
-        completed_at INTEGER,
-        owed INTEGER NOT NULL DEFAULT 0,
-        bytes INTEGER NOT NULL DEFAULT 0,
-        record TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX predictions_by_status ON predictions (status, seq);
-    CREATE INDEX predictions_owed ON predictions (seq) WHERE owed;
-    CREATE TABLE pictures (seq INTEGER PRIMARY KEY, png BLOB NOT NULL) STRICT;
-"];
 
 /// Most jobs that share a commit.
 const BATCH: usize = 256;
@@ -78,7 +62,7 @@ impl Sqlite {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-        migrate(&connection).map_err(|error| fail("cannot use the predictions in", &error))?;
+        schema::migrate(&connection).map_err(|error| fail("cannot use the predictions in", &error))?;
         let (jobs, queue) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("store".to_owned())
@@ -153,18 +137,6 @@ impl Readers {
     }
 }
 
-/// Takes the steps of the schema that were not taken yet.
-fn migrate(connection: &Connection) -> Result<(), StoreError> {
-    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > MIGRATIONS.len() {
-        return Err(StoreError::Engine(format!("they are of version {version}, newer than this program")));
-    }
-    for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
-        connection.execute_batch(&format!("BEGIN; {step}; PRAGMA user_version = {}; COMMIT;", at + 1))?;
-    }
-    Ok(())
-}
-
 /// The writer: gathers, commits, answers.
 fn write(connection: Connection, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
@@ -206,7 +178,8 @@ fn put(connection: &Connection, record: &Record, picture: Option<&[u8]>, owed: b
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO predictions
-            (seq, id, status, attempts, started_at, completed_at, owed, bytes, record) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+            (seq, id, status, attempts, started_at, completed_at, owed, bytes, record, file)
+            VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
         )?
         .execute(params![
             record.seq,
@@ -217,7 +190,8 @@ fn put(connection: &Connection, record: &Record, picture: Option<&[u8]>, owed: b
             prediction.completed_at.map(Time::micros),
             owed,
             picture.map_or(0, <[u8]>::len) as u64,
-            text
+            text,
+            record.file
         ])?;
     Ok(())
 }
@@ -305,6 +279,15 @@ impl Store for Sqlite {
         })
     }
 
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
+        let name = name.to_owned();
+        self.read(move |connection| {
+            let sql = "SELECT seq FROM predictions WHERE file = ?1";
+            let seq: Option<u64> = connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?;
+            seq.map_or(Ok(None), |seq| picture(connection, seq))
+        })
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
         self.read(move |connection| {
             let order = if query.after.is_some() { "ASC" } else { "DESC" };
@@ -345,11 +328,10 @@ impl Store for Sqlite {
         })
     }
 
-    fn owed(&self) -> Answer<'_, Vec<Stored>> {
+    fn owed(&self) -> Answer<'_, Vec<Record>> {
         self.read(|connection| {
             let sql = format!("SELECT {COLUMNS} FROM predictions WHERE owed ORDER BY seq");
-            let stored = |record: Record| Ok(Stored { picture: picture(connection, record.seq)?, record });
-            records(connection, &sql, [])?.into_iter().map(stored).collect()
+            records(connection, &sql, [])
         })
     }
 

@@ -23,7 +23,7 @@ fn record(id: &str, seq: u64) -> Record {
         urls: Urls::new("http://x", id),
         version: None,
     };
-    Record { prediction, seq, attempts: 0, webhook: None, output_file_prefix: None, deadline: None }
+    Record { prediction, seq, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None }
 }
 
 fn ended(id: &str, seq: u64) -> Record {
@@ -71,6 +71,13 @@ async fn suite(store: &dyn Store) {
     assert!(again.picture.is_none(), "a record that replaces another has none of its picture");
     store.note("a", 1, Some(now), 9).await.unwrap();
     assert_eq!(store.get("a").await.unwrap().unwrap().record.attempts, 0, "notes for the old one are void");
+
+    let named = Record { file: Some("named.png".to_owned()), ..ended("f", 5) };
+    store.finish(named, Some(b"named"[..].into()), false).await.unwrap();
+    assert_eq!(store.file("named.png").await.unwrap().as_deref(), Some(&b"named"[..]));
+    assert!(store.file("f").await.unwrap().is_none() && store.file("").await.unwrap().is_none());
+    assert!(store.delete("f").await.unwrap());
+    assert!(store.file("named.png").await.unwrap().is_none(), "it goes with its prediction");
 
     for seq in 5..9 {
         store.finish(ended(&format!("e{seq}"), seq), Some(vec![0; 10].into()), false).await.unwrap();

@@ -21,6 +21,10 @@ pub(crate) enum Error {
     Refused(Refused),
     /// There is no prediction of this id.
     Unknown(String),
+    /// There is no picture of this name.
+    NoFile,
+    /// The secret of webhooks is not shown.
+    Hidden,
     /// The prediction has not ended yet.
     NotEnded(String),
     /// The request shows no token that is taken.
@@ -41,7 +45,7 @@ impl Error {
             Self::Body(status, _) => *status,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::NoFile | Self::Hidden => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refused::NotReady | Refused::Closing) => StatusCode::SERVICE_UNAVAILABLE,
@@ -57,6 +61,10 @@ impl Error {
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{id}`") }),
+            Self::NoFile => json!({ "detail": "there is no such file, or it is not kept any more" }),
+            Self::Hidden => json!({
+                "detail": "the secret is not shown; it is the file `webhook-secret` in the data folder, or start the server with `--show-webhook-secret`"
+            }),
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
             }

@@ -7,18 +7,21 @@ mod auth;
 mod body;
 mod error;
 mod events;
+mod files;
 mod health;
 mod metrics;
 mod observe;
 mod pages;
 mod predictions;
 mod shutdown;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use prediction::Service;
+use prediction::webhook::signature::Secret;
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -53,6 +56,8 @@ pub(crate) struct App {
     pub(crate) tokens: Tokens,
     /// What was recorded.
     pub(crate) figures: Figures,
+    /// What webhooks are signed with, if it is shown.
+    pub(crate) shown_secret: Option<Secret>,
 }
 
 /// All routes behind their doors.
@@ -62,6 +67,8 @@ pub(crate) fn app(app: App, doors: &Doors) -> Router {
         .merge(health::router())
         .merge(metrics::router())
         .merge(predictions::router())
+        .merge(files::router())
+        .merge(webhooks::router())
         .merge(shutdown::router());
     behind_doors(routes, &app, doors).with_state(app)
 }

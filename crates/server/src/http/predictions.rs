@@ -11,7 +11,8 @@ use axum::{Json, Router};
 use prediction::input::{self, Invalid};
 use prediction::service::{self, Submitted, Ticket};
 use prediction::store;
-use prediction::webhook::{Webhook, check_url};
+use prediction::upload::check_prefix;
+use prediction::webhook::Webhook;
 use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde::{Deserialize, Serialize};
@@ -88,13 +89,13 @@ async fn make(
         .map_err(|errors| Error::Invalid(errors.iter().map(Invalid::detail).collect()))?;
     let webhook = body
         .webhook
-        .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers)))
+        .map(|url| Webhook::new(&url, body.webhook_events_filter, accept::trace(headers), app.service.gate()))
         .transpose()
-        .map_err(|message| Error::invalid("webhook", message))?;
+        .map_err(|refused| Error::invalid("webhook", refused.to_string()))?;
     body.output_file_prefix
         .as_deref()
-        .map_or(Ok(()), check_url)
-        .map_err(|message| Error::invalid("output_file_prefix", message))?;
+        .map_or(Ok(()), |prefix| check_prefix(prefix, app.service.gate()))
+        .map_err(|refused| Error::invalid("output_file_prefix", refused.to_string()))?;
     let cancel_after = accept::cancel_after(headers)?;
     if let Some(id) = &id {
         if id.len() > MOST_ID {
@@ -238,7 +239,7 @@ async fn list(
 /// The prediction of a list, with its picture as a URL.
 fn with_link(mut prediction: Prediction) -> Prediction {
     if prediction.status == Status::Succeeded && prediction.output.is_none() {
-        prediction.output = Some(Output::Whole(format!("{}/output", prediction.urls.get).into()));
+        prediction.output = Some(Output::Whole(prediction.urls.picture().into()));
     }
     prediction
 }

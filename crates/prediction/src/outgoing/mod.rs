@@ -1,0 +1,204 @@
+//! The gate for what is sent to URLs that clients name: webhooks, and pictures with an `output_file_prefix`.
+//!
+//! A client could otherwise have this server call what only the server can reach. What always holds of a client that a [`Gate`] made:
+//! - it speaks `http` and `https` only, and its URLs carry no credentials;
+//! - it connects to addresses of the internet only, unless private ones are allowed. Literal addresses are judged as they stand in
+//!   the URL, where decimal, octal and shortened ones are read as the connection would read them; names are judged by the
+//!   addresses that they resolve to, and the connection is made to those very addresses, so that nothing can change in between;
+//! - every redirect that is followed passes the same checks;
+//! - proxies of the environment are used only where private addresses are allowed, for a proxy resolves names by itself.
+
+mod addresses;
+
+use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Url, redirect};
+use url::Host;
+
+/// Redirects that are followed, one after the other.
+const REDIRECTS: usize = 10;
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Says what kind of address it is if it is not to be called.
+type Rule = fn(IpAddr) -> Option<&'static str>;
+
+/// Decides which URLs are called.
+#[derive(Clone)]
+pub struct Gate {
+    /// Nothing is refused for its address if absent.
+    rule: Option<Rule>,
+    names: Arc<dyn Resolve>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Gate").field("allows_private", &self.rule.is_none()).finish_non_exhaustive()
+    }
+}
+
+/// Why a URL is not called; it does not repeat the URL, which may hold secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is no URL.
+    #[error("this is not a URL: {0}; write one such as `https://example.com/path`")]
+    NotAUrl(url::ParseError),
+    /// It is of another scheme.
+    #[error("a URL of the scheme `{0}` is not called; write one of `http` or `https`")]
+    Scheme(String),
+    /// It has a user or a password.
+    #[error("a URL with a user or a password in it is not called; leave out what is before the `@`")]
+    Credentials,
+    /// It leads into this machine or its networks.
+    #[error("`{host}` is {kind} address, which is not called unless the server is started with `--allow-private-urls`")]
+    Private {
+        /// Its host.
+        host: String,
+        /// What kind of address that is.
+        kind: &'static str,
+    },
+}
+
+impl Gate {
+    /// A gate that lets through what leads to the internet, and what leads inside only if that is allowed.
+    pub fn new(allow_private: bool) -> Self {
+        Self { rule: (!allow_private).then_some(addresses::not_public), names: Arc::new(System) }
+    }
+
+    /// Reads a URL and judges what can be judged before its name is resolved.
+    ///
+    /// # Errors
+    /// Why it is not called.
+    pub fn check(&self, url: &str) -> Result<Url, Refused> {
+        let url = Url::parse(url).map_err(Refused::NotAUrl)?;
+        self.judge(&url)?;
+        Ok(url)
+    }
+
+    fn judge(&self, url: &Url) -> Result<(), Refused> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Refused::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refused::Credentials);
+        }
+        let Some(rule) = self.rule else { return Ok(()) };
+        let kind = match url.host() {
+            Some(Host::Ipv4(address)) => rule(address.into()),
+            Some(Host::Ipv6(address)) => rule(address.into()),
+            // Known by RFC 6761 without asking anybody.
+            Some(Host::Domain(name)) if is_localhost(name) => Some("a loopback"),
+            _ => None,
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        kind.map_or(Ok(()), |kind| Err(Refused::Private { host, kind }))
+    }
+
+    /// A client that keeps to this gate and follows no redirects.
+    ///
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub(crate) fn client(&self, timeout: Duration) -> Result<Client, reqwest::Error> {
+        self.build(timeout, redirect::Policy::none())
+    }
+
+    /// A client that keeps to this gate and follows redirects that pass it.
+    ///
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub(crate) fn following_client(&self, timeout: Duration) -> Result<Client, reqwest::Error> {
+        let gate = self.clone();
+        let policy = redirect::Policy::custom(move |attempt| {
+            if attempt.previous().len() > REDIRECTS {
+                return attempt.error("too many redirects");
+            }
+            match gate.judge(attempt.url()) {
+                Ok(()) => attempt.follow(),
+                Err(refused) => attempt.error(refused),
+            }
+        });
+        self.build(timeout, policy)
+    }
+
+    fn build(&self, timeout: Duration, policy: redirect::Policy) -> Result<Client, reqwest::Error> {
+        let builder = Client::builder().timeout(timeout).connect_timeout(CONNECT).redirect(policy).referer(false);
+        match self.rule {
+            None => builder.build(),
+            Some(rule) => builder.no_proxy().dns_resolver(Guard { rule, names: Arc::clone(&self.names) }).build(),
+        }
+    }
+}
+
+/// `localhost`, and names below it.
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Why a request failed, causes included, without its URL, which may hold secrets.
+pub(crate) fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        let why_text = why.to_string();
+        if !text.ends_with(&why_text) {
+            text = format!("{text}: {why_text}");
+        }
+        cause = why.source();
+    }
+    text
+}
+
+/// Whether it was the gate that stopped a request.
+pub(crate) fn was_refused(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        if why.is::<Refused>() {
+            return true;
+        }
+        cause = why.source();
+    }
+    false
+}
+
+/// Resolves names, and leaves out the addresses that are not to be called.
+struct Guard {
+    rule: Rule,
+    names: Arc<dyn Resolve>,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (rule, host) = (self.rule, name.as_str().to_owned());
+        let resolving = self.names.resolve(name);
+        Box::pin(async move {
+            let all: Vec<SocketAddr> = resolving.await?.collect();
+            let kind = all.iter().find_map(|address| rule(address.ip()));
+            let public: Vec<SocketAddr> = all.into_iter().filter(|address| rule(address.ip()).is_none()).collect();
+            match kind {
+                Some(kind) if public.is_empty() => Err(Refused::Private { host, kind }.into()),
+                _ => Ok(Box::new(public.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// Asks the system.
+struct System;
+
+impl Resolve for System {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

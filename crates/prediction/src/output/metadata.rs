@@ -1,0 +1,131 @@
+//! What is written into a picture besides its pixels: how it was made, for tools, for this server, and for whoever asks whether a model
+//! made it.
+
+use std::fmt::Write as _;
+
+use protocol::{Input, Model};
+
+/// Keyword of the chunk with XMP, as Adobe has fixed it.
+pub(super) const XMP: &str = "XML:com.adobe.xmp";
+
+/// What is written into the picture besides its pixels.
+#[derive(Clone, Debug)]
+pub struct Metadata<'a> {
+    /// What it was made from.
+    pub input: &'a Input,
+    /// Name and hash of the model that made it.
+    pub model: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Metadata<'a> {
+    /// That of a picture made by a model.
+    pub fn new(input: &'a Input, model: Option<&'a Model>) -> Self {
+        Self { input, model: model.map(|model| (model.name.as_str(), model.version.as_str())) }
+    }
+
+    /// Keywords and texts of all chunks.
+    pub(super) fn texts(&self) -> serde_json::Result<Vec<(&'static str, String)>> {
+        let input = serde_json::to_string(self.input)?;
+        Ok(vec![("parameters", self.parameters()), ("prediction", input), (XMP, self.xmp())])
+    }
+
+    /// The line that the tools of AUTOMATIC1111 read.
+    fn parameters(&self) -> String {
+        let input = self.input;
+        let negative = match input.negative_prompt.as_str() {
+            "" => String::new(),
+            text => format!("Negative prompt: {text}\n"),
+        };
+        let model = self.model.map_or_else(String::new, |(name, version)| {
+            format!(", Model: {name}, Model hash: {}", version.get(..10).unwrap_or(version))
+        });
+        let text = format!(
+            "{}\n{negative}Steps: {}, Sampler: DDIM, CFG scale: {}, Seed: {}, Size: {}x{}{model}, Sync weight: {}, \
+             Sync decay rate: {}, Sync freq: {}, Sync threshold: {}, Stride: {}, Loop closure: {}",
+            input.prompt,
+            input.num_inference_steps,
+            input.guidance_scale,
+            input.seed,
+            input.width,
+            input.height,
+            input.sync_weight,
+            input.sync_decay_rate,
+            input.sync_freq,
+            input.sync_threshold,
+            input.stride,
+            input.loop_closure
+        );
+        // Text in a PNG ends at a zero.
+        text.replace('\0', "\u{fffd}")
+    }
+
+    /// XMP with the properties of IPTC's Photo Metadata Standard 2025.1 for what a model has made.
+    fn xmp(&self) -> String {
+        let mut properties = String::new();
+        let mut add = |name: &str, value: &str| {
+            let _ = writeln!(properties, "   <Iptc4xmpExt:{name}>{}</Iptc4xmpExt:{name}>", escape(value));
+        };
+        add("DigitalSourceType", "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia");
+        add(
+            "AISystemUsed",
+            &self.model.map_or_else(|| "SyncDiffusion".to_owned(), |(name, _)| format!("SyncDiffusion, {name}")),
+        );
+        if let Some((_, version)) = self.model {
+            add("AISystemVersionUsed", version);
+        }
+        add(
+            "AIPromptInformation",
+            &match self.input.negative_prompt.as_str() {
+                "" => self.input.prompt.clone(),
+                negative => format!("{}\nNegative prompt: {negative}", self.input.prompt),
+            },
+        );
+        format!(
+            "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n\
+             <x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\n \
+             <rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n  \
+             <rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\" \
+             xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n   \
+             <xmp:CreatorTool>syncdiffusion {}</xmp:CreatorTool>\n\
+             {properties}  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>",
+            env!("CARGO_PKG_VERSION")
+        )
+    }
+}
+
+/// Text as XML has it. Characters that XML has no form for are replaced.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            // A reader makes a line end of it otherwise.
+            '\r' => escaped.push_str("&#13;"),
+            '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                escaped.push('\u{fffd}');
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn prompts_cannot_break_out_of_the_texts() {
+        let prompt = "</Iptc4xmpExt:AIPromptInformation> & <x>\0\u{1}\r日本 🏔";
+        let input = crate::input::parse(&json!({"prompt": prompt, "negative_prompt": "blur"}), None).unwrap().input;
+        let metadata = Metadata { input: &input, model: Some(("demo & <co>", "abc")) };
+        let xmp = metadata.xmp();
+        assert!(xmp.contains("&lt;/Iptc4xmpExt:AIPromptInformation&gt; &amp; &lt;x&gt;\u{fffd}\u{fffd}&#13;日本 🏔\nNegative prompt: blur<"), "{xmp}");
+        assert!(xmp.contains(">SyncDiffusion, demo &amp; &lt;co&gt;<") && !xmp.contains('\0'));
+        assert!(!metadata.parameters().contains('\0'));
+    }
+}

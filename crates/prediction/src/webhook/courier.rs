@@ -1,0 +1,243 @@
+//! What is sent when, and how often it is tried.
+//!
+//! One task follows one prediction, so its events arrive in order. `logs` are sent at most once an interval, with what has gathered
+//! sent when the interval ends. Only `completed` is tried again; it is owed in the store until a receiver has taken it or has refused
+//! it for good, so the end of the process does not lose it. It keeps its `webhook-id` however often it is sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use ring::digest;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use super::carrier::{Carrier, Http, Letter, Undelivered};
+use super::{Kind, Options, Webhook};
+use crate::feed::{Event, Item};
+use crate::live::Live;
+use crate::outgoing::Gate;
+use crate::random;
+use crate::store::{Record, Store, StoreError};
+use crate::time::Time;
+use crate::wire::Prediction;
+
+/// The first wait between two attempts; each is twice the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// Attempts before a webhook is given up: about a day.
+const ATTEMPTS: u32 = 40;
+/// Attempts, within seconds, for which an end is held in memory; for later ones it is read from the store again.
+const HELD: u32 = 6;
+/// Most later attempts at a time, for each may hold a picture.
+const AT_ONCE: usize = 64;
+
+/// Sends the webhooks of all predictions.
+#[derive(Clone)]
+pub(crate) struct Courier {
+    carrier: Arc<dyn Carrier>,
+    options: Options,
+    store: Arc<dyn Store>,
+    later: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// An end that is to be told: whose, and itself if it is at hand.
+struct Owed {
+    id: String,
+    seq: u64,
+    created_at: Time,
+    prediction: Option<Arc<Prediction>>,
+}
+
+impl Courier {
+    pub(crate) fn new(options: Options, gate: Gate, store: Arc<dyn Store>) -> Result<Self, reqwest::Error> {
+        Ok(Self::with(Arc::new(Http::new(gate)?), options, store))
+    }
+
+    fn with(carrier: Arc<dyn Carrier>, options: Options, store: Arc<dyn Store>) -> Self {
+        Self { carrier, options, store, later: Arc::new(Semaphore::new(AT_ONCE)), tasks: TaskTracker::new() }
+    }
+
+    /// Follows a prediction to its end, if it has a webhook.
+    pub(crate) fn follow(&self, live: &Arc<Live>) {
+        let Some(webhook) = live.webhook.clone() else { return };
+        let courier = self.clone();
+        let live = Arc::clone(live);
+        self.tasks.spawn(async move { courier.deliver(live, &webhook).await });
+    }
+
+    /// Sends an end that an earlier process owed.
+    pub(crate) fn settle(&self, record: Record) {
+        let Record { prediction, seq, webhook: Some(webhook), .. } = record else { return };
+        let courier = self.clone();
+        let owed = Owed { created_at: prediction.created_at, id: prediction.id, seq, prediction: None };
+        self.tasks.spawn(async move { courier.complete(&webhook, owed).await });
+    }
+
+    /// Waits until nothing is being sent, or until the time is over; what is owed then stays in the store.
+    pub(crate) async fn flush(&self, within: Duration) {
+        self.tasks.close();
+        let _ = tokio::time::timeout(within, self.tasks.wait()).await;
+    }
+
+    async fn deliver(&self, live: Arc<Live>, webhook: &Webhook) {
+        let mut reader = live.feed.reader(0);
+        let mut last: Option<Instant> = None;
+        let mut gathered = false;
+        loop {
+            let due = last.map_or_else(Instant::now, |last| last + self.options.interval);
+            let item = tokio::select! {
+                biased;
+                item = reader.next() => item,
+                () = sleep_until(due), if gathered => {
+                    gathered = false;
+                    last = Some(Instant::now());
+                    self.once(webhook, &live.snapshot()).await;
+                    continue;
+                }
+            };
+            match item {
+                None => return,
+                Some(Err(_missed)) => gathered |= webhook.wants(Kind::Logs),
+                Some(Ok(Item { event, .. })) => match event {
+                    Event::Start if webhook.wants(Kind::Start) => {
+                        last = Some(Instant::now());
+                        self.once(webhook, &live.snapshot().at_start()).await;
+                    }
+                    Event::Log(_) => gathered |= webhook.wants(Kind::Logs),
+                    Event::Output(_) if webhook.wants(Kind::Output) => {
+                        gathered = false;
+                        last = Some(Instant::now());
+                        self.once(webhook, &live.snapshot().at_output()).await;
+                    }
+                    Event::Completed(prediction) if webhook.wants(Kind::Completed) => {
+                        let (id, seq, created_at) = (live.id.clone(), live.seq, prediction.created_at);
+                        // What follows may take a day, and the prediction is not held that long.
+                        drop((reader, live));
+                        return self
+                            .complete(webhook, Owed { id, seq, created_at, prediction: Some(prediction) })
+                            .await;
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Sends an event that may be lost.
+    async fn once(&self, webhook: &Webhook, prediction: &Prediction) {
+        let message = format!("msg_{}", uuid::Uuid::new_v4().simple());
+        match self.post(webhook, &message, prediction).await {
+            Ok(()) => count("delivered"),
+            Err(Undelivered { why, again, .. }) => {
+                count(if again { "abandoned" } else { "refused" });
+                tracing::warn!(prediction_id = %prediction.id, %why, "a webhook was not delivered");
+            }
+        }
+    }
+
+    /// Sends an end until it is taken or refused for good.
+    async fn complete(&self, webhook: &Webhook, mut owed: Owed) {
+        let message = owed.message();
+        for attempt in 0..ATTEMPTS {
+            let outcome = match self.attempt(webhook, &message, &owed).await {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => {
+                    tracing::warn!(prediction_id = %owed.id, "a prediction was removed before its webhook was delivered");
+                    return count("abandoned");
+                }
+                Err(error) => Err(Undelivered { again: true, after: None, why: error.to_string() }),
+            };
+            let Err(Undelivered { again, after, why }) = outcome else {
+                count("delivered");
+                break;
+            };
+            let last = attempt + 1 == ATTEMPTS;
+            tracing::warn!(prediction_id = %owed.id, attempt, %why, again = again && !last, "a webhook was not delivered");
+            if !again || last {
+                count(if again { "abandoned" } else { "refused" });
+                break;
+            }
+            count("retried");
+            owed.prediction.take_if(|_| attempt + 1 >= HELD);
+            sleep(wait(attempt).max(after.unwrap_or_default())).await;
+        }
+        if let Err(error) = self.store.settle(&owed.id, owed.seq).await {
+            tracing::error!(prediction_id = %owed.id, %error, "a delivered webhook could not be noted");
+        }
+    }
+
+    /// Sends an end once; `None` if it is not there any more.
+    async fn attempt(
+        &self,
+        webhook: &Webhook,
+        message: &str,
+        owed: &Owed,
+    ) -> Result<Option<Result<(), Undelivered>>, StoreError> {
+        if let Some(prediction) = &owed.prediction {
+            return Ok(Some(self.post(webhook, message, prediction).await));
+        }
+        let _turn = self.later.acquire().await;
+        let stored = self.store.get(&owed.id).await?.filter(|stored| stored.record.seq == owed.seq);
+        let Some(stored) = stored else { return Ok(None) };
+        Ok(Some(self.post(webhook, message, &stored.into_prediction()).await))
+    }
+
+    async fn post(&self, webhook: &Webhook, message: &str, prediction: &Prediction) -> Result<(), Undelivered> {
+        let body = serde_json::to_vec(prediction).map_err(|error| Undelivered::for_good(error.to_string()))?;
+        let headers = self.headers(webhook, message, &body);
+        self.carrier.carry(Letter { url: webhook.url.clone(), headers, body }).await
+    }
+
+    fn headers(&self, webhook: &Webhook, message: &str, body: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("syncdiffusion/", env!("CARGO_PKG_VERSION"))));
+        let mut add = |name: &str, value: &str, secret: bool| {
+            if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                value.set_sensitive(secret);
+                headers.insert(name, value);
+            }
+        };
+        for (name, value) in &webhook.trace {
+            add(name, value, false);
+        }
+        let timestamp = Time::now().micros() / 1_000_000;
+        add("webhook-id", message, false);
+        add("webhook-timestamp", &timestamp.to_string(), false);
+        add("webhook-signature", &self.options.secret.sign(message, timestamp, body), false);
+        if let Some(token) = &self.options.token {
+            add(AUTHORIZATION.as_str(), &format!("Bearer {}", token.reveal()), true);
+        }
+        headers
+    }
+}
+
+impl Owed {
+    /// The name of the message: the same for every attempt, in this process and the next.
+    fn message(&self) -> String {
+        let named = format!("{}\n{}\n{}\ncompleted", self.seq, self.created_at.micros(), self.id);
+        let digest = digest::digest(&digest::SHA256, named.as_bytes());
+        format!("msg_{}", random::hex(&digest.as_ref()[..16]))
+    }
+}
+
+/// Counts what came of an attempt.
+fn count(result: &'static str) {
+    counter!("syncdiffusion_webhooks_total", "result" => result).increment(1);
+}
+
+/// The wait after an attempt: doubling, with up to a quarter of jitter.
+fn wait(attempt: u32) -> Duration {
+    let base = FIRST_WAIT.saturating_mul(1 << attempt.min(20)).min(LONGEST_WAIT);
+    let jitter = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
+    base.mul_f64(1.0 + jitter / 4.0)
+}
+
+#[cfg(test)]
+#[path = "courier_tests.rs"]
+mod tests;

@@ -1,0 +1,201 @@
+//! Flags of what predictions give out and of whom they tell.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use prediction::hidden::Hidden;
+use prediction::outgoing::Gate;
+use prediction::upload::{Place, bucket};
+use prediction::webhook;
+use prediction::webhook::signature::Secret;
+
+/// Pictures, webhooks, and the URLs that are called for them.
+#[derive(Debug, Args)]
+pub(crate) struct Outputs {
+    /// What predictions give out: `data-uri`, the picture itself; `files`, a URL of this server that nobody can guess; or
+    /// `s3://bucket/prefix`, the URL of an object in a bucket (keys and region come from the variables `AWS_*`)
+    #[arg(long, env = "SYNCDIFFUSION_OUTPUT", default_value = "data-uri", value_parser = destination, help_heading = "Output")]
+    output: Destination,
+    /// Address of a store that speaks S3 and is not Amazon's, such as `http://localhost:9000`
+    #[arg(long, env = "SYNCDIFFUSION_S3_ENDPOINT", help_heading = "Output")]
+    s3_endpoint: Option<String>,
+    /// What URL an object in a bucket is given
+    #[arg(long, env = "SYNCDIFFUSION_S3_URL", default_value = "presigned", help_heading = "Output")]
+    s3_url: S3Url,
+    /// How long presigned URLs live, up to `7d`
+    #[arg(long, env = "SYNCDIFFUSION_S3_PRESIGN_FOR", default_value = "7d", value_parser = presign, help_heading = "Output")]
+    s3_presign_for: Duration,
+    /// Under which URL the bucket is public, if that is not where the store has it; the name of the object is added
+    #[arg(long, env = "SYNCDIFFUSION_S3_PUBLIC_URL", help_heading = "Output")]
+    s3_public_url: Option<String>,
+    /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
+    #[arg(
+        long,
+        env = "SYNCDIFFUSION_UPLOAD_URL",
+        hide_env_values = true,
+        conflicts_with = "output",
+        help_heading = "Output"
+    )]
+    upload_url: Option<Hidden>,
+    /// Write nothing but pixels into pictures: no input, no model, and not that a model made them
+    #[arg(long, env = "SYNCDIFFUSION_NO_METADATA", help_heading = "Output")]
+    no_metadata: bool,
+    /// Call URLs of clients (webhooks, `output_file_prefix`) also where they lead into this machine or its networks; unless said
+    /// otherwise, only if `--host` is a loopback address
+    #[arg(long, env = "SYNCDIFFUSION_ALLOW_PRIVATE_URLS", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Webhooks")]
+    allow_private_urls: Option<bool>,
+    /// Least seconds between two `logs` webhooks of a prediction
+    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, value_parser = super::seconds, help_heading = "Webhooks")]
+    webhook_interval: f64,
+    /// Token that webhook receivers are shown as `Authorization: Bearer`
+    #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
+    webhook_auth_token: Option<Hidden>,
+    /// What webhooks are signed with: `whsec_` and base64; made once and kept in the data folder unless given
+    #[arg(long, env = "SYNCDIFFUSION_WEBHOOK_SECRET", hide_env_values = true, help_heading = "Webhooks")]
+    webhook_secret: Option<Hidden>,
+    /// Show that secret to whoever may call the API, at `GET /v1/webhooks/default/secret`, as Replicate does
+    #[arg(long, env = "SYNCDIFFUSION_SHOW_WEBHOOK_SECRET", help_heading = "Webhooks")]
+    pub(crate) show_webhook_secret: bool,
+}
+
+/// What `--output` says.
+#[derive(Clone, Debug, PartialEq)]
+enum Destination {
+    DataUri,
+    Files,
+    Bucket(String),
+}
+
+/// What `--s3-url` says.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum S3Url {
+    /// Signed, and ends after `--s3-presign-for`
+    Presigned,
+    /// As it is; the bucket lets everybody read
+    Public,
+}
+
+impl Outputs {
+    /// What predictions give out.
+    pub(super) fn place(&self) -> Place {
+        if let Some(url) = &self.upload_url {
+            return Place::Receiver(url.clone());
+        }
+        let url = match &self.output {
+            Destination::DataUri => return Place::DataUri,
+            Destination::Files => return Place::Files,
+            Destination::Bucket(url) => url.clone(),
+        };
+        let links = match self.s3_url {
+            S3Url::Presigned => bucket::Links::Presigned(self.s3_presign_for),
+            S3Url::Public => bucket::Links::Public(self.s3_public_url.clone()),
+        };
+        // Too many to be flags of ours, and other tools set them: keys, profiles of machines, roles of Kubernetes.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?.into())))
+            .filter(|(name, _)| name.starts_with("AWS_"))
+            .collect();
+        Place::Bucket(bucket::Options { url, endpoint: self.s3_endpoint.clone(), links, environment })
+    }
+
+    /// Whether pictures tell how they were made.
+    pub(super) fn metadata(&self) -> bool {
+        !self.no_metadata
+    }
+
+    /// Decides which URLs of clients are called, by the address that the server listens on.
+    pub(super) fn gate(&self, host: IpAddr) -> Gate {
+        Gate::new(self.allow_private_urls.unwrap_or(host.is_loopback()))
+    }
+
+    /// How webhooks are sent. A secret that was not given is kept in the data folder, or made for this process if there is none.
+    pub(super) fn webhooks(&self, data_dir: Option<&Path>) -> anyhow::Result<webhook::Options> {
+        let secret = match (&self.webhook_secret, data_dir) {
+            (Some(text), _) => Secret::parse(text.reveal()).context("`--webhook-secret`")?,
+            (None, Some(dir)) => Secret::kept_in(dir).with_context(|| {
+                format!("cannot keep a webhook secret in `{}`; give one with `--webhook-secret`", dir.display())
+            })?,
+            (None, None) => Secret::random()?,
+        };
+        let interval = Duration::from_secs_f64(self.webhook_interval);
+        Ok(webhook::Options { interval, token: self.webhook_auth_token.clone(), secret })
+    }
+}
+
+/// What predictions give out.
+fn destination(text: &str) -> Result<Destination, String> {
+    match text {
+        "data-uri" => Ok(Destination::DataUri),
+        "files" => Ok(Destination::Files),
+        _ if text.starts_with("s3:") => bucket::split(text).map(|_| Destination::Bucket(text.to_owned())),
+        _ => Err("write `data-uri`, `files` or `s3://bucket/prefix`".to_owned()),
+    }
+}
+
+/// A duration that a presigned URL may live.
+fn presign(text: &str) -> Result<Duration, String> {
+    let time = super::duration(text)?;
+    let allowed = Duration::from_secs(1)..=bucket::LONGEST_LINK;
+    if allowed.contains(&time) { Ok(time) } else { Err(format!("`{text}` is not between 1s and 7d")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Command, Config, Serve};
+    use super::*;
+
+    fn serve(flags: &[&str]) -> Result<Box<Serve>, clap::Error> {
+        let config = Config::try_parse_from([&["syncdiffusion", "serve"], flags].concat())?;
+        let Command::Serve(serve) = config.command else { panic!("it is `serve`") };
+        Ok(serve)
+    }
+
+    #[test]
+    fn outputs_are_read() {
+        let place = |flags: &[&str]| serve(flags).unwrap().outputs.place();
+        assert!(matches!(place(&[]), Place::DataUri) && matches!(place(&["--output", "files"]), Place::Files));
+        assert!(matches!(place(&["--upload-url", "http://x"]), Place::Receiver(_)));
+        let Place::Bucket(options) = place(&["--output", "s3://b/p", "--s3-presign-for", "1h"]) else {
+            panic!("a bucket")
+        };
+        assert_eq!(
+            (options.url.as_str(), options.links),
+            ("s3://b/p", bucket::Links::Presigned(Duration::from_hours(1)))
+        );
+        for wrong in [
+            &["--output", "disk"][..],
+            &["--output", "s3://"],
+            &["--output", "s3:b"],
+            &["--s3-presign-for", "8d"],
+            &["--s3-presign-for", "0"],
+            &["--output", "files", "--upload-url", "http://x"],
+        ] {
+            assert!(serve(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn private_urls_are_called_where_only_this_machine_calls_us() {
+        let lets = |flags: &[&str]| {
+            let serve = serve(flags).unwrap();
+            serve.outputs.gate(serve.host).check("http://127.0.0.1").is_ok()
+        };
+        assert!(!lets(&[]) && lets(&["--host", "127.0.0.1"]) && lets(&["--host", "::1"]));
+        assert!(lets(&["--allow-private-urls"]) && !lets(&["--host", "127.0.0.1", "--allow-private-urls=false"]));
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let flags =
+            ["--webhook-secret", "hush-1", "--webhook-auth-token", "hush-2", "--upload-url", "http://u:hush-3@x"];
+        let serve = serve(&flags).unwrap();
+        assert!(!format!("{serve:?}").contains("hush"));
+        let error = serve.outputs.webhooks(None).err().unwrap();
+        assert!(!format!("{error:#}").contains("hush"), "{error:#}");
+    }
+}

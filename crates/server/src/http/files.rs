@@ -1,0 +1,59 @@
+//! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts if asked for.
+//!
+//! Who knows the name may see the picture, so no token is asked for. A name stands for the same bytes as long as it stands.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
+
+use super::{App, Error};
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/files/{name}", get(file))
+}
+
+async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
+    let png = app.service.file(&name).await?.ok_or(Error::NoFile)?;
+    // The name is one of ours, plain ASCII, since the store knows it.
+    let tag = format!("\"{}\"", name.trim_end_matches(".png"));
+    let short: String = name.chars().take(8).collect();
+    let mut answer = HeaderMap::new();
+    let mut set =
+        |name, text: &str| answer.insert(name, HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")));
+    set(header::CACHE_CONTROL, "public, max-age=31536000, immutable");
+    set(header::ETAG, &tag);
+    let unchanged =
+        |list: &str| list.split(',').any(|one| matches!(one.trim(), "*") || one.trim().trim_start_matches("W/") == tag);
+    if text(&headers, header::IF_NONE_MATCH).is_some_and(unchanged) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    set(header::CONTENT_TYPE, "image/png");
+    set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.png\""));
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::ACCEPT_RANGES, "bytes");
+    let range = text(&headers, header::RANGE).filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
+    let length = png.len() as u64;
+    let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| is_one(parsed, length));
+    let Some(parsed) = parsed else { return Ok((answer, png.to_vec()).into_response()) };
+    let Some(range) = parsed.validate(length).ok().and_then(|ranges| ranges.into_iter().next()) else {
+        let range = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+        return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
+    };
+    set(header::CONTENT_RANGE, &format!("bytes {}-{}/{length}", range.start(), range.end()));
+    let part = png[*range.start() as usize..=*range.end() as usize].to_vec();
+    Ok((StatusCode::PARTIAL_CONTENT, answer, part).into_response())
+}
+
+/// Whether a part is asked for. Several parts, and more of the end than there is, are answered with the whole, as the RFC allows; what
+/// cannot be read is no range at all.
+fn is_one(parsed: &ParsedRanges, length: u64) -> bool {
+    matches!(parsed.ranges.as_slice(), [one] if !matches!(one.start, StartPosition::FromLast(bytes) if bytes >= length))
+}
+
+/// A header as text.
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}

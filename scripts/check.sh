@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Checks what tests do not: form, lints, spelling, dependencies and who may use them, scripts, the OpenAPI document.
+# Tools come from scripts/tools.sh; what could not be checked is told, and counted at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/checks.sh
+
+scripts/tools.sh
+scripts/libtorch.sh
+PATH=$PWD/.tools/bin:$PATH
+
+advisories() {
+    cargo deny fetch || cannot "the database of advisories cannot be fetched from here" || return
+    cargo deny --offline check advisories
+}
+
+unused() {
+    cargo machete --with-metadata . || return
+    git diff --exit-code --stat Cargo.lock
+}
+
+check "format of Rust (rustfmt)" cargo fmt --all --check
+check "lints of Rust (clippy)" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+check "lints of Python (ruff)" ruff check deploy scripts tests
+check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh tests/*/*.sh
+check "spelling (typos)" typos
+check "who may use what, licences, sources (cargo deny)" cargo deny --offline check bans licenses sources
+check "known vulnerabilities (cargo deny)" advisories
+check "dependencies without use (cargo machete)" unused
+check "openapi.yaml (the schema of OpenAPI)" openapi-spec-validator openapi.yaml
+
+verdict

@@ -1,0 +1,101 @@
+//! Which URLs of clients are called: none that leads inside, by whatever road.
+
+use serde_json::{Value, json};
+use tests::{Receiver, Server};
+
+const GUARDED: [&str; 1] = ["--allow-private-urls=false"];
+
+fn body(field: &str, url: &str) -> Value {
+    json!({field: url, "input": {"prompt": "a", "num_inference_steps": 1, "width": 512}})
+}
+
+#[tokio::test]
+async fn urls_that_lead_inside_are_refused_at_the_door() {
+    let server = Server::start(&GUARDED).await;
+    for url in [
+        "http://127.0.0.1/x",
+        "http://localhost:80/x",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/",
+        "http://192.168.1.1/",
+        "http://172.16.0.1/",
+        "http://100.64.0.1/",
+        "http://[fd00::1]/",
+        "http://[fe80::1]/",
+        "http://0.0.0.0/",
+        "http://224.0.0.1/",
+        "http://①②⑦.⓪.⓪.①/",
+        "http://user:hush@example.com/",
+        "http://hush@example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "gopher://example.com/",
+        "//example.com/",
+        "example.com",
+        "http://",
+        "",
+    ] {
+        for field in ["webhook", "output_file_prefix"] {
+            let refused = server.predict(&body(field, url)).await;
+            // The name of the file makes a host of it.
+            if (field, url) == ("output_file_prefix", "http://") {
+                continue;
+            }
+            assert_eq!(refused.status, 422, "{field} {url}: {}", refused.text);
+            assert_eq!(refused.json["detail"][0]["loc"], json!(["body", field]), "{url}: {}", refused.text);
+            assert!(!refused.text.contains("hush"), "{}", refused.text);
+        }
+    }
+    assert!(!server.log().contains("hush"));
+    let told = server.predict(&body("webhook", "http://127.0.0.1/x")).await.text;
+    assert!(told.contains("`127.0.0.1` is a loopback address") && told.contains("--allow-private-urls"), "{told}");
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_stored_under_other_rules_is_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[500; 100]).await;
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let mut body = body("webhook", &format!("{}/hook?token=hush", receiver.url));
+    body["webhook_events_filter"] = json!(["completed"]);
+    server.predict(&body).await;
+    receiver.wait(|sent| !sent.is_empty()).await;
+    server.kill();
+    let before = receiver.sent().len();
+    let server = Server::launch_in(dir.path(), &GUARDED, &[]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !server.log().contains("`127.0.0.1` is a loopback address") {
+        assert!(std::time::Instant::now() < end, "{}", server.log());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(receiver.sent().len(), before);
+    assert!(!server.log().contains("hush"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_no_way_round() {
+    let proxy = Receiver::start(&[]).await;
+    let environment = [("http_proxy", proxy.url.as_str()), ("HTTPS_PROXY", &proxy.url), ("ALL_PROXY", &proxy.url)];
+    let server = Server::launch(&GUARDED, &environment);
+    server.until_health(&["READY"]).await;
+    // No name may be so long, so nobody is asked for it, and only a proxy could be reached.
+    let nowhere = format!("http://{}.invalid/", "a".repeat(70));
+    let mut body = body("output_file_prefix", &nowhere);
+    body["webhook"] = json!(nowhere);
+    body["webhook_events_filter"] = json!(["start"]);
+    let answer = server.predict(&body).await.json;
+    assert_eq!(answer["status"], "failed");
+    assert!(
+        answer["error"].as_str().unwrap().starts_with("Failed to upload output: upload request failed:"),
+        "{answer}"
+    );
+    assert_eq!(proxy.sent().len(), 0);
+}
