@@ -40,6 +40,10 @@ test-schema: ## Have schemathesis make up requests from openapi.yaml and check e
 	$(CARGO) build --release --locked -p server -p tests --bins
 	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
 
+.PHONY: test-otel
+test-otel: ## Build the server with traces and have it send spans to a receiver
+	$(CARGO) test --release --locked -p server --features otel --test otel
+
 .PHONY: test-webhooks
 test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript, verify our webhooks
 	python3 tests/webhooks/run.py

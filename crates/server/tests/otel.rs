@@ -82,8 +82,8 @@ fn spans_of_requests_and_predictions_arrive_in_the_trace_of_the_client() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut stdout, mut line) = (BufReader::new(server.stdout.take().unwrap()), String::new());
+    stdout.read_line(&mut line).unwrap();
     let address = line.strip_prefix("Listening on ").and_then(|rest| rest.split(". ").next()).unwrap().to_owned();
     let ready = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(20));

@@ -69,9 +69,10 @@ impl Drop for Watch {
         let Self { begun, method, status, .. } = *self;
         let (route, seconds) = (std::mem::take(&mut self.route), begun.elapsed().as_secs_f64());
         telemetry::end(&self.span, status);
-        // Whoever asks often only looks.
+        // Whoever asks often only looks, and probes are told so while it loads.
         let looks = matches!(method, "GET" | "HEAD" | "OPTIONS");
-        if looks && status < StatusCode::INTERNAL_SERVER_ERROR.as_u16() {
+        let failed = status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE;
+        if looks && !failed {
             tracing::debug!(status, seconds, "request answered");
         } else {
             tracing::info!(status, seconds, "request answered");
