@@ -91,8 +91,8 @@ check: libtorch ## Check form, lints, spelling, dependencies, scripts, documents
 	deploy/check.sh
 
 .PHONY: docs
-docs: ## Write what is generated: openapi.yaml, docs/cli.md, the figures in docs/operating.md
-	$(CARGO) run --quiet --locked --release -p server --bin syncdiffusion documents .
+docs: build ## Write what is generated: openapi.yaml, docs/cli.md, the figures in docs/operating.md
+	target/release/syncdiffusion documents .
 
 .PHONY: image
 image: ## Build the image syncdiffusion:DEVICE (DEVICE=cpu|cuda, WEIGHTS=none|sd2; DOCKER=podman for another builder)

@@ -90,7 +90,8 @@ mod tests {
         let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap_or_default();
         for field in &TABLE {
             let name = format!("`{}`", field.name);
-            let row = readme.lines().find(|line| line.starts_with('|') && line.contains(&name)).unwrap_or_default();
+            let first = |line: &&str| line.split('|').nth(1).is_some_and(|cell| cell.contains(&name));
+            let row = readme.lines().find(first).unwrap_or_default();
             let default = field.default.value().map_or("required".to_owned(), |value| match value {
                 serde_json::Value::String(text) => format!("`\"{text}\"`"),
                 other => other.to_string(),
