@@ -54,9 +54,9 @@ test-s3: build ## Put pictures into a bucket of a real store that speaks S3
 	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
 
 .PHONY: fuzz
-fuzz: ## Make up what strangers send, by libFuzzer (FUZZ_SECONDS for each target)
+fuzz: libtorch ## Make up what strangers send, by libFuzzer (FUZZ_SECONDS for each target)
 	$(CARGO) install --quiet --locked --root .tools/cargo --target-dir target/tools cargo-fuzz@0.13.2
-	for target in input frame; do .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+	for target in input frame bundle; do .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
 
 FUZZ_SECONDS ?= 300
 

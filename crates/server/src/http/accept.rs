@@ -117,4 +117,19 @@ mod tests {
             assert!(cancel_after(&headers("cancel-after", bad)).is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever a client writes is read, or refused; nothing panics, and what is waited for is what stands there.
+        #[test]
+        fn any_header_is_read(text in "[ -~]{0,60}", seconds: u64) {
+            let value = |text: &str| text.parse::<axum::http::HeaderValue>().unwrap();
+            for name in ["prefer", "accept", "cancel-after", "traceparent"] {
+                let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value(&text))]);
+                let _ = (Prefer::read(&headers), wants_events(&headers), wants_page(&headers));
+                let _ = (cancel_after(&headers), trace(&headers));
+            }
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), value(&format!("wait={seconds}, {text}")))]);
+            proptest::prop_assert_eq!(Prefer::read(&headers).wait, Some(Duration::from_secs(seconds)));
+        }
+    }
 }

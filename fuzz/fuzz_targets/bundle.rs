@@ -1,0 +1,60 @@
+//! Whatever stands in the small files of a bundle, loading it ends with an error that says something. The first byte
+//! chooses the file; the others are those of the demo model, without weights.
+
+#![no_main]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use libfuzzer_sys::fuzz_target;
+use sd2::{
+    Bundle, Geometry, ddim::Ddim, lpips::Lpips, text_encoder::TextEncoder, tokenizer::Tokenizer, unet::UNet,
+    vae::Decoder,
+};
+use tch::{Device, Kind};
+
+const FILES: [&str; 8] = [
+    "perceptual/config.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/merges.txt",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "vae/config.json",
+];
+
+/// A copy of the demo model's small files, of this process alone.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let folder = std::env::temp_dir().join(format!("fuzz-bundle-{}", std::process::id()));
+    for file in FILES {
+        let to = folder.join(file);
+        fs::create_dir_all(to.parent().expect("every file is in a folder")).expect("a folder can be made");
+        fs::copy(demo.join(file), to).expect("a file can be copied");
+    }
+    folder
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&choice, content)) = bytes.split_first() else { return };
+    let path = FOLDER.join(FILES[usize::from(choice) % FILES.len()]);
+    let before = fs::read(&path).expect("a file can be read");
+    fs::write(&path, content).expect("a file can be written");
+    let bundle = Bundle::open(&*FOLDER).expect("it is a folder");
+    let (device, kind) = (Device::Cpu, Kind::Float);
+    let errors = [
+        Geometry::read(&bundle).err(),
+        Ddim::load(&bundle).err(),
+        Tokenizer::load(&bundle).err(),
+        Lpips::load(&bundle, device, kind).err(),
+        TextEncoder::load(&bundle, device, kind).err(),
+        UNet::load(&bundle, device, kind).err(),
+        Decoder::load(&bundle, device, kind).err(),
+    ];
+    fs::write(&path, before).expect("a file can be written");
+    assert!(errors.iter().flatten().all(|error| !error.to_string().is_empty()));
+});
