@@ -349,10 +349,14 @@ async fn secrets_are_in_no_log_no_error_and_no_figure() {
     let mut said = String::new();
     for token in [secrets[0], secrets[1], secrets[3]] {
         let header = format!("Bearer {token}");
-        let webhook = receiver.url.replace("http://", &format!("http://user:{}@", secrets[5]));
-        let body = json!({"webhook": format!("{webhook}/hook?key={}", secrets[4]), "input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
+        let asks = |receiver: &str| json!({"webhook": format!("{receiver}/hook?key={}", secrets[4]), "input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
+        // One with a password in its URL is refused.
+        let refused = asks(&receiver.url.replace("http://", &format!("http://user:{}@", secrets[5])));
+        let body = asks(&receiver.url);
         let path = format!("/predictions?token={}", secrets[4]);
-        for (method, body) in [("POST", body), ("POST", json!({"input": {"width": 3}})), ("GET", json!({}))] {
+        for (method, body) in
+            [("POST", body), ("POST", refused), ("POST", json!({"input": {"width": 3}})), ("GET", json!({}))]
+        {
             said += &server.json(method, &path, &[("authorization", &header)], &body).await.text;
         }
     }
