@@ -86,7 +86,7 @@ RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"
 
 .PHONY: check
-check: libtorch ## Check form, lints, spelling, dependencies, scripts, documents, and deploy/
+check: build ## Check form, lints, spelling, dependencies, scripts, documents, and deploy/
 	scripts/check.sh
 	deploy/check.sh
 
