@@ -11,8 +11,10 @@ use clap::{Command, CommandFactory as _};
 use crate::config::Config;
 use crate::{openapi, telemetry};
 
-/// Where each is, and what it should be given what it is.
-const DOCUMENTS: [(&str, fn(&str) -> Option<String>); 3] = [
+/// What a document should be, given what it is; `None` if it lacks the place to write to.
+type ShouldBe = fn(&str) -> Option<String>;
+
+const DOCUMENTS: [(&str, ShouldBe); 3] = [
     ("openapi.yaml", |_| Some(openapi::yaml())),
     ("docs/cli.md", |_| Some(manual())),
     ("docs/operating.md", |now| between(now, "figures", &telemetry::markdown())),
