@@ -2,9 +2,9 @@
 //!
 //! Shreedhar and Varghese, "Efficient Fair Queueing using Deficit Round Robin". Every batch adds a quantum to what each
 //! job may spend: the windows of the smallest. So nobody waits for more than his own step would take from each of the
-//! others, and jobs of one size fill wide batches. A batch begins with the next job in the round that can pay a task, and is filled up with tasks of the same
-//! kind of the jobs after it, each out of its own purse; so jobs share the device evenly however many windows they
-//! have. A job alone does not pay.
+//! others, and jobs of one size fill wide batches. A batch begins with the next job in the round that can pay a task,
+//! and is filled up with tasks of the same kind of the jobs after it, each out of its own purse; so jobs share the
+//! device evenly however many windows they have. A job alone does not pay.
 
 use syncdiffusion::{Kind, Limits, Panorama, Task};
 
@@ -39,12 +39,12 @@ impl Schedule {
     /// The next batch of the jobs. `None` only if no job has anything to do.
     pub(crate) fn next(&mut self, jobs: &mut [impl Competitor], limits: Limits) -> Option<Batch> {
         let ready = jobs.iter_mut().filter_map(|job| job.panorama().kind()).count();
-        // No more than an even share of a batch.
-        let quantum =
-            jobs.iter_mut().map(|job| job.panorama().windows()).min()?.min(limits.denoise.div_ceil(ready.max(1)));
         if ready == 0 {
             return None;
         }
+        // No more than an even share of a batch.
+        let share = limits.denoise.div_ceil(ready);
+        let quantum = jobs.iter_mut().map(|job| job.panorama().windows()).min()?.min(share);
         let round: Vec<usize> = (1..=jobs.len()).map(|i| (self.turn + i) % jobs.len()).collect();
         let mut batch: Option<Batch> = None;
         while batch.is_none() {
