@@ -36,8 +36,7 @@ test-differential: build ## Run this server and the real Cog server side by side
 	python3 tests/differential/run.py
 
 .PHONY: test-schema
-test-schema: ## Have schemathesis make up requests from openapi.yaml and check every answer
-	$(CARGO) build --release --locked -p server -p tests --bins
+test-schema: build ## Have schemathesis make up requests from openapi.yaml and check every answer
 	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
 
 .PHONY: test-otel
@@ -51,7 +50,7 @@ test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript,
 .PHONY: test-s3
 test-s3: build ## Put pictures into a bucket of a real store that speaks S3
 	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs
-	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked -p tests --test service -- --ignored a_real_store
+	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked --workspace --test service -- --ignored a_real_store
 
 .PHONY: fuzz
 fuzz: libtorch ## Make up what strangers send, by libFuzzer (FUZZ_SECONDS for each target)
@@ -62,11 +61,11 @@ FUZZ_SECONDS ?= 300
 
 .PHONY: soak
 soak: build ## Kill servers and workers at random moments; hundreds of clients for minutes (SOAK_SECONDS, SOAK_SEED)
-	$(CARGO) test --release --locked -p tests --test service -- --ignored --skip a_real_store --nocapture
+	$(CARGO) test --release --locked --workspace --test service -- --ignored --skip a_real_store --nocapture
 
 .PHONY: bench
 bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
-	$(CARGO) run --release --locked -p tests --bin bench
+	target/release/bench
 	tests/reference/setup.sh
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
 
