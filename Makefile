@@ -55,7 +55,10 @@ test-s3: build ## Put pictures into a bucket of a real store that speaks S3
 .PHONY: fuzz
 fuzz: libtorch ## Make up what strangers send, by libFuzzer (FUZZ_SECONDS for each target)
 	$(CARGO) install --quiet --locked --root .tools/cargo --target-dir target/tools cargo-fuzz@0.13.2
-	for target in input frame bundle; do .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+	for target in input frame bundle; do \
+		LD_LIBRARY_PATH=$${LIBTORCH:-$(CURDIR)/.libtorch/torch}/lib .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; \
+	done
 
 FUZZ_SECONDS ?= 300
 
