@@ -135,7 +135,15 @@ async fn many_connections_stay_open_and_the_next_waits() {
     // They hold their places, but the server works on.
     let body = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
     assert_eq!(server.predict(&body).await.json["status"], "succeeded");
-    let open = crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections");
+    // The last may still wait in the backlog of a busy machine.
+    let mut open = 0.0;
+    for _ in 0..600 {
+        open = crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections");
+        if open >= (count - 2) as f64 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     assert!(open >= (count - 2) as f64, "{open} of {count} connections are open");
     // One more is accepted when one goes.
     let mut late = Vec::new();
