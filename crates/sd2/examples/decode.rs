@@ -33,5 +33,5 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn peak() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / (1 << 20) as f64
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1_048_576.0
 }
