@@ -78,8 +78,8 @@ build() {
 		deploy/image/sbom.py "$1" /tmp/status >/opt/syncdiffusion/sbom.cdx.json
 	SCRIPT
     lend "$(rustc --print sysroot)" "$build/usr/local/rust" ro
-    if [ -n "${CRATES:-}" ]; then lend "$CRATES" "$build/root/.cargo/registry"; fi
-    enter "$build" bash /tmp/build "$device"
+    if [ -n "${CRATES:-}" ]; then lend "$CRATES" "$build/opt/cargo/registry"; fi
+    enter "$build" CARGO_HOME=/opt/cargo bash /tmp/build "$device"
 }
 
 image() {
