@@ -57,7 +57,8 @@ pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result
         // A GPU is there for this. What the gradient took is libtorch's to use again.
         (None, _) => (memory::available(device) + measured.gradient) / 10 * 9,
     };
-    engine.limits = if device == Device::Cpu { on_cpu(measured, budget, threads) } else { on_gpu(measured, budget) };
+    let widest = if device == Device::Cpu { widest_on_cpu(measured.window, threads) } else { WIDEST };
+    engine.limits = fitting(measured, budget, widest);
     tracing::info!(limits = ?engine.limits, threads, gradient_bytes = measured.gradient, budget_bytes = budget, "warmed up");
     Ok((budget / JOB_BYTES).clamp(1, JOBS) as u32)
 }
@@ -90,33 +91,22 @@ fn measure(engine: &mut Engine, before: u64) -> anyhow::Result<Option<Measured>>
     Ok(Some(Measured { gradient, window }))
 }
 
-/// A core computes its windows alone, so wide batches gain nothing there but fewer rounds.
-fn on_cpu(measured: Measured, budget: u64, threads: usize) -> Limits {
-    let gradients = gradients(measured, budget, threads);
-    let in_time = (LONGEST.as_secs_f64() / measured.window.as_secs_f64()) as usize;
-    Limits {
-        denoise: WIDEST.denoise.min(in_time.max(threads)).min(WITHOUT_GRADIENT * gradients.synchronise),
-        synchronise: threads.min(gradients.synchronise),
-        ..gradients
-    }
+/// A core computes its windows alone: wide batches gain nothing there but fewer rounds.
+fn widest_on_cpu(window: Duration, threads: usize) -> Limits {
+    let in_time = (LONGEST.as_secs_f64() / window.as_secs_f64()) as usize;
+    Limits { denoise: WIDEST.denoise.min(in_time.max(threads)), synchronise: threads, thrifty: false }
 }
 
-/// A GPU wants batches as wide as they fit.
-fn on_gpu(measured: Measured, budget: u64) -> Limits {
-    let gradients = gradients(measured, budget, WIDEST.synchronise);
+/// As much of the widest as fits; with thrifty gradients, if fewer of the others do.
+fn fitting(measured: Measured, budget: u64, widest: Limits) -> Limits {
+    let gradients = |factor: f64| (budget as f64 / (measured.gradient as f64 * factor)) as usize;
+    let thrifty = gradients(LAVISH) < widest.synchronise;
+    let windows = gradients(if thrifty { 1.0 } else { LAVISH }).max(1);
     Limits {
-        denoise: WIDEST.denoise.min(WITHOUT_GRADIENT * gradients.synchronise),
-        synchronise: WIDEST.synchronise.min(gradients.synchronise),
-        ..gradients
+        denoise: widest.denoise.min(WITHOUT_GRADIENT * windows),
+        synchronise: widest.synchronise.min(windows),
+        thrifty,
     }
-}
-
-/// How many gradients fit at once: thrifty ones, if fewer than `wanted` of the others do.
-fn gradients(measured: Measured, budget: u64, wanted: usize) -> Limits {
-    let fitting = |factor: f64| (budget as f64 / (measured.gradient as f64 * factor)) as usize;
-    let thrifty = fitting(LAVISH) < wanted;
-    let synchronise = fitting(if thrifty { 1.0 } else { LAVISH }).max(1);
-    Limits { synchronise, thrifty, ..Limits::default() }
 }
 
 /// Two windows, one step, and all that can be asked for in it.
@@ -156,12 +146,14 @@ mod tests {
             // What does not fit is tried all the same, and said then.
             (1, Limits { denoise: 4, synchronise: 1, thrifty: true }),
         ] {
-            assert_eq!(on_gpu(measured, budget * GIB), expected, "{budget} GiB");
+            assert_eq!(fitting(measured, budget * GIB, WIDEST), expected, "{budget} GiB");
         }
     }
 
     #[test]
     fn a_cpu_computes_a_window_on_each_core() {
+        let on_cpu =
+            |measured: Measured, budget, threads| fitting(measured, budget, widest_on_cpu(measured.window, threads));
         let demo = Measured { gradient: GIB / 2, window: Duration::from_millis(130) };
         assert_eq!(on_cpu(demo, 10 * GIB, 2), Limits { denoise: 15, synchronise: 2, thrifty: false });
         assert_eq!(on_cpu(demo, GIB, 2), Limits { denoise: 8, synchronise: 2, thrifty: true });
