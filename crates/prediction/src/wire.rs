@@ -205,29 +205,32 @@ fn shared<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Erro
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    pub(crate) fn sample() -> Prediction {
-        let input = crate::input::parse(&json!({"prompt": "a"}), None).unwrap().input;
-        let now = Time::now();
+    /// A prediction as it is accepted.
+    pub(crate) fn accepted(id: &str, input: &Value) -> Prediction {
         Prediction {
             completed_at: None,
-            created_at: now,
+            created_at: Time::now(),
             error: None,
-            id: "a/b c".to_owned(),
-            input,
+            id: id.to_owned(),
+            input: crate::input::parse(input, None).unwrap().input,
             logs: String::new(),
             metrics: Metrics::default(),
             model: None,
             output: None,
             started_at: None,
             status: Status::Starting,
-            urls: Urls::new("http://localhost:5000/", "a/b c"),
+            urls: Urls::new("http://localhost:5000/", id),
             version: None,
         }
+    }
+
+    fn sample() -> Prediction {
+        accepted("a/b c", &json!({"prompt": "a"}))
     }
 
     #[test]

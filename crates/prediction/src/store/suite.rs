@@ -4,25 +4,10 @@ use serde_json::json;
 
 use super::{Memory, Query, Record, Retention, Sqlite, Store};
 use crate::time::Time;
-use crate::wire::{Metrics, Prediction, Status, Urls};
+use crate::wire::{Status, tests::accepted};
 
 fn record(id: &str, seq: u64) -> Record {
-    let input = crate::input::parse(&json!({"prompt": id}), None).unwrap().input;
-    let prediction = Prediction {
-        completed_at: None,
-        created_at: Time::now(),
-        error: None,
-        id: id.to_owned(),
-        input,
-        logs: String::new(),
-        metrics: Metrics::default(),
-        model: None,
-        output: None,
-        started_at: None,
-        status: Status::Starting,
-        urls: Urls::new("http://x", id),
-        version: None,
-    };
+    let prediction = accepted(id, &json!({"prompt": id}));
     Record { prediction, seq, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None }
 }
 

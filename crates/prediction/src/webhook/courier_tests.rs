@@ -11,7 +11,7 @@ use super::super::signature::Secret;
 use super::*;
 use crate::live::{End, Stage};
 use crate::store::Memory;
-use crate::wire::{Metrics, Status, Urls};
+use crate::wire::tests::accepted;
 
 /// A receiver, and everything that came to it: when, the letter, and the status it answered with; 0 if it could not be reached.
 struct Receiver {
@@ -69,22 +69,7 @@ fn courier(receiver: &Arc<Receiver>, store: &Arc<dyn Store>) -> Courier {
 
 /// A prediction with a webhook, as it is accepted.
 fn record(id: &str, events: &[Kind]) -> Record {
-    let input = crate::input::parse(&json!({"prompt": "日本 🏔", "num_inference_steps": 3}), None).unwrap().input;
-    let prediction = Prediction {
-        completed_at: None,
-        created_at: Time::now(),
-        error: None,
-        id: id.to_owned(),
-        input,
-        logs: String::new(),
-        metrics: Metrics::default(),
-        model: None,
-        output: None,
-        started_at: None,
-        status: Status::Starting,
-        urls: Urls::new("http://x", id),
-        version: None,
-    };
+    let prediction = accepted(id, &json!({"prompt": "日本 🏔", "num_inference_steps": 3}));
     let webhook = Webhook { url: "http://receiver.example/".to_owned(), events: events.to_vec(), trace: Vec::new() };
     let (output_file_prefix, file, deadline) = (None, None, None);
     Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline }
