@@ -112,7 +112,7 @@ BUNDLES = {
         scheduler={
             "_class_name": "DDIMScheduler", "_diffusers_version": "0.42.1", **BETAS, "clip_sample": False,
             "prediction_type": "v_prediction", "set_alpha_to_one": False, "steps_offset": 1, "trained_betas": None,
-            "timestep_spacing": "leading", "thresholding": False, "rescale_betas_zero_snr": False,
+            "timestep_spacing": "trailing", "thresholding": False, "rescale_betas_zero_snr": True,
         },
         padding={"special_tokens_map.json": END, "tokenizer_config.json": END},
         dtype=torch.float16,

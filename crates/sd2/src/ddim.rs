@@ -67,6 +67,7 @@ impl Ddim {
             }
         };
         // In fp32, as diffusers computes it.
+        let betas = if c.or("rescale_betas_zero_snr", false) { without_last_signal(&betas) } else { betas };
         let alphas = Vec::<f64>::try_from((-betas + 1.0).cumprod(0, Kind::Float).to_kind(Kind::Double))
             .expect("a tensor of doubles is a vector of doubles");
         let prediction = match c.or("prediction_type", "epsilon".to_owned()).as_str() {
@@ -86,6 +87,9 @@ impl Ddim {
                 Spacing::Leading
             }
         };
+        if prediction == Prediction::Epsilon && alphas.last() == Some(&0.0) {
+            c.problem("`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`: where all is noise, the noise tells nothing");
+        }
         let clip_range = c.or("clip_sample_range", 1.0);
         let scheduler = Self {
             final_alpha: if c.or("set_alpha_to_one", true) { 1.0 } else { alphas[0] },
@@ -97,7 +101,6 @@ impl Ddim {
         };
         c.none(&["trained_betas"]);
         c.only("thresholding", false);
-        c.only("rescale_betas_zero_snr", false);
         // Of thresholding, and of the PNDM scheduler.
         c.ignore(&["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps"]);
         c.finish()?;
@@ -172,4 +175,15 @@ impl Step {
         };
         self.original(latents, output) * self.alpha_next.sqrt() + epsilon * (1.0 - self.alpha_next).sqrt()
     }
+}
+
+/// The betas whose last step leaves no signal: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed",
+/// arXiv 2305.08891, algorithm 1.
+fn without_last_signal(betas: &Tensor) -> Tensor {
+    let roots = (-betas + 1.0).cumprod(0, Kind::Float).sqrt();
+    let (first, last) = (roots.get(0), roots.get(-1));
+    let products = ((roots - &last) * (&first / (&first - &last))).square();
+    let n = products.size1().expect("one number a step");
+    let alphas = Tensor::cat(&[products.narrow(0, 0, 1), products.narrow(0, 1, n - 1) / products.narrow(0, 0, n - 1)], 0);
+    -alphas + 1.0
 }

@@ -128,8 +128,13 @@ fn keys_that_are_not_supported_are_named() {
         ),
         (
             "scheduler/scheduler_config.json",
-            r#"{"prediction_type":"sample","rescale_betas_zero_snr":true}"#,
-            vec!["`prediction_type` is `sample`", "`rescale_betas_zero_snr`"],
+            r#"{"prediction_type":"sample","thresholding":true}"#,
+            vec!["`prediction_type` is `sample`", "`thresholding`"],
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            r#"{"prediction_type":"epsilon","rescale_betas_zero_snr":true}"#,
+            vec!["`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`"],
         ),
         ("perceptual/config.json", r#"{"channels":[1,2],"net":"alex"}"#, vec!["`channels`", "`net`"]),
     ];

@@ -1,0 +1,103 @@
+"""The demo model from nothing: `python -m demo_model STAGE...`, or `all`. A stage that was interrupted goes on where it was."""
+
+import argparse
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from . import bundle, data, perceptual, text, tokenizer, unet, vae
+from .loop import Recipe, together
+from .sample import PROMPTS, Sampler, sheet
+from .work import Work
+
+SCENES = 12_000
+LARGE = 4_000
+"""So many of them are learnt at full size."""
+
+
+def pictures(work: Work):
+    """Renders the scenes."""
+    data.run(work, SCENES)
+
+
+def words(work: Work):
+    """Learns the tokenizer."""
+    tokenizer.run(work)
+
+
+def text_encoder(work: Work):
+    """Trains the text encoder."""
+    together(text.run, work, Recipe(steps=1_200, peak_rate=1.5e-3, final_rate=1e-5))
+
+
+def autoencoder(work: Work):
+    """Trains the VAE."""
+    together(vae.run, work, SCENES, Recipe(steps=1_500, peak_rate=2e-3, final_rate=6e-5, ema=0.995, weight_decay=1e-4))
+
+
+def latents(work: Work):
+    """Encodes the pictures."""
+    for size, chosen in ((256, SCENES - data.HELD_OUT), (512, LARGE)):
+        together(vae.encode, work, SCENES, size, chosen)
+
+
+def unet_small(work: Work):
+    """Trains the UNet at 32x32."""
+    recipe = Recipe(steps=3_600, peak_rate=2e-3, final_rate=2e-4, muon=True)
+    together(unet.run, work, SCENES - data.HELD_OUT, 256, 16, recipe, None)
+
+
+def unet_large(work: Work):
+    """Goes on with it at 64x64."""
+    recipe = Recipe(steps=2_000, peak_rate=1e-3, final_rate=2e-5, ema=0.998, muon=True)
+    together(unet.run, work, LARGE, 512, 8, recipe, "unet-256.pt")
+
+
+def distance(work: Work):
+    """Trains the perceptual net."""
+    together(perceptual.run, work, SCENES, Recipe(steps=700, peak_rate=2e-3, final_rate=1e-5, ema=0.99, weight_decay=1e-3))
+
+
+def finish(work: Work):
+    """Completes the bundle."""
+    bundle.finish(work)
+
+
+def look(work: Work):
+    """Draws twelve prompts with the bundle as it is."""
+    drawn = Sampler(work.bundle).draw(list(PROMPTS), seed=0)
+    sheet(list(drawn), list(PROMPTS), 4).save(work.results / "look.png")
+    print(f"look: {work.results / 'look.png'}")
+
+
+STAGES = {
+    "pictures": pictures,
+    "tokenizer": words,
+    "text": text_encoder,
+    "vae": autoencoder,
+    "latents": latents,
+    "unet-small": unet_small,
+    "unet": unet_large,
+    "perceptual": distance,
+    "bundle": finish,
+    "look": look,
+}
+
+
+def main():
+    stages = "\n".join(f"  {name:12} {stage.__doc__}" for name, stage in STAGES.items())
+    parser = argparse.ArgumentParser("demo_model", description=f"{__doc__}\n\nstages, in their order:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", nargs="+", choices=[*STAGES, "all"], metavar="STAGE")
+    parser.add_argument("--work", type=Path, default=Path(__file__).parents[1] / "work", help="the folder for everything that is made (%(default)s)")
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore", module="torch")
+    logging.disable(logging.WARNING)
+    work = Work(arguments.work)
+    for name in STAGES if "all" in arguments.stage else arguments.stage:
+        STAGES[name](work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The VAE: pictures to latents of an eighth of their size and back."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import nn
+
+from . import data
+from .loop import Recipe, Ring, train
+from .work import Progress, Work
+
+CONFIG = dict(
+    in_channels=3,
+    out_channels=3,
+    down_block_types=["DownEncoderBlock2D"] * 4,
+    up_block_types=["UpDecoderBlock2D"] * 4,
+    block_out_channels=[16, 16, 48, 64],
+    layers_per_block=1,
+    latent_channels=4,
+    norm_num_groups=4,
+    sample_size=512,
+    scaling_factor=0.18215,
+)
+SCALE = CONFIG["scaling_factor"]
+
+# Opponent colours (luminance, red against blue, green against magenta), each over its own deviation in the pictures.
+OPPONENTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]) / torch.tensor([[0.55], [0.45], [0.14]])
+
+
+class Trained(nn.Module):
+    """The VAE, and a linear reading of a block's mean colour from its latent, without which the latent loses saturated greens."""
+
+    def __init__(self):
+        super().__init__()
+        self.vae = AutoencoderKL(**CONFIG)
+        self.colours = nn.Conv2d(4, 3, 1)
+
+
+def as_input(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 [n, h, w, 3] to float32 [n, 3, h, w] in -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def differences(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How far the steps from pixel to pixel are apart: what makes edges sharp."""
+    d = a - b
+    return (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
+
+
+def likeness(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What a decoded picture `y` should have of `x`: values, edges, and colours apart from the light, also in the mean of blocks."""
+    d = y - x
+    chroma, green = d - d.mean(1, keepdim=True), d[:, 1] - (d[:, 0] + d[:, 2]) / 2
+    blocks = F.avg_pool2d(d, 8).abs().mean() + F.avg_pool2d(chroma, 8).abs().mean()
+    return d.abs().mean() + 0.5 * d.square().mean() + differences(y, x) + chroma.abs().mean() + blocks + 1.5 * green.abs().mean()
+
+
+def batch(large: np.ndarray, small: np.ndarray, rng: np.random.Generator, n: int, size: int) -> torch.Tensor:
+    """Whole scenes, scaled down, or at 256 crops of the large ones: small flat crops train badly, GroupNorm loses their absolute colour."""
+    out = []
+    for _ in range(n):
+        k = int(rng.integers(len(small) - data.HELD_OUT))
+        if size == 256 and rng.uniform() < 0.6:
+            y, x = rng.integers(0, 257, 2)
+            picture = large[k, y : y + size, x : x + size]
+        else:
+            q = 256 // size
+            picture = small[k].reshape(size, q, size, q, 3).mean((1, 3)).astype(np.uint8) if q > 1 else small[k]
+        out.append(picture[:, ::-1] if rng.uniform() < 0.5 else picture)
+    return as_input(np.stack(out))
+
+
+def run(ring: Ring, work: Work, count: int, recipe: Recipe):
+    """Trains encoder and decoder, folds the latents' mean and deviation into them, and writes the bundle's `vae`."""
+    large, small = data.pictures(work, count)
+    torch.manual_seed(0)
+    model = Trained().to(ring.device)
+
+    def loss(step: int, rng: np.random.Generator):
+        share = step / recipe.steps
+        size, n = (64, 32) if share < 0.15 else (128, 16) if share < 0.55 else (256, 4)
+        x = batch(large, small, rng, ring.share(n), size).to(ring.device)
+        posterior = model.vae.encode(x).latent_dist
+        z, target = posterior.sample(), x
+        if step % 5 == 4 and size > 64:  # so that half a latent is a latent of half the picture, and the UNet can begin small
+            z, target = F.avg_pool2d(z, 2), F.avg_pool2d(x, 2)
+        y = model.vae.decode(z).sample
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        colours = torch.einsum("oc,nchw->nohw", OPPONENTS.to(x), F.avg_pool2d(x, 8))
+        reading = (model.colours(posterior.mean) - colours).abs().mean()
+        total = likeness(y, target) + 0.45 * reading + 4e-4 * kl
+        return total, {"l1": float((y - target).detach().abs().mean()), "kl": float(kl.detach()), "colours": float(reading.detach())}
+
+    mean = train("vae", ring, model, recipe, work.checkpoints / "vae.pt", loss).vae
+    if ring.rank == 0:
+        fold(mean, small[-data.HELD_OUT :])
+        print(f"vae: PSNR {psnr(mean, large[-40:]):.2f} dB on held-out pictures of 512")
+        mean.half().save_pretrained(work.bundle / "vae")
+
+
+@torch.no_grad()
+def fold(vae: AutoencoderKL, pictures: np.ndarray):
+    """Moves the mean and the deviation of the latents into the 1x1 convolutions about them, so that SCALE makes them unit normal as SD2's are."""
+    moments = []
+    for k in range(0, len(pictures), 10):
+        m = vae.encode(as_input(pictures[k : k + 10]).to(vae.device)).latent_dist.mean
+        moments.append(torch.stack([m.mean((0, 2, 3)), m.square().mean((0, 2, 3))]))
+    mean, square = torch.stack(moments).mean(0)
+    gain = 1 / (SCALE * (square - mean**2).sqrt())
+    before, after = vae.quant_conv, vae.post_quant_conv
+    before.weight[:4] *= gain[:, None, None, None]
+    before.bias[:4] = (before.bias[:4] - mean) * gain
+    before.bias[4:] += 2 * gain.log()
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight /= gain[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
+    """Mean PSNR in dB of pictures that were encoded and decoded again."""
+    out = []
+    for picture in pictures:
+        x = as_input(picture[None]).to(vae.device)
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        out.append(float(-10 * ((x - y) / 2).square().mean().log10()))
+    return float(np.mean(out))
+
+
+def load(work: Work) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(work.bundle / "vae").float().eval()
+
+
+def latents(work: Work, count: int, size: int) -> np.memmap:
+    """The scaled latents of the first pictures, [count, 4, size / 8, size / 8], float16."""
+    return work.array(f"latents-{size}.f16", np.float16, (count, 4, size // 8, size // 8))
+
+
+def encode(ring: Ring, work: Work, count: int, size: int, chosen: int):
+    """Encodes the first `chosen` of the `count` pictures at `size`; goes on where it stopped."""
+    vae, out = load(work).to(ring.device), latents(work, chosen, size)
+    pictures, done, n = data.pictures(work, count)[size == 256], work.array(f"encoded-{size}.u8", np.uint8, (chosen,)), 8
+    progress = Progress(f"latents of {size}", chosen)
+    with torch.no_grad():
+        for k in range(ring.rank * n, chosen, ring.size * n):
+            part = slice(k, min(k + n, chosen))
+            if not done[part].all():
+                z = vae.encode(as_input(pictures[part]).to(ring.device)).latent_dist.mean * SCALE
+                out[part], done[part] = z.half().cpu().numpy(), 1
+            if ring.rank == 0:
+                progress.at(min(chosen, k + n * ring.size))
