@@ -25,7 +25,7 @@ test: build ## Run all tests but the slow ones
 
 .PHONY: test-reference
 test-reference: libtorch ## Make fixtures of another seed by the Python reference and compare with them (SEED=... to choose)
-	tests/reference/setup.sh
+	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/made/fixtures
 	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
 
@@ -69,12 +69,24 @@ soak: build ## Kill servers and workers at random moments; hundreds of clients f
 .PHONY: bench
 bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
 	target/release/bench
-	tests/reference/setup.sh
+	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
+
+.PHONY: demo-model
+demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for one stage; about three hours on 2 cores)
+	DEVICE=$(DEVICE) scripts/venv.sh training
+	PYTHONPATH=training training/.venv/bin/python -m demo_model $(STAGE)
+
+STAGE ?= all
+
+.PHONY: test-training
+test-training: build ## Test the training of the demo model: its captions, its VAE's latents, and that the worker loads what it exports
+	scripts/venv.sh training
+	PYTHONPATH=training training/.venv/bin/python -m unittest discover -s training/tests -t training
 
 .PHONY: full-size
 full-size: build ## Random weights of the exact size of Stable Diffusion 2: three windows, two steps, against the reference (16 GB of memory, 6 GB of disk)
-	tests/reference/setup.sh
+	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/full_size.py tests/reference/made/full-size
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/made/full-size -- \
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1

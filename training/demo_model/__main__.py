@@ -12,7 +12,7 @@ from .sample import PROMPTS, Sampler, sheet
 from .work import Work
 
 SCENES = 12_000
-LARGE = 4_000
+LARGE = 2_500
 """So many of them are learnt at full size."""
 
 

@@ -88,7 +88,7 @@ impl Ddim {
             }
         };
         if prediction == Prediction::Epsilon && alphas.last() == Some(&0.0) {
-            c.problem("`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`: where all is noise, the noise tells nothing");
+            c.problem("`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`: where all is noise, the noise tells nothing".to_owned());
         }
         let clip_range = c.or("clip_sample_range", 1.0);
         let scheduler = Self {

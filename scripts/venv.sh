@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# venv.sh FOLDER: makes the virtual environment FOLDER/.venv from the hash-pinned FOLDER/requirements.txt. Does nothing when it is up to date.
+# torch comes without its CUDA libraries; DEVICE=cuda adds them. PYTHON names the Python 3.11 to use.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$1"
+
+device=${DEVICE:-cpu}
+case "$device" in
+    cpu) more=$here/cuda_standins.py ;;
+    cuda) more=$here/libtorch-cuda.txt ;;
+    *) printf 'venv: DEVICE is `%s`; use `cpu` or `cuda`\n' "$device" >&2; exit 1 ;;
+esac
+want=$(cat requirements.txt "$more" | sha256sum | cut -d' ' -f1)
+[ "$(cat .venv/complete 2>/dev/null || true)" != "$want" ] || exit 0
+
+say() { printf 'venv: %s\n' "$*" >&2; }
+
+python=${PYTHON:-}
+for candidate in python3.11 python3 python; do
+    [ -n "$python" ] && break
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$candidate; fi
+done
+[ -n "$python" ] || { say "no Python 3.11 was found (requirements.txt pins wheels for it); install it, or set PYTHON"; exit 1; }
+
+say "installing into $1/.venv (700 MB of wheels)"
+rm -rf .venv
+"$python" -m venv .venv
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: "$@"; }
+install -r requirements.txt
+if [ "$device" = cuda ]; then install -r "$more"; else .venv/bin/python "$more" .venv/lib/python3.11/site-packages; fi
+printf '%s\n' "$want" >.venv/complete
+say "ready"
