@@ -6,11 +6,12 @@ import os
 import warnings
 from pathlib import Path
 
-from . import bundle, data, perceptual, text, tokenizer, unet, vae
+from . import bundle, data, evaluate, perceptual, text, tokenizer, unet, vae
 from .loop import Recipe, together
 from .sample import PROMPTS, Sampler, sheet
 from .work import Work
 
+PROJECT = Path(__file__).parents[2]
 SCENES = 12_000
 LARGE = 2_500
 """So many of them are learnt at full size."""
@@ -44,14 +45,19 @@ def latents(work: Work):
 
 def unet_small(work: Work):
     """Trains the UNet at 32x32."""
-    recipe = Recipe(steps=3_600, peak_rate=2e-3, final_rate=2e-4, muon=True)
+    recipe = Recipe(steps=2_600, peak_rate=2e-3, final_rate=2e-4, muon=True)
     together(unet.run, work, SCENES - data.HELD_OUT, 256, 16, recipe, None)
 
 
 def unet_large(work: Work):
     """Goes on with it at 64x64."""
-    recipe = Recipe(steps=2_000, peak_rate=1e-3, final_rate=2e-5, ema=0.998, muon=True)
+    recipe = Recipe(steps=1_300, peak_rate=1e-3, final_rate=2e-5, ema=0.998, muon=True)
     together(unet.run, work, LARGE, 512, 8, recipe, "unet-256.pt")
+
+
+def decoder(work: Work):
+    """Goes on with the VAE's decoder, on the same latents."""
+    together(vae.run_decoder, work, SCENES, Recipe(steps=800, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4))
 
 
 def distance(work: Work):
@@ -71,6 +77,11 @@ def look(work: Work):
     print(f"look: {work.results / 'look.png'}")
 
 
+def measure(work: Work):
+    """Measures the bundle beside the one in models/demo, by the built server too: tables and sheets of pictures."""
+    evaluate.run(work, SCENES, PROJECT / "models" / "demo", PROJECT / "target" / "release" / "syncdiffusion")
+
+
 STAGES = {
     "pictures": pictures,
     "tokenizer": words,
@@ -79,23 +90,28 @@ STAGES = {
     "latents": latents,
     "unet-small": unet_small,
     "unet": unet_large,
+    "decoder": decoder,
     "perceptual": distance,
     "bundle": finish,
     "look": look,
+    "evaluate": measure,
 }
 
 
 def main():
     stages = "\n".join(f"  {name:12} {stage.__doc__}" for name, stage in STAGES.items())
-    parser = argparse.ArgumentParser("demo_model", description=f"{__doc__}\n\nstages, in their order:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "demo_model", description=f"{__doc__}\n\nstages, in their order:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", nargs="+", choices=[*STAGES, "all"], metavar="STAGE")
-    parser.add_argument("--work", type=Path, default=Path(__file__).parents[1] / "work", help="the folder for everything that is made (%(default)s)")
+    parser.add_argument("--work", type=Path, default=PROJECT / "training" / "work", help="the folder for everything that is made (%(default)s)")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore", module="torch")
     logging.disable(logging.WARNING)
     work = Work(arguments.work)
-    for name in STAGES if "all" in arguments.stage else arguments.stage:
+    # `all` makes the bundle; measuring it needs the server, built.
+    for name in [name for name in STAGES if name != "evaluate"] if "all" in arguments.stage else arguments.stage:
         STAGES[name](work)
 
 

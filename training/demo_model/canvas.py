@@ -393,7 +393,7 @@ class Canvas:
         rows = np.clip(top - 1 - down * 0.95 + shift, 0, max(0, top - 1)).astype(np.int32)
         columns = np.clip(self.columns + shift, 0, self.width - 1).astype(np.int32)
         share = down / h
-        own = (self.middle * 0.25 if self.silhouette else rgb(*tint) * self.ground * 0.9 + self.low * 0.12)
+        own = self.middle * 0.25 if self.silhouette else rgb(*tint) * self.ground * 0.9 + self.low * 0.12
         k = (depth + (1 - depth) * 0.4 * share)[..., None]
         out = self.image[rows, columns] * (1 - k) + own * k
         out += (smoothstep(ripple, 1.0, 2.0) * 0.14 * (1 - share * 0.4))[..., None] * (self.low - out)
@@ -450,7 +450,7 @@ class Canvas:
         if self.scene.weather != "fog":
             return
         field = noise(self.rng, self.height, self.width, 6 * self.pixel, 3.0, 1.9)
-        band = np.exp(-(((self.rows - self.horizon) / self.height - 0.06) / 0.2) ** 2)
+        band = np.exp(-((((self.rows - self.horizon) / self.height - 0.06) / 0.2) ** 2))
         self.image += np.clip(band * (0.42 + 0.16 * field), 0, 0.8)[..., None] * (self.low * 0.75 + self.low.mean() * 0.25 - self.image)
 
 

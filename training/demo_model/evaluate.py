@@ -34,7 +34,7 @@ GOAL = 0.85
 def run(work: Work, count: int, before: Path, server: Path, captions_asked: int = 96):
     """Compares the bundle with `before` and draws its panoramas with the program `server`."""
     parts = [
-        f"# The demo model, measured\n\n`make demo-model-evaluation`: {STEPS} steps, guidance {GUIDANCE:g}. "
+        f"# The demo model, measured\n\n`make demo-model STAGE=evaluate`: {STEPS} steps, guidance {GUIDANCE:g}. "
         f"The weights take {bundle.size(work.bundle) / 1e6:.1f} MB.",
         _pictures(work, before),
         _reconstructions(work, count),
@@ -173,7 +173,8 @@ def _panoramas(work: Work, server: Path) -> str:
         rows.append(["all", weight, *(float(np.mean([row[c] for row in rows if row[1] == weight and row[0] != "all"])) for c in range(2, 5))])
     sheet([p for p, _ in shown], [label for _, label in shown], 1, width=1024).save(work.results / "panoramas.png")
     return (
-        f"## Panoramas\n\n512x2048, sync_threshold 5, means of seeds {', '.join(map(str, SEEDS))}. Distances between the four squares of a panorama; smaller is more of one piece.\n\n"
+        f"## Panoramas\n\n512x2048, sync_threshold 5, means of seeds {', '.join(map(str, SEEDS))}. Distances between the "
+        "four squares of a panorama; smaller is more of one piece.\n\n"
         + table(["prompt", "sync_weight", *measures], rows)
         + "\n\n![panoramas](panoramas.png)"
     )

@@ -142,7 +142,9 @@ def train(
 
 def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if recipe.muon and p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 32 and "conv_in" not in name and "conv_out" not in name]
+    matrices = [
+        p for name, p in named if recipe.muon and p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 32 and "conv_in" not in name and "conv_out" not in name
+    ]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in chosen]
     out: list[torch.optim.Optimizer] = []

@@ -30,7 +30,14 @@ def mountains(c: Canvas):
     for i in range(n):
         near = i / (n - 1)
         foot = c.horizon + h * (0.02 + 0.16 * near)
-        c.range(foot, tall * (1 - 0.3 * near), rocks[min(i, 3)], c.far(0.66 * (1 - near) ** 1.2 + 0.06), snow=snow if near < 1 or snowy else "none", mist=0.45 * (1 - near))
+        c.range(
+            foot,
+            tall * (1 - 0.3 * near),
+            rocks[min(i, 3)],
+            c.far(0.66 * (1 - near) ** 1.2 + 0.06),
+            snow=snow if near < 1 or snowy else "none",
+            mist=0.45 * (1 - near),
+        )
     if c.chance(0.85):
         ground = h - h * c.uniform(0.1, 0.2) + h * 0.05 * c.waves(1.2, 3)
         grass = (0.88, 0.92, 0.98) if snowy else c.one_of(palette.GRASS[season])

@@ -1,6 +1,7 @@
 """A byte-level BPE in the files of a CLIPTokenizer, learnt from captions. Every byte is a symbol, so that any text has tokens."""
 
 import collections
+import itertools
 import json
 import re
 
@@ -35,7 +36,7 @@ def learn(words: dict[str, int], limit: int) -> list[tuple[str, str]]:
     while len(merges) < limit:
         pairs = collections.Counter()
         for word, parts in split.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break

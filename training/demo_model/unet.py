@@ -11,33 +11,33 @@ from .loop import Recipe, Ring, train
 from .work import Work
 
 # No attention at 64x64, which is what makes it fast.
-CONFIG = dict(
-    sample_size=64,
-    in_channels=4,
-    out_channels=4,
-    block_out_channels=[64, 64, 96, 128],
-    layers_per_block=1,
-    cross_attention_dim=128,
-    attention_head_dim=[2, 2, 3, 4],
-    down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-    up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    use_linear_projection=True,
-    norm_num_groups=16,
-)
+CONFIG = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [64, 64, 96, 128],
+    "layers_per_block": 1,
+    "cross_attention_dim": 128,
+    "attention_head_dim": [2, 2, 3, 4],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "use_linear_projection": True,
+    "norm_num_groups": 16,
+}
 # SD2's betas, rescaled so that the last step is noise and nothing else. As they are they leave a trace of the latent's mean there;
 # a model learns to read a scene's colours from it, and when it draws there is none to read.
-SCHEDULE = dict(
-    num_train_timesteps=1000,
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    clip_sample=False,
-    set_alpha_to_one=False,
-    steps_offset=1,
-    prediction_type="v_prediction",
-    rescale_betas_zero_snr=True,
-    timestep_spacing="trailing",
-)
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
 CAPTIONS = 6
 """So many captions are made for each scene."""
 

@@ -10,18 +10,18 @@ from . import data
 from .loop import Recipe, Ring, train
 from .work import Progress, Work
 
-CONFIG = dict(
-    in_channels=3,
-    out_channels=3,
-    down_block_types=["DownEncoderBlock2D"] * 4,
-    up_block_types=["UpDecoderBlock2D"] * 4,
-    block_out_channels=[16, 16, 48, 64],
-    layers_per_block=1,
-    latent_channels=4,
-    norm_num_groups=4,
-    sample_size=512,
-    scaling_factor=0.18215,
-)
+CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [16, 16, 48, 64],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
 SCALE = CONFIG["scaling_factor"]
 
 # Opponent colours (luminance, red against blue, green against magenta), each over its own deviation in the pictures.
@@ -96,6 +96,27 @@ def run(ring: Ring, work: Work, count: int, recipe: Recipe):
     if ring.rank == 0:
         fold(mean, small[-data.HELD_OUT :])
         print(f"vae: PSNR {psnr(mean, large[-40:]):.2f} dB on held-out pictures of 512")
+        mean.half().save_pretrained(work.bundle / "vae")
+
+
+def run_decoder(ring: Ring, work: Work, count: int, recipe: Recipe):
+    """Goes on with the decoder alone: the latents stay what the UNet has learnt, and a little noise on them leaves no trace in the picture."""
+    large, small = data.pictures(work, count)
+    vae = load(work).to(ring.device)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+
+    def loss(step: int, rng: np.random.Generator):
+        x = batch(large, small, rng, ring.share(4), 256).to(ring.device)
+        with torch.no_grad():
+            z = vae.encode(x).latent_dist.mean
+        z = z + torch.rand(len(x), 1, 1, 1, device=z.device) * 0.12 / SCALE * torch.randn_like(z)
+        y = vae.decode(z).sample
+        return likeness(y, x), {"l1": float((y - x).detach().abs().mean())}
+
+    mean = train("decoder", ring, vae, recipe, work.checkpoints / "decoder.pt", loss)
+    if ring.rank == 0:
+        print(f"decoder: PSNR {psnr(mean, large[-40:]):.2f} dB on held-out pictures of 512")
         mean.half().save_pretrained(work.bundle / "vae")
 
 

@@ -100,7 +100,7 @@ class Trained(unittest.TestCase):
                 for n in steps:
                     torch.manual_seed(1)
                     net = torch.nn.Linear(40, 40)
-                    batch = lambda step, rng: ((net(torch.from_numpy(rng.standard_normal((8, 40), np.float32))) - 1).square().mean(), {})  # noqa: E731
+                    batch = lambda step, rng: ((net(torch.from_numpy(rng.standard_normal((8, 40), np.float32))) - 1).square().mean(), {})
                     # The rate of all four steps, so that two of them are the first half.
                     with mock.patch.object(Recipe, "rate", lambda self, step: 1e-3 * (step + 1)):
                         mean = loop.train("test", ALONE, net, Recipe(n, 1e-3, 1e-3, muon=True), Path(folder) / "net.pt", batch)
