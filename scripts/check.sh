@@ -22,7 +22,7 @@ unused() {
 check "format of Rust (rustfmt)" cargo fmt --all --check
 check "lints of Rust (clippy)" cargo clippy --release --locked --workspace --all-targets -- -D warnings
 check "lints of Python (ruff)" ruff check deploy scripts tests training
-check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh tests/*/*.sh
+check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh
 check "spelling (typos)" typos
 check "who may use what, licences, sources (cargo deny)" cargo deny --offline check bans licenses sources
 check "known vulnerabilities (cargo deny)" advisories
