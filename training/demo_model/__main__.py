@@ -57,7 +57,7 @@ def unet_large(work: Work):
 
 def decoder(work: Work):
     """Goes on with the VAE's decoder, on the same latents."""
-    together(vae.run_decoder, work, SCENES, Recipe(steps=800, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4))
+    together(vae.run_decoder, work, SCENES, Recipe(steps=500, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4))
 
 
 def distance(work: Work):

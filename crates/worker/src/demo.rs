@@ -1,4 +1,4 @@
-//! The embedded demo model, so that a first panorama needs no download. See `models/demo/RECIPE.md` for what it is.
+//! The embedded demo model, so that a first panorama needs no download. See `models/demo/README.md` for what it is.
 
 use sd2::Bundle;
 
