@@ -73,7 +73,7 @@ bench: build ## Measure the service, and a picture against the Python reference 
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
 
 .PHONY: demo-model
-demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for one stage; about three hours on 2 cores)
+demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for one stage; about 100 minutes on 2 cores)
 	DEVICE=$(DEVICE) scripts/venv.sh training
 	PYTHONPATH=training training/.venv/bin/python -m demo_model $(STAGE)
 

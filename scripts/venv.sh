@@ -5,16 +5,16 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
 
+say() { printf 'venv: %s\n' "$*" >&2; }
+
 device=${DEVICE:-cpu}
 case "$device" in
     cpu) more=$here/cuda_standins.py ;;
     cuda) more=$here/libtorch-cuda.txt ;;
-    *) printf 'venv: DEVICE is `%s`; use `cpu` or `cuda`\n' "$device" >&2; exit 1 ;;
+    *) say "DEVICE is \`$device\`; use \`cpu\` or \`cuda\`"; exit 1 ;;
 esac
 want=$(cat requirements.txt "$more" | sha256sum | cut -d' ' -f1)
 [ "$(cat .venv/complete 2>/dev/null || true)" != "$want" ] || exit 0
-
-say() { printf 'venv: %s\n' "$*" >&2; }
 
 python=${PYTHON:-}
 for candidate in python3.11 python3 python; do

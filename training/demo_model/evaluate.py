@@ -1,4 +1,4 @@
-"""How good a bundle is, in tables and sheets of pictures: `RESULTS.md` and PNGs in the work folder's `results/`."""
+"""How good a bundle is, in tables and sheets of pictures: `RESULTS.md` and its pictures in the work folder's `results/`."""
 
 import subprocess
 import tempfile
