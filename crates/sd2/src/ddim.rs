@@ -184,6 +184,7 @@ fn without_last_signal(betas: &Tensor) -> Tensor {
     let (first, last) = (roots.get(0), roots.get(-1));
     let products = ((roots - &last) * (&first / (&first - &last))).square();
     let n = products.size1().expect("one number a step");
-    let alphas = Tensor::cat(&[products.narrow(0, 0, 1), products.narrow(0, 1, n - 1) / products.narrow(0, 0, n - 1)], 0);
+    let alphas =
+        Tensor::cat(&[products.narrow(0, 0, 1), products.narrow(0, 1, n - 1) / products.narrow(0, 0, n - 1)], 0);
     -alphas + 1.0
 }
