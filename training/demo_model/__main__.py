@@ -13,7 +13,7 @@ from .work import Work
 
 PROJECT = Path(__file__).parents[2]
 SCENES = 12_000
-LARGE = 2_500
+LARGE = 6_000
 """So many of them are learnt at full size."""
 
 
@@ -38,7 +38,8 @@ def autoencoder(work: Work):
 
 
 def latents(work: Work):
-    """Encodes the pictures."""
+    """Encodes the pictures, and tokenizes their captions."""
+    unet.caption_tokens(work)
     for size, chosen in ((256, SCENES - data.HELD_OUT), (512, LARGE)):
         together(vae.encode, work, SCENES, size, chosen)
 
@@ -46,13 +47,19 @@ def latents(work: Work):
 def unet_small(work: Work):
     """Trains the UNet at 32x32."""
     recipe = Recipe(steps=2_600, peak_rate=2e-3, final_rate=2e-4, muon=True)
-    together(unet.run, work, SCENES - data.HELD_OUT, 256, 16, recipe, None)
+    together(unet.run, work, "unet-small", SCENES - data.HELD_OUT, 256, 16, recipe, False)
 
 
 def unet_large(work: Work):
     """Goes on with it at 64x64."""
     recipe = Recipe(steps=1_300, peak_rate=1e-3, final_rate=2e-5, ema=0.998, muon=True)
-    together(unet.run, work, LARGE, 512, 8, recipe, "unet-256.pt")
+    together(unet.run, work, "unet", 2_500, 512, 8, recipe, True)
+
+
+def unet_longer(work: Work):
+    """Goes on with the bundle's UNet, on more pictures."""
+    recipe = Recipe(steps=4_000, peak_rate=1e-3, final_rate=1e-5, ema=0.998, muon=True)
+    together(unet.run, work, "unet-longer", LARGE, 512, 8, recipe, True)
 
 
 def decoder(work: Work):
@@ -90,6 +97,7 @@ STAGES = {
     "latents": latents,
     "unet-small": unet_small,
     "unet": unet_large,
+    "unet-longer": unet_longer,
     "decoder": decoder,
     "perceptual": distance,
     "bundle": finish,
@@ -104,12 +112,15 @@ def main():
         "demo_model", description=f"{__doc__}\n\nstages, in their order:\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", nargs="+", choices=[*STAGES, "all"], metavar="STAGE")
-    parser.add_argument("--work", type=Path, default=PROJECT / "training" / "work", help="the folder for everything that is made (%(default)s)")
+    parser.add_argument("--from", dest="start", type=Path, help="a finished bundle to go on from, where the work folder has none yet")
+    parser.add_argument("--work", type=Path, default=PROJECT / "training" / "made", help="the folder for everything that is made (%(default)s)")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore", module="torch")
     logging.disable(logging.WARNING)
     work = Work(arguments.work)
+    if arguments.start is not None:
+        bundle.start(work, arguments.start)
     # `all` makes the bundle; measuring it needs the server, built.
     for name in [name for name in STAGES if name != "evaluate"] if "all" in arguments.stage else arguments.stage:
         STAGES[name](work)

@@ -1,6 +1,7 @@
 """The finished bundle: what binds its parts together, and its size."""
 
 import json
+import shutil
 from pathlib import Path
 
 from .work import Work
@@ -14,6 +15,13 @@ PARTS = {
 }
 LIMIT = 16_000_000
 """What all the weights may take, in bytes."""
+
+
+def start(work: Work, finished: Path):
+    """Takes the parts of a finished bundle that the work folder has not made."""
+    for name in (*PARTS, "perceptual"):
+        if not (work.bundle / name).exists():
+            shutil.copytree(finished / name, work.bundle / name)
 
 
 def finish(work: Work):

@@ -102,8 +102,7 @@ class Canvas:
         for _ in range(octaves):
             knots = self.rng.uniform(-1, 1, int(self.width / self.height * bumps) + 4).astype(F)
             at = x * bumps + self.uniform(0, 1)
-            i, f = at.astype(int), at % 1
-            f = f * f * (3 - 2 * f)
+            i, f = at.astype(int), smoothstep(at % 1)
             out += amplitude * (knots[i] * (1 - f) + knots[i + 1] * f)
             total, amplitude, bumps = total + amplitude, amplitude * fall, bumps * 2.03
         return out / total * 1.4

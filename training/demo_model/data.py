@@ -29,10 +29,6 @@ def pictures(work: Work, count: int) -> tuple[np.memmap, np.memmap]:
     return work.array("pictures-512.u8", np.uint8, (count, 512, 512, 3)), work.array("pictures-256.u8", np.uint8, (count, 256, 256, 3))
 
 
-def halved(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).reduce(2))
-
-
 def _draw(job: tuple[Work, int, range]) -> int:
     work, count, indices = job
     large, small = pictures(work, count)
@@ -40,7 +36,7 @@ def _draw(job: tuple[Work, int, range]) -> int:
     for index in indices:
         if not done[index]:
             large[index] = picture_of(index)
-            small[index] = halved(large[index])
+            small[index] = np.asarray(Image.fromarray(large[index]).reduce(2))
             done[index] = 1
     return len(indices)
 

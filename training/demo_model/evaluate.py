@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 
 from . import bundle, captions, data, perceptual, vae
 from .sample import PROMPTS, Sampler, sheet
-from .scene import GROUPS, LABELS
+from .scene import GROUPS
 from .work import Progress, Work
 
 PANORAMAS = (
@@ -62,7 +63,7 @@ def _pictures(work: Work, before: Path) -> str:
 
 def _reconstructions(work: Work, count: int) -> str:
     large, _ = data.pictures(work, count)
-    return f"## VAE\n\nPSNR of {40} held-out renders of 512x512, encoded and decoded: {vae.psnr(vae.load(work), large[-40:]):.2f} dB (goal 32)."
+    return f"## VAE\n\nPSNR of {vae.JUDGED} held-out renders of 512x512, encoded and decoded: {vae.psnr(vae.load(work), large):.2f} dB (goal 32)."
 
 
 @torch.no_grad()
@@ -93,14 +94,7 @@ def _agreement(work: Work, n: int) -> str:
 @torch.no_grad()
 def _shown(classifier: perceptual.Classifier, pictures: np.ndarray, stated: torch.Tensor) -> dict[str, float]:
     logits = torch.cat([classifier(F.avg_pool2d(vae.as_input(part), 2)) for part in np.array_split(pictures, max(1, len(pictures) // 12))])
-    at, out = 0, {}
-    for group, names in GROUPS.items():
-        part, at = slice(at, at + len(names)), at + len(names)
-        says = stated[:, part].sum(1) > 0
-        right = logits[says, part].argmax(1) == stated[says, part].argmax(1)
-        out[group] = float(right.float().mean())
-    assert at + 7 == len(LABELS)
-    return out
+    return perceptual.accuracy(logits, stated)
 
 
 # -- panoramas
@@ -150,8 +144,6 @@ def gram_distance(panorama: np.ndarray) -> float:
 
 
 def _panoramas(work: Work, server: Path) -> str:
-    from safetensors.torch import load_file
-
     classifier = perceptual.load(work)
     tensors = load_file(work.bundle / "perceptual" / "model.safetensors")
     weights = [tensors[f"lin{k}.weight"].float() for k in range(5)]
@@ -174,9 +166,7 @@ def _panoramas(work: Work, server: Path) -> str:
     sheet([p for p, _ in shown], [label for _, label in shown], 1, width=1024).save(work.results / "panoramas.png")
     return (
         f"## Panoramas\n\n512x2048, sync_threshold 5, means of seeds {', '.join(map(str, SEEDS))}. Distances between the "
-        "four squares of a panorama; smaller is more of one piece.\n\n"
-        + table(["prompt", "sync_weight", *measures], rows)
-        + "\n\n![panoramas](panoramas.png)"
+        "four squares of a panorama; smaller is more of one piece.\n\n" + table(["prompt", "sync_weight", *measures], rows) + "\n\n![panoramas](panoramas.png)"
     )
 
 

@@ -79,12 +79,11 @@ def train(
     recipe: Recipe,
     checkpoint: Path,
     loss: Callable[[int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]],
-    look: Callable[[nn.Module], None] | None = None,
     minutes_between: float = 4.0,
 ) -> nn.Module:
     """Trains `model`, from its checkpoint where there is one, and returns the mean of its weights over time.
 
-    `loss(step, rng)` gives the loss of this process's part of a batch and figures to show; `look(mean)` is called at every checkpoint.
+    `loss(step, rng)` gives the loss of this process's part of a batch and figures to show.
     """
     torch.manual_seed(ring.rank)
     mean = copy.deepcopy(model).requires_grad_(False)
@@ -104,8 +103,6 @@ def train(
             state = {"step": step, "model": model.state_dict(), "mean": mean.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
             torch.save(state, checkpoint.with_suffix(".part"))
             os.replace(checkpoint.with_suffix(".part"), checkpoint)
-            if look is not None:
-                look(mean)
 
     progress, saved_at, figures = Progress(stage, recipe.steps, first), time.monotonic(), []
     for step in range(first, recipe.steps):

@@ -33,8 +33,9 @@ class Muon(torch.optim.Optimizer):
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         for group in self.param_groups:
             parameters = group["params"]
-            steps = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
-            for k, (p, step) in enumerate(zip(parameters, steps.split([p.numel() for p in parameters]), strict=True)):
+            all_steps = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+            steps = all_steps.split([p.numel() for p in parameters])
+            for k, (p, step) in enumerate(zip(parameters, steps, strict=True)):
                 state = self.state[p]
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
@@ -42,8 +43,8 @@ class Muon(torch.optim.Optimizer):
                 if k % size == rank:
                     step.copy_(orthogonal(p.grad.lerp(velocity, group["momentum"]).flatten(1)).flatten())
             if size > 1:
-                dist.all_reduce(steps)
-            for p, step in zip(parameters, steps.split([p.numel() for p in parameters]), strict=True):
+                dist.all_reduce(all_steps)
+            for p, step in zip(parameters, steps, strict=True):
                 rows = p.shape[0]
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(step.view_as(p), alpha=-group["lr"] * 0.2 * max(rows, p.numel() // rows) ** 0.5)

@@ -99,11 +99,12 @@ def load(work: Work) -> Classifier:
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Of each group of labels, the share of pictures where the likeliest is the right one."""
+    """Of each group of labels, the share of pictures where the likeliest is the right one, among those that have a label in it."""
     at, out = 0, {}
     for group, names in GROUPS.items():
         part = slice(at, at + len(names))
-        out[group] = float((logits[:, part].argmax(1) == labels[:, part].argmax(1)).float().mean())
+        labelled = labels[:, part].any(1)
+        out[group] = float((logits[labelled, part].argmax(1) == labels[labelled, part].argmax(1)).float().mean())
         at += len(names)
     return out
 

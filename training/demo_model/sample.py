@@ -8,6 +8,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from . import tokenizer
+
 PROMPTS = (
     "a photo of a mountain range at twilight",
     "natural landscape in anime style illustration",
@@ -39,17 +41,14 @@ class Sampler:
         """uint8 [prompts, 8 size, 8 size, 3]; all prompts start from the noise of one seed."""
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(1, 4, size, size, generator=generator).repeat(len(prompts), 1, 1, 1)
-        states = self._states([""] * len(prompts) + list(prompts))
+        ids = torch.from_numpy(tokenizer.encode(self.tokenizer, [""] * len(prompts) + list(prompts)))
+        states = self.text(ids).last_hidden_state
         self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
             empty, wanted = (self.unet(latents, t, encoder_hidden_states=half).sample for half in states.chunk(2))
             latents = self.scheduler.step(empty + guidance * (wanted - empty), t, latents).prev_sample
         pictures = torch.cat([self.vae.decode(z[None] / self.vae.config.scaling_factor).sample for z in latents])
         return ((pictures / 2 + 0.5).clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
-
-    def _states(self, texts: list[str]) -> torch.Tensor:
-        ids = self.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-        return self.text(ids).last_hidden_state
 
 
 def sheet(pictures: list[np.ndarray], labels: list[str], columns: int, width: int = 256) -> Image.Image:

@@ -1,10 +1,9 @@
 """The UNet: learns to tell noise from latents, first of half the size, which shows it five times as many scenes in the same time."""
 
-import json
-
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
 
 from . import captions, text, tokenizer, vae
 from .loop import Recipe, Ring, train
@@ -54,12 +53,10 @@ def caption_tokens(work: Work) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def run(ring: Ring, work: Work, count: int, size: int, batch: int, recipe: Recipe, begin: str | None, look=None):
-    """Trains on the first `count` latents of pictures of `size`, from the checkpoint `begin` where given, and writes the bundle's `unet` and `scheduler`."""
-    latents, tokens = vae.latents(work, count, size), caption_tokens(work)
-    words = json.loads((work.bundle / "tokenizer" / "vocab.json").read_text())
-    empty = torch.full((77,), words["!"])
-    empty[:2] = torch.tensor([words["<|startoftext|>"], words["<|endoftext|>"]])
+def run(ring: Ring, work: Work, stage: str, count: int, size: int, batch: int, recipe: Recipe, onward: bool):
+    """Trains on the first `count` latents of pictures of `size`, from the bundle's UNet if `onward`, and writes the bundle's `unet` and `scheduler`."""
+    latents, tokens = vae.latents(work, size)[:count], caption_tokens(work)
+    empty = torch.from_numpy(tokenizer.encode(tokenizer.load(work), [""])[0])
     encoder = text.load(work).to(ring.device)
     scheduler = DDIMScheduler(**SCHEDULE)
     alphas = scheduler.alphas_cumprod.to(ring.device)
@@ -67,8 +64,8 @@ def run(ring: Ring, work: Work, count: int, size: int, batch: int, recipe: Recip
     weights = torch.minimum(torch.ones_like(alphas), 6 * (1 - alphas))
     torch.manual_seed(0)
     model = UNet2DConditionModel(**CONFIG).to(ring.device)
-    if begin is not None:
-        model.load_state_dict(torch.load(work.checkpoints / begin, map_location=ring.device)["mean"])
+    if onward:
+        model.load_state_dict(load_file(work.bundle / "unet" / "diffusion_pytorch_model.safetensors"))
 
     def loss(step: int, rng: np.random.Generator):
         n = ring.share(batch)
@@ -89,7 +86,7 @@ def run(ring: Ring, work: Work, count: int, size: int, batch: int, recipe: Recip
         shown = {f"x0 at {low}": float(x0[(t >= low) & (t < low + 250)].mean()) for low in (0, 250, 500, 750)}
         return (error * weights[t]).mean(), shown
 
-    mean = train(f"unet at {size // 8}", ring, model, recipe, work.checkpoints / f"unet-{size}.pt", loss, look)
+    mean = train(stage, ring, model, recipe, work.checkpoints / f"{stage}.pt", loss)
     if ring.rank == 0:
         mean.half().save_pretrained(work.bundle / "unet")
         scheduler.save_pretrained(work.bundle / "scheduler")

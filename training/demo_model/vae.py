@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import nn
 
 from . import data
@@ -23,6 +24,7 @@ CONFIG = {
     "scaling_factor": 0.18215,
 }
 SCALE = CONFIG["scaling_factor"]
+JUDGED = 40
 
 # Opponent colours (luminance, red against blue, green against magenta), each over its own deviation in the pictures.
 OPPONENTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]) / torch.tensor([[0.55], [0.45], [0.14]])
@@ -95,7 +97,7 @@ def run(ring: Ring, work: Work, count: int, recipe: Recipe):
     mean = train("vae", ring, model, recipe, work.checkpoints / "vae.pt", loss).vae
     if ring.rank == 0:
         fold(mean, small[-data.HELD_OUT :])
-        print(f"vae: PSNR {psnr(mean, large[-40:]):.2f} dB on held-out pictures of 512")
+        print(f"vae: PSNR {psnr(mean, large):.2f} dB on held-out pictures of 512")
         mean.half().save_pretrained(work.bundle / "vae")
 
 
@@ -116,7 +118,7 @@ def run_decoder(ring: Ring, work: Work, count: int, recipe: Recipe):
 
     mean = train("decoder", ring, vae, recipe, work.checkpoints / "decoder.pt", loss)
     if ring.rank == 0:
-        print(f"decoder: PSNR {psnr(mean, large[-40:]):.2f} dB on held-out pictures of 512")
+        print(f"decoder: PSNR {psnr(mean, large):.2f} dB on held-out pictures of 512")
         mean.half().save_pretrained(work.bundle / "vae")
 
 
@@ -139,9 +141,9 @@ def fold(vae: AutoencoderKL, pictures: np.ndarray):
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
-    """Mean PSNR in dB of pictures that were encoded and decoded again."""
+    """Mean PSNR in dB of the last JUDGED pictures, which are held out, encoded and decoded again."""
     out = []
-    for picture in pictures:
+    for picture in pictures[-JUDGED:]:
         x = as_input(picture[None]).to(vae.device)
         y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
         out.append(float(-10 * ((x - y) / 2).square().mean().log10()))
@@ -149,17 +151,20 @@ def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
 
 
 def load(work: Work) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(work.bundle / "vae").float().eval()
+    """The bundle's, in f32. (`from_pretrained` would write the path of this folder into whatever is saved after it.)"""
+    vae = AutoencoderKL(**CONFIG)
+    vae.load_state_dict(load_file(work.bundle / "vae" / "diffusion_pytorch_model.safetensors"))
+    return vae.eval()
 
 
-def latents(work: Work, count: int, size: int) -> np.memmap:
-    """The scaled latents of the first pictures, [count, 4, size / 8, size / 8], float16."""
-    return work.array(f"latents-{size}.f16", np.float16, (count, 4, size // 8, size // 8))
+def latents(work: Work, size: int) -> np.memmap:
+    """The scaled latents of the first pictures, as many as were encoded: float16 [n, 4, size / 8, size / 8]."""
+    return np.memmap(work.data / f"latents-{size}.f16", np.float16, "r").reshape(-1, 4, size // 8, size // 8)
 
 
 def encode(ring: Ring, work: Work, count: int, size: int, chosen: int):
     """Encodes the first `chosen` of the `count` pictures at `size`; goes on where it stopped."""
-    vae, out = load(work).to(ring.device), latents(work, chosen, size)
+    vae, out = load(work).to(ring.device), work.array(f"latents-{size}.f16", np.float16, (chosen, 4, size // 8, size // 8))
     pictures, done, n = data.pictures(work, count)[size == 256], work.array(f"encoded-{size}.u8", np.uint8, (chosen,)), 8
     progress = Progress(f"latents of {size}", chosen)
     with torch.no_grad():

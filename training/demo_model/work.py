@@ -14,7 +14,6 @@ class Work:
     """A folder with `data/`, `checkpoints/`, `bundle/` and `results/`, made as needed."""
 
     def __init__(self, root: Path):
-        self.root = root
         self.data, self.checkpoints, self.bundle, self.results = (root / name for name in ("data", "checkpoints", "bundle", "results"))
         for folder in (self.data, self.checkpoints, self.bundle, self.results):
             folder.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,9 @@ class Trained(unittest.TestCase):
             vae.run(ALONE, work, COUNT, STEPS)
             for size in (256, 512):
                 vae.encode(ALONE, work, COUNT, size, COUNT)
-            unet.run(ALONE, work, COUNT, 256, 4, Recipe(2, 1e-3, 1e-4, muon=True), None)
-            unet.run(ALONE, work, COUNT, 512, 4, Recipe(2, 1e-3, 1e-4, muon=True), "unet-256.pt")
+            for stage, size, onward in (("unet-small", 256, False), ("unet", 512, True)):
+                unet.run(ALONE, work, stage, COUNT, size, 4, Recipe(2, 1e-3, 1e-4, muon=True), onward)
+            vae.run_decoder(ALONE, work, COUNT, STEPS)
             perceptual.run(ALONE, work, COUNT, STEPS)
         bundle.finish(work)
 
@@ -82,6 +83,19 @@ class Trained(unittest.TestCase):
                 # Numbers of positions are no weights.
                 dtypes = {weights.get_slice(key).get_dtype() for key in weights.keys() if not key.endswith("position_ids")}
                 self.assertEqual(dtypes, {"F16"}, file)
+
+    def test_no_file_names_the_folder_it_was_made_in(self):
+        for file in self.work.bundle.rglob("*.json"):
+            self.assertNotIn(self.folder.name, file.read_text(), file.name)
+
+    def test_a_finished_bundle_is_where_another_folder_goes_on_from(self):
+        with tempfile.TemporaryDirectory() as folder:
+            other = Work(Path(folder))
+            bundle.start(other, self.work.bundle)
+            torch.testing.assert_close(vae.load(other).state_dict(), vae.load(self.work).state_dict())
+            (other.bundle / "vae" / "config.json").write_text("{}")
+            bundle.start(other, self.work.bundle)
+            self.assertEqual((other.bundle / "vae" / "config.json").read_text(), "{}", "what is there stays")
 
     def test_the_last_step_of_the_schedule_has_no_signal(self):
         config = json.loads((self.work.bundle / "scheduler" / "scheduler_config.json").read_text())

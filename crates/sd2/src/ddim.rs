@@ -178,7 +178,7 @@ impl Step {
 }
 
 /// The betas whose last step leaves no signal: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed",
-/// arXiv 2305.08891, algorithm 1.
+/// arXiv 2305.08891, algorithm 1. It goes through the products and back to betas, as diffusers does, and so rounds alike.
 fn without_last_signal(betas: &Tensor) -> Tensor {
     let roots = (-betas + 1.0).cumprod(0, Kind::Float).sqrt();
     let (first, last) = (roots.get(0), roots.get(-1));
