@@ -11,15 +11,22 @@ use crate::{
 
 /// The text encoder. Its output is the last hidden state after the final layer norm, as Stable Diffusion 2 uses it.
 pub struct TextEncoder {
-    token_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Vec<Layer>,
-    final_layer_norm: LayerNorm,
-    device: Device,
+    /// On a GPU. In main memory it would be a quarter of all weights, idle but for a moment of each job; there it is read
+    /// from its files for each text, which takes less than a second.
+    kept: Option<Network>,
+    settings: Settings,
+    weights: Weights,
     /// Length of its input in tokens.
     pub length: i64,
     /// Width of its output.
     pub width: i64,
+}
+
+struct Network {
+    token_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Vec<Layer>,
+    final_layer_norm: LayerNorm,
 }
 
 struct Settings {
@@ -99,28 +106,40 @@ impl TextEncoder {
         let weights = Weights::open(bundle, "text_encoder", "model", device, kind)?;
         // A table of 0, 1, 2, .. that older files keep; and a projection that this use of the model does not need.
         weights.ignore(|name| name.ends_with("embeddings.position_ids") || name == "text_projection.weight");
-        // Files written by transformers 5 leave the prefix out.
-        let root = weights.root();
-        let scope = if weights.has("text_model.") { root.at("text_model") } else { root };
-        let embeddings = scope.at("embeddings");
-        let encoder = Self {
-            token_embedding: embeddings.at("token_embedding").tensor("weight", &[settings.vocabulary, settings.width]),
-            position_embedding: embeddings
-                .at("position_embedding")
-                .tensor("weight", &[settings.length, settings.width]),
-            layers: (0..settings.layers).map(|i| Layer::load(&scope.at("encoder.layers").at(i), &settings)).collect(),
-            final_layer_norm: LayerNorm::load(&scope.at("final_layer_norm"), settings.width, settings.eps),
-            device,
-            length: settings.length,
-            width: settings.width,
-        };
-        weights.finish()?;
-        Ok(encoder)
+        let network = Network::load(&weights, &settings)?;
+        let kept = (device != Device::Cpu).then_some(network);
+        Ok(Self { kept, length: settings.length, width: settings.width, settings, weights })
     }
 
     /// Embeds one text: as many token ids as [`Self::length`], to `[1, length, width]` in the dtype of the weights.
     pub fn forward(&self, ids: &[i64]) -> Tensor {
-        let ids = Tensor::from_slice(ids).unsqueeze(0).to_device(self.device);
+        match &self.kept {
+            Some(network) => network.forward(ids),
+            None => Network::load(&self.weights, &self.settings).expect("what fitted once fits again").forward(ids),
+        }
+    }
+}
+
+impl Network {
+    fn load(weights: &Weights, settings: &Settings) -> Result<Self> {
+        // Files written by transformers 5 leave the prefix out.
+        let root = weights.root();
+        let scope = if weights.has("text_model.") { root.at("text_model") } else { root };
+        let embeddings = scope.at("embeddings");
+        let network = Self {
+            token_embedding: embeddings.at("token_embedding").tensor("weight", &[settings.vocabulary, settings.width]),
+            position_embedding: embeddings
+                .at("position_embedding")
+                .tensor("weight", &[settings.length, settings.width]),
+            layers: (0..settings.layers).map(|i| Layer::load(&scope.at("encoder.layers").at(i), settings)).collect(),
+            final_layer_norm: LayerNorm::load(&scope.at("final_layer_norm"), settings.width, settings.eps),
+        };
+        weights.finish()?;
+        Ok(network)
+    }
+
+    fn forward(&self, ids: &[i64]) -> Tensor {
+        let ids = Tensor::from_slice(ids).unsqueeze(0).to_device(self.token_embedding.device());
         let tokens = Tensor::embedding(&self.token_embedding, &ids, -1, false, false);
         let mut x = tokens + &self.position_embedding;
         for layer in &self.layers {

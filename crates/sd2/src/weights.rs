@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
+    mem,
 };
 
 use safetensors::{Dtype, SafeTensors, tensor::Metadata};
@@ -11,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Bundle, Error, Result, bundle::Bytes};
 
-/// All tensors of one part of a bundle. Problems are collected and told at the end, all at once.
+/// All tensors of one part of a bundle. Problems are collected and told at the end, all at once; then all can be read again.
 pub(crate) struct Weights {
     part: String,
     device: Device,
@@ -22,8 +23,8 @@ pub(crate) struct Weights {
 
 #[derive(Default)]
 struct State {
-    /// Tensors that nobody asked for yet.
-    left: BTreeMap<String, Found>,
+    /// What is in the files and of use.
+    found: BTreeMap<String, Found>,
     taken: BTreeSet<String>,
     problems: Vec<String>,
 }
@@ -76,7 +77,7 @@ impl Weights {
         let data = 8 + header;
         let state = self.state.get_mut();
         for (name, found) in tensors(&metadata, self.files.len(), data) {
-            if state.left.insert(name.clone(), found).is_some() {
+            if state.found.insert(name.clone(), found).is_some() {
                 state.problems.push(format!("`{name}` is in more than one file"));
             }
         }
@@ -91,19 +92,21 @@ impl Weights {
 
     /// Drops tensors that are in the files and without use here.
     pub(crate) fn ignore(&self, without_use: impl Fn(&str) -> bool) {
-        self.state.borrow_mut().left.retain(|name, _| !without_use(name));
+        self.state.borrow_mut().found.retain(|name, _| !without_use(name));
     }
 
     /// Whether any name in the files starts so.
     pub(crate) fn has(&self, prefix: &str) -> bool {
-        self.state.borrow().left.keys().any(|name| name.starts_with(prefix))
+        self.state.borrow().found.keys().any(|name| name.starts_with(prefix))
     }
 
     /// Ends the loading: one error that lists every tensor that is missing, misshaped or unknown.
-    pub(crate) fn finish(self) -> Result<()> {
-        let State { left, mut problems, .. } = self.state.into_inner();
-        problems.extend(left.iter().map(|(name, found)| format!("`{name}` {:?} is not known", found.shape)));
-        if problems.is_empty() { Ok(()) } else { Err(Error::Weights { part: self.part, problems }) }
+    pub(crate) fn finish(&self) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        let (taken, mut problems) = (mem::take(&mut state.taken), mem::take(&mut state.problems));
+        let left = state.found.iter().filter(|(name, _)| !taken.contains(*name));
+        problems.extend(left.map(|(name, found)| format!("`{name}` {:?} is not known", found.shape)));
+        if problems.is_empty() { Ok(()) } else { Err(Error::Weights { part: self.part.clone(), problems }) }
     }
 
     fn load(&self, found: &Found) -> Tensor {
@@ -150,8 +153,9 @@ impl Scope<'_> {
     pub(crate) fn tensor_of(&self, name: &str, shapes: &[&[i64]]) -> Tensor {
         let name = self.at(name).prefix;
         let mut state = self.weights.state.borrow_mut();
-        let problem = match state.left.remove(&name) {
-            None if state.taken.contains(&name) => format!("`{name}` is wanted twice"),
+        let State { found, taken, problems } = &mut *state;
+        let problem = match found.get(&name) {
+            _ if taken.contains(&name) => format!("`{name}` is wanted twice"),
             None => format!("`{name}` {:?} is missing", shapes[0]),
             Some(found) if !shapes.contains(&found.shape.as_slice()) => {
                 format!("`{name}` has the shape {:?}, not {:?}", found.shape, shapes[0])
@@ -160,11 +164,11 @@ impl Scope<'_> {
                 format!("`{name}` has the dtype {:?}, not F32, F16 or BF16", found.dtype)
             }
             Some(found) => {
-                state.taken.insert(name);
-                return self.weights.load(&found).view(shapes[0]);
+                taken.insert(name);
+                return self.weights.load(found).view(shapes[0]);
             }
         };
-        state.problems.push(problem);
+        problems.push(problem);
         // A stand-in that takes no memory; `finish` turns the problem into an error before anyone computes with it.
         Tensor::zeros([1], (self.weights.kind, Device::Cpu)).expand(shapes[0], false)
     }
