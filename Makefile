@@ -25,7 +25,7 @@ test: build ## Run all tests but the slow ones
 
 .PHONY: test-reference
 test-reference: libtorch ## Make fixtures of another seed by the Python reference and compare with them (SEED=... to choose)
-	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
+	scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/made/fixtures
 	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
 
@@ -67,15 +67,20 @@ soak: build ## Kill servers and workers at random moments; hundreds of clients f
 	$(CARGO) test --release --locked --workspace --test service -- --ignored --skip a_real_store --nocapture
 
 .PHONY: bench
-bench: build ## Measure the service, and a picture against the Python reference in turn (JOB="flags" for another job)
+bench: build ## Measure the service, and pictures against the Python reference in turn (MODELS, DTYPE, JOB="flags" for others)
 	target/release/bench
-	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
-	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) --dtype f32 --dtype bf16 -- $(JOB)
+	scripts/venv.sh tests/reference
+	tests/reference/.venv/bin/python tests/reference/random_model.py small $(SMALL)
+	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) $(DTYPE:%=--dtype %) $(MODELS:%=--model %) -- $(JOB)
+
+SMALL = tests/reference/made/small
+MODELS ?= demo $(SMALL)
+DTYPE ?= f32 bf16
 
 .PHONY: demo-model
-demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for one stage; about 100 minutes on 2 cores)
-	DEVICE=$(DEVICE) scripts/venv.sh training
-	PYTHONPATH=training training/.venv/bin/python -m demo_model $(STAGE)
+demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for some stages, FROM=bundle; three hours on 2 cores)
+	scripts/venv.sh training
+	PYTHONPATH=training training/.venv/bin/python -m demo_model $(if $(FROM),--from $(FROM)) $(STAGE)
 
 STAGE ?= all
 
@@ -86,8 +91,8 @@ test-training: build ## Test the training of the demo model: its captions, its V
 
 .PHONY: full-size
 full-size: build ## Random weights of the exact size of Stable Diffusion 2: three windows, two steps, against the reference (16 GB of memory, 6 GB of disk)
-	DEVICE=$(DEVICE) scripts/venv.sh tests/reference
-	tests/reference/.venv/bin/python tests/reference/full_size.py tests/reference/made/full-size
+	scripts/venv.sh tests/reference
+	tests/reference/.venv/bin/python tests/reference/random_model.py full tests/reference/made/full-size
 	tests/reference/.venv/bin/python tests/reference/bench.py --runs 1 --dtype f32 --dtype bf16 --model tests/reference/made/full-size -- \
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
