@@ -31,13 +31,17 @@ test-reference: libtorch ## Make fixtures of another seed by the Python referenc
 
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
+BUILT = --server target/release/syncdiffusion --worker target/release/stand-in-worker
+
 .PHONY: test-differential
 test-differential: build ## Run this server and the real Cog server side by side and compare their answers
-	python3 tests/differential/run.py
+	scripts/venv.sh tests/differential
+	tests/differential/.venv/bin/python tests/differential/run.py $(BUILT)
 
 .PHONY: test-schema
 test-schema: build ## Have schemathesis make up requests from openapi.yaml and check every answer
-	python3 tests/schema/run.py --server target/release/syncdiffusion --worker target/release/stand-in-worker
+	scripts/venv.sh tests/schema
+	tests/schema/.venv/bin/python tests/schema/run.py $(BUILT)
 
 .PHONY: test-otel
 test-otel: ## Build the server with traces and have it send spans to a receiver
@@ -45,7 +49,9 @@ test-otel: ## Build the server with traces and have it send spans to a receiver
 
 .PHONY: test-webhooks
 test-webhooks: build ## Have Replicate's own clients, for Python and JavaScript, verify our webhooks
-	python3 tests/webhooks/run.py
+	scripts/venv.sh tests/webhooks
+	npm --prefix tests/webhooks ci --silent
+	tests/webhooks/.venv/bin/python tests/webhooks/run.py $(BUILT)
 
 .PHONY: test-s3
 test-s3: build ## Put pictures into a bucket of a real store that speaks S3
@@ -122,6 +128,5 @@ check-deploy: ## Check what is in deploy/ with the tool of each kind, and say wh
 	deploy/check.sh
 
 .PHONY: clean
-clean: ## Remove what was built and downloaded
-	rm -rf target .libtorch .libtorch.part .venv-differential .venv-schema .tools tests/reference/.venv tests/reference/made \
-		tests/webhooks/.venv tests/webhooks/node_modules
+clean: ## Remove what was built and downloaded, but not what was trained
+	rm -rf target .libtorch .libtorch.part .tools tests/reference/made training/.venv tests/*/.venv tests/webhooks/node_modules

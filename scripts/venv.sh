@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # venv.sh FOLDER: makes the virtual environment FOLDER/.venv from the hash-pinned FOLDER/requirements.txt. Does nothing when it is up to date.
-# torch comes without its CUDA libraries; DEVICE=cuda adds them. PYTHON names the Python 3.11 to use.
+# Where torch is among them it comes without its CUDA libraries; DEVICE=cuda adds them. PYTHON names the Python 3.11 to use.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
@@ -13,7 +13,8 @@ case "$device" in
     cuda) more=$here/libtorch-cuda.txt ;;
     *) say "DEVICE is \`$device\`; use \`cpu\` or \`cuda\`"; exit 1 ;;
 esac
-want=$(cat requirements.txt "$more" | sha256sum | cut -d' ' -f1)
+grep -q '^torch==' requirements.txt || more=''
+want=$(cat requirements.txt ${more:+"$more"} | sha256sum | cut -d' ' -f1)
 [ "$(cat .venv/complete 2>/dev/null || true)" != "$want" ] || exit 0
 
 python=${PYTHON:-}
@@ -23,11 +24,14 @@ for candidate in python3.11 python3 python; do
 done
 [ -n "$python" ] || { say "no Python 3.11 was found (requirements.txt pins wheels for it); install it, or set PYTHON"; exit 1; }
 
-say "installing into $1/.venv (700 MB of wheels)"
+say "installing into $1/.venv${more:+ (700 MB of wheels)}"
 rm -rf .venv
 "$python" -m venv .venv
 install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: "$@"; }
 install -r requirements.txt
-if [ "$device" = cuda ]; then install -r "$more"; else .venv/bin/python "$more" .venv/lib/python3.11/site-packages; fi
+case "$more" in
+    *.txt) install -r "$more" ;;
+    *.py) .venv/bin/python "$more" .venv/lib/python3.11/site-packages ;;
+esac
 printf '%s\n' "$want" >.venv/complete
 say "ready"

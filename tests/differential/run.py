@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Asks the real Cog server and ours the same, side by side, and compares the answers.
 
-    python3 tests/differential/run.py [--python PYTHON] [--server PATH] [--worker PATH]
+    run.py --server PATH --worker PATH
 
-Cog comes from the package index into `.venv-differential` (made on the first run; `--python` names an interpreter that has it). Ours runs with
-`--queue-size 0`, the setting under which it refuses like Cog, and with the stand-in worker.
+Cog is that of the Python that runs this. Ours runs with `--queue-size 0`, the setting under which it refuses like Cog, and with the
+stand-in worker.
 
 Ours may say more than Cog, never less: every key of Cog's answer must be there, with the same value where a value can be compared. What we
 do otherwise on purpose is in DIFFERENCES, a row of docs/cog-differences.md each; a difference that is not there fails, and so does a
@@ -456,9 +456,9 @@ def start(options, folder, load_ms=0):
         text = (peer / "predict.py").read_text().replace("        pass\n", f"        time.sleep({load_ms / 1000})\n", 1)
         (peer / "predict.py").write_text(text)
     # Cog starts its worker as `python`, whichever comes first.
-    path = f"{Path(options.python).parent}:{os.environ['PATH']}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
-    cog = Side("cog", [options.python, "-m", "cog.server.http", "--host", "127.0.0.1"], port, cwd=peer, env=environment)
+    cog = Side("cog", [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"], port, cwd=peer, env=environment)
     port = free_port()
     command = [options.server, "serve", "--host", "127.0.0.1", "--port", str(port), "--worker", options.worker,
                "--data-dir", folder / "data", "--queue-size", "0"]
@@ -466,28 +466,11 @@ def start(options, folder, load_ms=0):
     return cog, ours
 
 
-def prepare(options):
-    if options.python is None:
-        venv = ROOT / ".venv-differential"
-        options.python = str(venv / "bin/python")
-        if not (venv / "installed").exists():
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            subprocess.run([options.python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
-            (venv / "installed").touch()
-    if options.server is None or options.worker is None:
-        subprocess.run(["cargo", "build", "--quiet", "-p", "server", "-p", "tests", "--bins"], cwd=ROOT, check=True)
-        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-        options.server = options.server or str(target / "syncdiffusion")
-        options.worker = options.worker or str(target / "stand-in-worker")
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--python", help="interpreter that has the package `cog`")
-    arguments.add_argument("--server", help="our server")
-    arguments.add_argument("--worker", help="the stand-in worker")
+    arguments.add_argument("--server", required=True, help="our server")
+    arguments.add_argument("--worker", required=True, help="the stand-in worker")
     options = arguments.parse_args()
-    prepare(options)
     report, receiver = Report(), Receiver()
     with tempfile.TemporaryDirectory() as folder:
         sides = start(options, Path(folder))

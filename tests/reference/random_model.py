@@ -1,7 +1,7 @@
 """Makes a bundle with random weights: `random_model.py SIZE DIR`.
 
 `full` has the exact shapes of Stable Diffusion 2 base (5 GB): 866 M parameters of UNet, 49.5 M of decoder, OpenCLIP ViT-H's text
-encoder, VGG16. `small` is a tenth as wide (10 MB), with the same blocks, windows and attention. The tokenizer is the demo's.
+encoder, VGG16. `small` is a tenth as wide (70 MB), with the same blocks, windows and attention. The tokenizer is the demo's.
 """
 
 import argparse

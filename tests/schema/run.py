@@ -1,15 +1,13 @@
 #!/usr/bin/env python3
 """Has schemathesis make up requests from our own OpenAPI document, and looks whether every answer is one that the document names.
 
-    python3 tests/schema/run.py [--server PATH] [--worker PATH] [--examples N] [--seed N]
+    run.py --server PATH --worker PATH [--examples N] [--seed N]
 
-Schemathesis comes from the package index into `.venv-schema` (made on the first run). The server runs with the stand-in worker, twice: open
-to everybody, and with a token. Whatever is asked, no answer may be a 5xx but a documented 503, and every one has a documented status,
-type and body.
+The server runs with the stand-in worker, twice: open to everybody, and with a token. Whatever is asked, no answer may be a 5xx but a
+documented 503, and every one has a documented status, type and body.
 """
 
 import argparse
-import os
 import socket
 import subprocess
 import sys
@@ -20,25 +18,10 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).resolve().parent
 TOKEN = "token-of-the-schema-test"
 
 # What is checked: that nothing crashes, and that statuses, types, headers and bodies are those of the document.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance"
-
-
-def prepare(options):
-    venv = ROOT / ".venv-schema"
-    if not (venv / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
-        (venv / "installed").touch()
-    if options.server is None or options.worker is None:
-        subprocess.run(["cargo", "build", "--quiet", "-p", "server", "-p", "tests", "--bins"], cwd=ROOT, check=True)
-        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-        options.server = options.server or str(target / "syncdiffusion")
-        options.worker = options.worker or str(target / "stand-in-worker")
-    return venv / "bin/schemathesis"
 
 
 def free_port():
@@ -59,7 +42,7 @@ def until_ready(url, server):
     raise AssertionError("the server does not become ready")
 
 
-def run(schemathesis, options, token):
+def run(options, token):
     """One run against a fresh server: true if nothing was found, and the server is still there."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -71,8 +54,8 @@ def run(schemathesis, options, token):
         try:
             until_ready(url, server)
             # A shutdown would end what is tested; tests/tests/service asks for one.
-            ask = [schemathesis, "run", ROOT / "openapi.yaml", "--url", url, "--checks", CHECKS, "--max-examples", str(options.examples),
-                   "--exclude-path", "/shutdown", "--request-timeout", "30", "--no-color"]
+            ask = [Path(sys.executable).parent / "schemathesis", "run", ROOT / "openapi.yaml", "--url", url, "--checks", CHECKS,
+                   "--max-examples", str(options.examples), "--exclude-path", "/shutdown", "--request-timeout", "30", "--no-color"]
             if options.seed is not None:
                 ask += ["--seed", str(options.seed)]
             if token:
@@ -97,13 +80,12 @@ def run(schemathesis, options, token):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--server", help="our server")
-    arguments.add_argument("--worker", help="the stand-in worker")
+    arguments.add_argument("--server", required=True, help="our server")
+    arguments.add_argument("--worker", required=True, help="the stand-in worker")
     arguments.add_argument("--examples", type=int, default=100, help="requests for each operation")
     arguments.add_argument("--seed", type=int, help="repeat a run")
     options = arguments.parse_args()
-    schemathesis = prepare(options)
-    results = [run(schemathesis, options, token) for token in (False, True)]
+    results = [run(options, token) for token in (False, True)]
     sys.exit(not all(results))
 
 

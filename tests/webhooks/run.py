@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
 """Has Replicate's own clients verify our webhooks: `Webhooks.validate` of the Python package and `validateWebhook` of the npm package.
 
-    python3 tests/webhooks/run.py [--server PATH] [--worker PATH]
+    run.py --server PATH --worker PATH
 
-Both packages are installed beside this file on the first run (`.venv`, `node_modules`; Node 18 or newer is needed). The server runs with the
-stand-in worker. It sends all four events, an end that its receiver first refuses, and texts in many scripts; every one must be taken by
-both clients, and none after its body, its id, its timestamp or the secret was changed.
+Node 18 or newer is needed, with the npm package beside this file. The server runs with the stand-in worker. It sends all four events, an
+end that its receiver first refuses, and texts in many scripts; every one must be taken by both clients, and none after its body, its
+id, its timestamp or the secret was changed.
 """
 
 import argparse
 import http.server
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -20,25 +19,10 @@ import threading
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from replicate.webhook import InvalidSignatureError, Webhooks, WebhookSigningSecret
+
 HERE = Path(__file__).resolve().parent
 PROMPTS = ["a mountain", "日本の山 🏔 ñ", "quotes \" \\ and\nlines\u2028 of \u0000 it", "fail"]
-
-
-def install():
-    """Makes the environments of both clients, or does nothing if they are there."""
-    python = HERE / ".venv/bin/python"
-    wanted = (HERE / "requirements.txt").read_text()
-    done = HERE / ".venv/complete"
-    if not done.exists() or done.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", HERE / ".venv"], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"]
-        subprocess.run(pip, check=True)
-        done.write_text(wanted)
-    if not (HERE / "node_modules/replicate").exists():
-        subprocess.run(["npm", "ci", "--silent"], cwd=HERE, check=True)
-    if Path(sys.prefix) != HERE / ".venv":
-        os.execv(python, [python, __file__, *sys.argv[1:]])
 
 
 class Receiver(http.server.ThreadingHTTPServer):
@@ -99,13 +83,9 @@ def forgeries(headers, body, secret):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--server", default=ROOT / "target/release/syncdiffusion")
-    parser.add_argument("--worker", default=ROOT / "target/release/stand-in-worker")
+    parser.add_argument("--server", required=True, help="our server")
+    parser.add_argument("--worker", required=True, help="the stand-in worker")
     arguments = parser.parse_args()
-    install()
-
-    from replicate.webhook import InvalidSignatureError, Webhooks, WebhookSigningSecret
-
     webhooks, secret = gather(arguments.server, arguments.worker)
     cases = [("as sent", *webhook, secret, True) for webhook in webhooks]
     cases += [(*forged, False) for webhook in webhooks for forged in forgeries(*webhook, secret)]
