@@ -12,7 +12,7 @@ use crate::{
 /// The text encoder. Its output is the last hidden state after the final layer norm, as Stable Diffusion 2 uses it.
 pub struct TextEncoder {
     /// On a GPU. In main memory it would be a quarter of all weights, idle but for a moment of each job; there it is read
-    /// from its files for each text, which takes less than a second.
+    /// from its files for each new text, which takes about a second.
     kept: Option<Network>,
     settings: Settings,
     weights: Weights,
