@@ -1,7 +1,7 @@
 //! Connections: so many at once, with deadlines for those that say nothing, and an end in order.
 //!
-//! What always holds: a client that sends no header in time loses its connection, whatever it speaks; answers have no deadline, for
-//! pictures take minutes.
+//! What always holds: a client that sends no header in time loses its connection, whatever it speaks, and so does one that leaves its
+//! answer unread. Making an answer has no deadline, for pictures take minutes.
 
 use std::io::{self, Cursor};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
 /// What HTTP/2 begins with.
@@ -37,6 +38,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a header may take, and a connection may be idle.
     pub(crate) header: Duration,
+    /// How long an answer may be left unread.
+    pub(crate) write: Duration,
 }
 
 /// Serves connections until told to stop, and returns when the last answer is out.
@@ -64,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, st
         let (app, stop, watcher) = (app.clone(), stop.clone(), graceful.watcher());
         tokio::spawn(async move {
             gauge!("syncdiffusion_http_connections").increment(1.0);
-            connection(stream, app, limits.header, stop, watcher).await;
+            connection(stream, app, limits, stop, watcher).await;
             gauge!("syncdiffusion_http_connections").decrement(1.0);
             drop(place);
         });
@@ -74,14 +77,16 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, st
 }
 
 /// Serves one connection. What goes wrong on it is its client's concern.
-async fn connection(stream: TcpStream, app: Router, patience: Duration, stop: CancellationToken, watcher: Watcher) {
+async fn connection(stream: TcpStream, app: Router, limits: Limits, stop: CancellationToken, watcher: Watcher) {
     // Small answers leave at once.
     let _ = stream.set_nodelay(true);
     let (mut from, to) = stream.into_split();
-    let begun = stop.run_until_cancelled(tokio::time::timeout(patience, beginning(&mut from))).await;
+    let begun = stop.run_until_cancelled(tokio::time::timeout(limits.header, beginning(&mut from))).await;
     let Some(Ok(Ok(begun))) = begun else { return };
     let is_http2 = begun == PREFACE;
-    let io = TokioIo::new(tokio::io::join(Cursor::new(begun).chain(from), to));
+    let mut to = TimeoutWriter::new(to);
+    to.set_timeout(Some(limits.write));
+    let io = TokioIo::new(tokio::io::join(Cursor::new(begun).chain(from), Box::pin(to)));
     let service = TowerToHyperService::new(app);
     if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -89,7 +94,7 @@ async fn connection(stream: TcpStream, app: Router, patience: Duration, stop: Ca
         let _ = watcher.watch(builder.serve_connection(io, service)).await;
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(patience);
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
         let _ = watcher.watch(builder.serve_connection(io, service)).await;
     }
 }

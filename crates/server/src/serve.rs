@@ -93,7 +93,7 @@ fn limits(config: &Serve) -> Limits {
             "the limit of open files leaves room for fewer connections than `--max-connections`; raise it with `ulimit -n`"
         );
     }
-    Limits { connections: wanted.min(room), header: config.doors.header_timeout }
+    Limits { connections: wanted.min(room), header: config.doors.header_timeout, write: config.doors.write_timeout }
 }
 
 /// A listener whose port can be taken again at once after an end.

@@ -117,6 +117,34 @@ async fn bodies_and_prompts_up_to_their_limits() {
 }
 
 #[tokio::test]
+async fn who_leaves_an_answer_unread_is_let_go() {
+    let server = Server::start(&["--write-timeout", "300ms"]).await;
+    let mut stream = connect(&server).await;
+    // More than the buffers of both ends hold.
+    let asked = 2_000;
+    stream.write_all(&b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked)).await.unwrap();
+    stream.readable().await.unwrap();
+    let open = || async {
+        crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections") > 1.0
+    };
+    for _ in 0..600 {
+        if !open().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!open().await, "the connection is still open");
+    let answers = rest(&mut stream).await.matches("HTTP/1.1 200").count();
+    assert!(answers < asked, "all {answers} were answered");
+    // One that reads, however late it begins, is answered.
+    let mut slow = connect(&server).await;
+    slow.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let said = rest(&mut slow).await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.trim_end().ends_with('}'), "{said}");
+}
+
+#[tokio::test]
 async fn many_connections_stay_open_and_the_next_waits() {
     let most: usize = 10_000;
     raise_files();

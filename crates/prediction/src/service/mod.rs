@@ -211,13 +211,10 @@ impl Service {
         self.shared.table().live.contains_key(id)
     }
 
-    /// Stops a prediction that waits or runs. False if there is none.
+    /// Stops a prediction that waits or runs. False if there is none, or its end is being stored.
     pub fn cancel(&self, id: &str) -> bool {
         let live = self.shared.table().live.get(id).cloned();
-        live.is_some_and(|live| {
-            self.shared.stop(&live, Stop::Canceled);
-            true
-        })
+        live.is_some_and(|live| self.shared.stop(&live, Stop::Canceled))
     }
 }
 
@@ -239,21 +236,22 @@ impl Shared {
         Some(prediction)
     }
 
-    /// Asks a prediction to stop, wherever it is.
-    pub(crate) fn stop(self: &Arc<Self>, live: &Arc<Live>, stop: Stop) {
+    /// Asks a prediction to stop, wherever it is; false if it is ending already.
+    pub(crate) fn stop(self: &Arc<Self>, live: &Arc<Live>, stop: Stop) -> bool {
         if !live.ask_to_stop(stop) {
-            return;
+            return false;
         }
         let mut table = self.table();
         if table.queue.remove(&live.seq).is_some() {
             drop(table);
             self.conclude(Arc::clone(live), End::Canceled, None);
-            return;
+            return true;
         }
         let place = live.state().place.clone();
         if let Place::Running { worker, job } = place {
             table.crew[worker].send(Command::Cancel { job });
         }
+        true
     }
 
     /// Stores the end of a prediction, then tells it. What ended before stays as it was.

@@ -36,6 +36,9 @@ pub(crate) struct Doors {
     /// How long the body of a request may take
     #[arg(long, env = "SYNCDIFFUSION_BODY_TIMEOUT", default_value = "1m", value_parser = positive)]
     pub(crate) body_timeout: Duration,
+    /// How long a client may leave its answer unread before its connection is closed
+    #[arg(long, env = "SYNCDIFFUSION_WRITE_TIMEOUT", default_value = "1m", value_parser = positive)]
+    pub(crate) write_timeout: Duration,
     /// How many connections may be open; more wait to be accepted
     #[arg(long, env = "SYNCDIFFUSION_MAX_CONNECTIONS", default_value_t = 10240, value_parser = count)]
     pub(crate) max_connections: usize,
