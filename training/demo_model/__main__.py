@@ -58,7 +58,7 @@ def unet_large(work: Work):
 
 def unet_longer(work: Work):
     """Goes on with the bundle's UNet, on more pictures."""
-    recipe = Recipe(steps=4_000, peak_rate=1e-3, final_rate=1e-5, ema=0.998, muon=True)
+    recipe = Recipe(steps=2_500, peak_rate=1e-3, final_rate=1e-5, ema=0.998, muon=True)
     together(unet.run, work, "unet-longer", LARGE, 512, 8, recipe, True)
 
 
@@ -69,7 +69,7 @@ def decoder(work: Work):
 
 def distance(work: Work):
     """Trains the perceptual net."""
-    together(perceptual.run, work, SCENES, Recipe(steps=700, peak_rate=2e-3, final_rate=1e-5, ema=0.99, weight_decay=1e-3))
+    together(perceptual.run, work, SCENES, Recipe(steps=1_400, peak_rate=2e-3, final_rate=1e-5, ema=0.99, weight_decay=1e-3))
 
 
 def finish(work: Work):

@@ -57,8 +57,8 @@ def _pictures(work: Work, before: Path) -> str:
     drawn = [Sampler(folder).draw(list(PROMPTS), seed=0, steps=STEPS, guidance=GUIDANCE) for folder in (before, work.bundle)]
     pairs = [picture for pair in zip(*drawn, strict=True) for picture in pair]
     labels = [label for prompt in PROMPTS for label in (f"before: {prompt}", f"now: {prompt}")]
-    sheet(pairs, labels, 4, width=240).save(work.results / "pictures.png")
-    return "## Twelve prompts\n\nThe bundle before and this one, 512x512, the same seed.\n\n![twelve prompts](pictures.png)"
+    sheet(pairs, labels, 4, width=240).save(work.results / "pictures.jpg", quality=88)
+    return "## Twelve prompts\n\nThe bundle before and this one, 512x512, the same seed.\n\n![twelve prompts](pictures.jpg)"
 
 
 def _reconstructions(work: Work, count: int) -> str:
@@ -163,10 +163,10 @@ def _panoramas(work: Work, server: Path) -> str:
             rows.append([prompt, weight, *(float(f) for f in np.mean(figures, 0))])
     for weight in WEIGHTS:
         rows.append(["all", weight, *(float(np.mean([row[c] for row in rows if row[1] == weight and row[0] != "all"])) for c in range(2, 5))])
-    sheet([p for p, _ in shown], [label for _, label in shown], 1, width=1024).save(work.results / "panoramas.png")
+    sheet([p for p, _ in shown], [label for _, label in shown], 1, width=1024).save(work.results / "panoramas.jpg", quality=88)
     return (
         f"## Panoramas\n\n512x2048, sync_threshold 5, means of seeds {', '.join(map(str, SEEDS))}. Distances between the "
-        "four squares of a panorama; smaller is more of one piece.\n\n" + table(["prompt", "sync_weight", *measures], rows) + "\n\n![panoramas](panoramas.png)"
+        "four squares of a panorama; smaller is more of one piece.\n\n" + table(["prompt", "sync_weight", *measures], rows) + "\n\n![panoramas](panoramas.jpg)"
     )
 
 
