@@ -4,6 +4,8 @@
 //! every number of attempts has a bound.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::iter;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
@@ -355,16 +357,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// An error with its causes, without the URL: those of redirects are signed.
 pub(crate) fn why(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// For a connection that broke while a file came.

@@ -10,7 +10,8 @@
 
 mod addresses;
 
-use std::error::Error as _;
+use std::error::Error;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,28 +143,13 @@ fn is_localhost(name: &str) -> bool {
 /// Why a request failed, causes included, without its URL, which may hold secrets.
 pub(crate) fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(why) = cause {
-        let why_text = why.to_string();
-        if !text.ends_with(&why_text) {
-            text = format!("{text}: {why_text}");
-        }
-        cause = why.source();
-    }
-    text
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// Whether it was the gate that stopped a request.
 pub(crate) fn was_refused(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(why) = cause {
-        if why.is::<Refused>() {
-            return true;
-        }
-        cause = why.source();
-    }
-    false
+    iter::successors(error.source(), |&cause| cause.source()).any(<dyn Error>::is::<Refused>)
 }
 
 /// Resolves names, and leaves out the addresses that are not to be called.

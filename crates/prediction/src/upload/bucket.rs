@@ -3,6 +3,7 @@
 //! The bucket and its endpoint are the operator's, and are called wherever they lead.
 
 use std::error::Error as _;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,12 +155,8 @@ impl Bucket {
 fn failure(error: &object_store::Error) -> Failure {
     use object_store::Error;
     let again = matches!(error, Error::Generic { .. });
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(why) = cause {
-        text = why.to_string();
-        cause = why.source();
-    }
+    let last = iter::successors(error.source(), |&cause| cause.source()).last();
+    let text = last.map_or_else(|| error.to_string(), ToString::to_string);
     Failure { again, why: format!("the bucket could not be written to: {}", brief(&text)) }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::iter;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -76,14 +77,7 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
 
 /// Whether a body was refused because it was not there in time.
 fn is_late(rejection: &BytesRejection) -> bool {
-    let mut cause = rejection.source();
-    while let Some(error) = cause {
-        if error.is::<TimeoutError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    iter::successors(rejection.source(), |&cause| cause.source()).any(<dyn std::error::Error>::is::<TimeoutError>)
 }
 
 #[derive(Debug, PartialEq)]
