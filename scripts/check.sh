@@ -9,6 +9,11 @@ scripts/tools.sh cargo
 scripts/libtorch.sh
 PATH=$PWD/.tools/python/bin:$PWD/.tools/cargo/bin:$PATH
 
+# All of Cargo.lock, for the build may have needed less of it.
+bans() {
+    cargo fetch --locked && cargo deny --offline check bans licenses sources
+}
+
 advisories() {
     cargo deny fetch || cannot "the database of advisories cannot be fetched from here" || return
     cargo deny --offline check advisories
@@ -24,7 +29,7 @@ check "lints of Rust (clippy)" cargo clippy --release --locked --workspace --all
 check "lints of Python (ruff)" ruff check deploy scripts tests training
 check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh
 check "spelling (typos)" typos
-check "who may use what, licences, sources (cargo deny)" cargo deny --offline check bans licenses sources
+check "who may use what, licences, sources (cargo deny)" bans
 check "known vulnerabilities (cargo deny)" advisories
 check "dependencies without use (cargo machete)" unused
 check "openapi.yaml (the schema of OpenAPI)" openapi-spec-validator openapi.yaml
