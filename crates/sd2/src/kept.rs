@@ -10,6 +10,8 @@
 
 use tch::Tensor;
 
+use crate::layers::is_channels_last;
+
 /// What a forward pass leaves for its backward pass.
 pub struct Kept {
     stack: Vec<Item>,
@@ -89,7 +91,10 @@ fn leaf(input: &Tensor) -> Tensor {
 /// The gradient of an output, pulled back to a leaf of its graph.
 pub(crate) fn pull(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor {
     // Autograd begins with ones; the gradient of this product with respect to the output is the gradient.
-    let product = tch::with_grad(|| output.flatten(0, -1).dot(&gradient.to_kind(output.kind()).flatten(0, -1)));
+    // Both in the order in which the output lies, for a copy would take as long as a layer.
+    let by_pixels = output.dim() == 4 && is_channels_last(output);
+    let flat = |x: &Tensor| if by_pixels { x.permute([0, 2, 3, 1]).flatten(0, -1) } else { x.flatten(0, -1) };
+    let product = tch::with_grad(|| flat(output).dot(&flat(&gradient.to_kind(output.kind()))));
     Tensor::run_backward(&[product], &[leaf], false, false).swap_remove(0)
 }
 

@@ -1,6 +1,6 @@
 //! The layers that the networks are made of. Each loads itself from a [`Scope`] by the names of PyTorch's module.
 
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 use tch::{Kind, Tensor};
 
@@ -67,17 +67,10 @@ impl Conv2d {
     }
 
     pub(crate) fn load_with(scope: &Scope, inputs: i64, outputs: i64, kernel: i64, stride: i64, padding: i64) -> Self {
-        Self {
-            weight: scope.tensor("weight", &[outputs, inputs, kernel, kernel]),
-            bias: scope.tensor("bias", &[outputs]),
-            stride,
-            padding,
-        }
-    }
-
-    /// The same layer with its weights, and so its results, in the order that libtorch calls channels-last.
-    pub(crate) fn channels_last(self) -> Self {
-        Self { weight: self.weight.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]), ..self }
+        let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel]);
+        // The results have the order of the weights, and what follows keeps it.
+        let weight = if scope.channels_last() { channels_last(&weight) } else { weight };
+        Self { weight, bias: scope.tensor("bias", &[outputs]), stride, padding }
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`, with h and w divided by the stride.
@@ -94,6 +87,9 @@ impl Conv2d {
 
     /// The gradient of its input, of the size `[n, inputs, h, w]`, from that of its output.
     pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
+        if self.stride == 1 && is_channels_last(&self.weight) {
+            return gradient.conv_transpose2d(&self.weight, None::<&Tensor>, [1], [self.padding], [0], 1, [1]);
+        }
         if self.stride == 1 {
             // The same convolution, turned round; it runs as fast as the forward one.
             let kernel = self.weight.size()[2];
@@ -110,15 +106,33 @@ impl Conv2d {
     }
 }
 
+/// A copy in the order that libtorch calls channels-last: in memory `[n, h, w, channels]`.
+fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// Whether a tensor `[n, channels, h, w]` has that order.
+pub(crate) fn is_channels_last(x: &Tensor) -> bool {
+    x.permute([0, 2, 3, 1]).is_contiguous() && !x.is_contiguous()
+}
+
+/// The numbers of each channels-last map as one sequence of pixels, `[n, h * w, channels]`.
+fn pixels(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).flatten(1, 2)
+}
+
 /// Most numbers of a feature map whose norm is differentiated at once: 64 MiB in fp32.
 const AT_ONCE: i64 = 1 << 24;
+
+/// The same of a channels-last map, whose pixels may be taken in any parts: these fit a core's cache.
+const PIXELS_AT_ONCE: i64 = 1 << 17;
 
 /// `torch.nn.GroupNorm`. Statistics are in fp32 whatever the dtype.
 pub(crate) struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
     pub(crate) groups: i64,
-    eps: f64,
+    pub(crate) eps: f64,
 }
 
 impl GroupNorm {
@@ -128,6 +142,16 @@ impl GroupNorm {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+
+    /// What it makes of `x`, and mean and reciprocal deviation of each group, `[n, groups]` in fp32.
+    pub(crate) fn forward_with_statistics(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
+        // libtorch takes no gaps here. A copy has none, and the same order.
+        let x = if is_channels_last(x) || x.is_contiguous() { x.shallow_clone() } else { x.copy() };
+        // The statistics have the dtype of the weights.
+        let [weight, bias] = [&self.weight, &self.bias].map(|values| values.to_kind(Kind::Float));
+        x.native_group_norm(Some(weight), Some(bias), n, channels, h * w, self.groups, self.eps)
     }
 
     /// What it multiplies with and what it adds, `[n, channels, 1, 1]` in fp32, where mean and variance `[n, groups, 1]`
@@ -148,7 +172,43 @@ impl GroupNorm {
 
     /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
     pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
-        self.backward_silu_by(AT_ONCE, x, gradient)
+        if is_channels_last(x) {
+            self.backward_silu_by_pixels(PIXELS_AT_ONCE, x, gradient)
+        } else {
+            self.backward_silu_by(AT_ONCE, x, gradient)
+        }
+    }
+
+    /// The same of a channels-last map, for which libtorch's own is slow where groups are narrow.
+    fn backward_silu_by_pixels(&self, at_once: i64, x: &Tensor, gradient: &Tensor) -> Tensor {
+        let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
+        let (normed, mean, inverse) = self.forward_with_statistics(x);
+        let rows = (at_once / (n * channels)).max(1);
+        let parts = |map: &Tensor| pixels(map).split(rows, 1);
+        // With g = the gradient of the norm's output times its weight, y its normalised input, m(..) the mean of a group:
+        // the gradient of its input is (g - m(g) - y m(g y)) / deviation.
+        let mut of_norm = parts(&normed);
+        let mut sums = Tensor::zeros([2, n, channels], (Kind::Float, x.device()));
+        for ((normed, gradient), x) in iter::zip(&mut of_norm, parts(gradient)).zip(parts(x)) {
+            // In the place of what it was computed from, which is not needed again.
+            let of_norm = normed.silu_backward_grad_input(normed, &gradient);
+            let sum = |values: &Tensor| values.sum_dim_intlist([1].as_slice(), false, Kind::Float);
+            sums += Tensor::stack(&[sum(&of_norm), sum(&(&of_norm * x))], 0);
+        }
+        let weight = self.weight.to_kind(Kind::Float).view([1, self.groups, channels / self.groups]);
+        let means = (sums.view([2, n, self.groups, -1]) * &weight).sum_dim_intlist([3].as_slice(), false, Kind::Float)
+            / (h * w * channels / self.groups) as f64;
+        let (of_gradient, of_product) = (means.get(0), means.get(1));
+        let of_input = -(of_product - &mean * &of_gradient) * inverse.pow_tensor_scalar(3);
+        let constant = -(&inverse * of_gradient + &of_input * mean);
+        let factor = (inverse.unsqueeze(-1) * weight).view([n, 1, channels]);
+        let [of_input, constant] = [of_input, constant]
+            .map(|values| values.repeat_interleave_self_int(channels / self.groups, 1, None).unsqueeze(1));
+        for (of_norm, x) in iter::zip(&mut of_norm, parts(x)) {
+            let gradient = (&*of_norm * &factor).addcmul_(&x, &of_input).g_add_(&constant);
+            of_norm.copy_(&gradient);
+        }
+        normed
     }
 
     /// The same with so many numbers at once, or the fewest that can be.
@@ -237,6 +297,13 @@ mod tests {
             let found = norm.backward_silu_by(at_once, &x, &gradient);
             let difference = (found - &expected).abs().max().double_value(&[]);
             assert!(difference < 1e-5, "{at_once}: {difference}");
+        }
+        for at_once in [840, 100, 1] {
+            let [x, gradient] = [&x, &gradient].map(channels_last);
+            let found = norm.backward_silu_by_pixels(at_once, &x, &gradient);
+            assert!(is_channels_last(&found));
+            let difference = (found - &expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-5, "{at_once} by pixels: {difference}");
         }
     }
 }

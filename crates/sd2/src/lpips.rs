@@ -50,8 +50,7 @@ impl Lpips {
                     let convolution = Conv2d::load(&root.at("features").at(number), inputs, outputs);
                     number += 2;
                     inputs = outputs;
-                    // A quarter less time for features and gradient on a CPU.
-                    if device == Device::Cpu { convolution.channels_last() } else { convolution }
+                    convolution
                 })
                 .collect();
             number += 1;

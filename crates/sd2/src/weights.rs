@@ -144,6 +144,12 @@ impl Scope<'_> {
         self.at(existing.unwrap_or(&names[0]))
     }
 
+    /// Whether feature maps are to be in the order that libtorch calls channels-last. On a CPU convolutions are faster with
+    /// it, in bf16 with AMX up to four times.
+    pub(crate) fn channels_last(&self) -> bool {
+        self.weights.device == Device::Cpu
+    }
+
     /// The tensor `name` of this shape.
     pub(crate) fn tensor(&self, name: &str, shape: &[i64]) -> Tensor {
         self.tensor_of(name, &[shape])

@@ -185,7 +185,7 @@ impl UpBlock {
             g = resnet.backward(&g, kept);
             let (skip, x) = (kept.pop().size(), kept.pop().size());
             skips.push(part(&g, x[1], &skip));
-            g = g.narrow(1, 0, x[1]).contiguous();
+            g = g.narrow(1, 0, x[1]).copy();
         }
         g
     }
@@ -194,13 +194,9 @@ impl UpBlock {
 /// Joins the channels of a feature map and its skip; where only one of them is from after the guidance branches part,
 /// the other is used for every branch.
 fn join(x: &Tensor, skip: &Tensor) -> Tensor {
-    let (n, c, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
-    let (m, d, ..) = skip.size4().expect("feature maps are [n, channels, h, w]");
-    if n == m {
-        return Tensor::cat(&[x, skip], 1);
-    }
-    let skip = skip.unsqueeze(0).expand([n / m, m, d, h, w], false);
-    Tensor::cat(&[x.reshape([n / m, m, c, h, w]), skip], 2).view([n, c + d, h, w])
+    let (n, m) = (x.size()[0], skip.size()[0]);
+    let skip = if n == m { skip.shallow_clone() } else { Tensor::cat(&vec![skip; (n / m) as usize], 0) };
+    Tensor::cat(&[x, &skip], 1)
 }
 
 /// The gradient of a skip of the size `skip`, from that of a [`join`] in which it stood after `before` channels.
@@ -208,7 +204,7 @@ fn part(gradient: &Tensor, before: i64, skip: &[i64]) -> Tensor {
     let part = gradient.narrow(1, before, skip[1]);
     let copies = part.size()[0] / skip[0];
     if copies == 1 {
-        return part.contiguous();
+        return part.copy();
     }
-    part.reshape([copies, skip[0], skip[1], skip[2], skip[3]]).sum_dim_intlist([0].as_slice(), false, part.kind())
+    part.view([copies, skip[0], skip[1], skip[2], skip[3]]).sum_dim_intlist([0].as_slice(), false, part.kind())
 }

@@ -42,7 +42,7 @@ impl Transformer {
         }
         let branched = hidden.size()[0];
         let hidden = self.proj_out.forward(&hidden).view([branched, h, w, channels]).permute([0, 3, 1, 2]);
-        if branched == n { hidden + x } else { hidden + x.repeat([branched / n, 1, 1, 1]) }
+        if branched == n { hidden + x } else { hidden + Tensor::cat(&vec![x; (branched / n) as usize], 0) }
     }
 }
 
