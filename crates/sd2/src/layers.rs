@@ -1,10 +1,10 @@
 //! The layers that the networks are made of. Each loads itself from a [`Scope`] by the names of PyTorch's module.
 
-use std::{iter, ops::Range};
+use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::{kept, weights::Scope};
+use crate::{kept, norm_silu::NormSilu, weights::Scope};
 
 /// `torch.nn.Linear`.
 pub(crate) struct Linear {
@@ -107,7 +107,7 @@ impl Conv2d {
 }
 
 /// A copy in the order that libtorch calls channels-last: in memory `[n, h, w, channels]`.
-fn channels_last(x: &Tensor) -> Tensor {
+pub(crate) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
@@ -116,16 +116,8 @@ pub(crate) fn is_channels_last(x: &Tensor) -> bool {
     x.permute([0, 2, 3, 1]).is_contiguous() && !x.is_contiguous()
 }
 
-/// The numbers of each channels-last map as one sequence of pixels, `[n, h * w, channels]`.
-fn pixels(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).flatten(1, 2)
-}
-
 /// Most numbers of a feature map whose norm is differentiated at once: 64 MiB in fp32.
 const AT_ONCE: i64 = 1 << 24;
-
-/// The same of a channels-last map, whose pixels may be taken in any parts: these fit a core's cache.
-const PIXELS_AT_ONCE: i64 = 1 << 17;
 
 /// `torch.nn.GroupNorm`. Statistics are in fp32 whatever the dtype.
 pub(crate) struct GroupNorm {
@@ -133,11 +125,18 @@ pub(crate) struct GroupNorm {
     bias: Tensor,
     pub(crate) groups: i64,
     pub(crate) eps: f64,
+    /// The same where the processor can read it.
+    values: Option<NormSilu>,
 }
 
 impl GroupNorm {
     pub(crate) fn load(scope: &Scope, channels: i64, groups: i64, eps: f64) -> Self {
-        Self { weight: scope.tensor("weight", &[channels]), bias: scope.tensor("bias", &[channels]), groups, eps }
+        Self::new(scope.tensor("weight", &[channels]), scope.tensor("bias", &[channels]), groups, eps)
+    }
+
+    fn new(weight: Tensor, bias: Tensor, groups: i64, eps: f64) -> Self {
+        let values = (weight.device() == Device::Cpu).then(|| NormSilu::new(&weight, &bias, groups as usize, eps));
+        Self { weight, bias, groups, eps, values }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
@@ -167,48 +166,21 @@ impl GroupNorm {
 
     /// Followed by SiLU, as nearly everywhere.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        silu(self.forward(x))
+        match &self.values {
+            Some(values) if is_channels_last(x) && !x.requires_grad() => values.forward(x),
+            _ => silu(self.forward(x)),
+        }
     }
 
     /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
     pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
-        if is_channels_last(x) {
-            self.backward_silu_by_pixels(PIXELS_AT_ONCE, x, gradient)
-        } else {
-            self.backward_silu_by(AT_ONCE, x, gradient)
+        match &self.values {
+            Some(values) if is_channels_last(x) => {
+                let gradient = if is_channels_last(gradient) { gradient } else { &channels_last(gradient) };
+                values.backward(x, gradient)
+            }
+            _ => self.backward_silu_by(AT_ONCE, x, gradient),
         }
-    }
-
-    /// The same of a channels-last map, for which libtorch's own is slow where groups are narrow.
-    fn backward_silu_by_pixels(&self, at_once: i64, x: &Tensor, gradient: &Tensor) -> Tensor {
-        let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
-        let (normed, mean, inverse) = self.forward_with_statistics(x);
-        let rows = (at_once / (n * channels)).max(1);
-        let parts = |map: &Tensor| pixels(map).split(rows, 1);
-        // With g = the gradient of the norm's output times its weight, y its normalised input, m(..) the mean of a group:
-        // the gradient of its input is (g - m(g) - y m(g y)) / deviation.
-        let mut of_norm = parts(&normed);
-        let mut sums = Tensor::zeros([2, n, channels], (Kind::Float, x.device()));
-        for ((normed, gradient), x) in iter::zip(&mut of_norm, parts(gradient)).zip(parts(x)) {
-            // In the place of what it was computed from, which is not needed again.
-            let of_norm = normed.silu_backward_grad_input(normed, &gradient);
-            let sum = |values: &Tensor| values.sum_dim_intlist([1].as_slice(), false, Kind::Float);
-            sums += Tensor::stack(&[sum(&of_norm), sum(&(&of_norm * x))], 0);
-        }
-        let weight = self.weight.to_kind(Kind::Float).view([1, self.groups, channels / self.groups]);
-        let means = (sums.view([2, n, self.groups, -1]) * &weight).sum_dim_intlist([3].as_slice(), false, Kind::Float)
-            / (h * w * channels / self.groups) as f64;
-        let (of_gradient, of_product) = (means.get(0), means.get(1));
-        let of_input = -(of_product - &mean * &of_gradient) * inverse.pow_tensor_scalar(3);
-        let constant = -(&inverse * of_gradient + &of_input * mean);
-        let factor = (inverse.unsqueeze(-1) * weight).view([n, 1, channels]);
-        let [of_input, constant] = [of_input, constant]
-            .map(|values| values.repeat_interleave_self_int(channels / self.groups, 1, None).unsqueeze(1));
-        for (of_norm, x) in iter::zip(&mut of_norm, parts(x)) {
-            let gradient = (&*of_norm * &factor).addcmul_(&x, &of_input).g_add_(&constant);
-            of_norm.copy_(&gradient);
-        }
-        normed
     }
 
     /// The same with so many numbers at once, or the fewest that can be.
@@ -281,15 +253,13 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Ten
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]
     fn a_norm_is_differentiated_group_by_group() {
         tch::manual_seed(1);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        let norm = GroupNorm { weight: random(&[12]), bias: random(&[12]), groups: 6, eps: 1e-5 };
+        let norm = GroupNorm::new(random(&[12]), random(&[12]), 6, 1e-5);
         let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
         let expected = kept::gradient(&x, &gradient, |x| norm.forward(x).silu());
         // All at once, four groups and two, one by one.
@@ -297,13 +267,6 @@ mod tests {
             let found = norm.backward_silu_by(at_once, &x, &gradient);
             let difference = (found - &expected).abs().max().double_value(&[]);
             assert!(difference < 1e-5, "{at_once}: {difference}");
-        }
-        for at_once in [840, 100, 1] {
-            let [x, gradient] = [&x, &gradient].map(channels_last);
-            let found = norm.backward_silu_by_pixels(at_once, &x, &gradient);
-            assert!(is_channels_last(&found));
-            let difference = (found - &expected).abs().max().double_value(&[]);
-            assert!(difference < 1e-5, "{at_once} by pixels: {difference}");
         }
     }
 }

@@ -25,6 +25,7 @@ mod kept;
 mod layers;
 pub mod lpips;
 mod model;
+mod norm_silu;
 mod resnet;
 mod strips;
 pub mod text_encoder;
