@@ -6,25 +6,12 @@ use tch::Device;
 
 use crate::cuda;
 
-/// Makes the allocator keep what is freed for the next batch, which wants the same again. Left alone, glibc gives blocks
-/// from 128 KiB on back at once, and clearing fresh pages takes two fifths of the demo model's time. The largest are
-/// given back: much is computed for each of their bytes, and they would leave holes that nothing else fits.
-pub(crate) fn keep_what_is_freed() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (parameter, value) in [
-        // glibc takes no more than this.
-        (libc::M_MMAP_THRESHOLD, 32 << 20),
-        (libc::M_TRIM_THRESHOLD, i32::MAX),
-        (libc::M_TOP_PAD, 64 << 20),
-        // Blocks this large do not fit the arenas of single threads.
-        (libc::M_ARENA_MAX, 1),
-    ] {
-        #[expect(unsafe_code, reason = "the parameters are glibc's own, and no other thread runs yet")]
-        if unsafe { libc::mallopt(parameter, value) } == 0 {
-            tracing::debug!(parameter, "the allocator does not take this");
-        }
-    }
-}
+/// For libtorch, too: its `malloc` is this one. glibc gives large blocks back at once, and clearing fresh pages takes two
+/// fifths of the demo model's time; told to keep them, it lets all threads wait for one lock. How long mimalloc keeps what
+/// is freed is the server's to say, by `MIMALLOC_PURGE_DELAY`.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
 pub(crate) fn peak() -> u64 {

@@ -24,9 +24,14 @@ const FILE_NAME: &str = "syncdiffusion-worker";
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How far a worker steps back for the server.
 const NICENESS: i32 = 5;
-/// How long threads of libtorch wait for each other by spinning before they sleep, unless the environment says otherwise.
-/// Left alone they spin for milliseconds, and burn the processor that somebody else, or the other thread, waits for.
-const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "5000");
+/// What a worker's environment says, where the server's own does not.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    // How long threads of libtorch wait for each other by spinning before they sleep. Left alone they spin for
+    // milliseconds, and burn the processor that somebody else, or the other thread, waits for.
+    ("GOMP_SPINCOUNT", "5000"),
+    // For how many milliseconds the allocator keeps what is freed: the next window wants the same again.
+    ("MIMALLOC_PURGE_DELAY", "2000"),
+];
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
 
@@ -55,10 +60,10 @@ impl Program {
     /// # Errors
     /// If it cannot be started; the text says which file and what to do.
     pub fn spawn(&self, heard: impl Fn(Heard) + Send + Sync + 'static) -> io::Result<Worker> {
-        let (spin, count) = SPIN;
+        let environment = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let mut child = Spawn::new(&self.path)
             .args(&self.arguments)
-            .env(spin, std::env::var_os(spin).unwrap_or_else(|| count.into()))
+            .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
