@@ -62,12 +62,6 @@ def unet_longer(work: Work):
     together(unet.run, work, "unet-longer", LARGE, 512, 8, recipe, True)
 
 
-def unet_again(work: Work):
-    """Goes on with the bundle's UNet once more, with other noise."""
-    recipe = Recipe(steps=2_500, peak_rate=1e-3, final_rate=1e-5, ema=0.998, muon=True, seed=1)
-    together(unet.run, work, "unet-again", LARGE, 512, 8, recipe, True)
-
-
 def decoder(work: Work):
     """Goes on with the VAE's decoder, on the same latents."""
     together(vae.run_decoder, work, SCENES, Recipe(steps=500, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4))
@@ -104,7 +98,6 @@ STAGES = {
     "unet-small": unet_small,
     "unet": unet_large,
     "unet-longer": unet_longer,
-    "unet-again": unet_again,
     "decoder": decoder,
     "perceptual": distance,
     "bundle": finish,

@@ -33,8 +33,6 @@ class Recipe:
     weight_decay: float = 0.01
     muon: bool = False
     """Matrices and convolutions by Muon, at this rate; the rest by AdamW, at half of it."""
-    seed: int = 0
-    """Another one for each stage that sees the same data again."""
 
     def rate(self, step: int) -> float:
         """A linear start, then half a cosine from the peak to the final rate."""
@@ -108,8 +106,8 @@ def train(
 
     progress, saved_at, figures = Progress(stage, recipe.steps, first), time.monotonic(), []
     for step in range(first, recipe.steps):
-        rng = np.random.default_rng([3 + recipe.seed, step, ring.rank])
-        torch.manual_seed((recipe.seed * recipe.steps + step) * ring.size + ring.rank)
+        rng = np.random.default_rng([3, step, ring.rank])
+        torch.manual_seed(step * ring.size + ring.rank)
         value, shown = loss(step, rng)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
