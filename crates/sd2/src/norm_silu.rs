@@ -73,15 +73,22 @@ impl NormSilu {
     /// The moments of the groups of one sample.
     fn moments<T: Number>(&self, x: &[T]) -> Vec<Moments> {
         let channels = self.weight.len();
-        let sums = total(parts(x, channels), |x| Arch::new().dispatch(SumUp { x, channels }));
-        let count = (x.len() / self.groups) as f64;
-        let by_group = |sums: &[f64]| -> Vec<f64> {
-            sums.chunks(self.width()).map(|sums| sums.iter().sum::<f64>() / count).collect()
-        };
-        iter::zip(by_group(&sums[0]), by_group(&sums[1]))
-            .map(|(mean, square)| {
-                let variance = (square - mean * mean).max(0.0);
-                Moments { mean, inverse: 1.0 / (variance + self.eps).sqrt() }
+        // Of differences to the first pixel: sums of squares far from 0 leave little of a variance.
+        let pivot: Vec<f32> = x[..channels].iter().map(|x| x.wide()).collect();
+        let rows = tiled(&pivot);
+        let sums = total(parts(x, channels), |x| Arch::new().dispatch(SumUp { x, pivot: &rows, channels }));
+        let pixels = (x.len() / channels) as f64;
+        (0..self.groups)
+            .map(|group| {
+                let of_group = || group * self.width()..(group + 1) * self.width();
+                let mean_of = |c: usize| f64::from(pivot[c]) + sums[0][c] / pixels;
+                let mean = of_group().map(mean_of).sum::<f64>() / self.width() as f64;
+                // The variance within channels and that of their means.
+                let variance = of_group()
+                    .map(|c| (sums[1][c] - sums[0][c] * sums[0][c] / pixels) / pixels + (mean_of(c) - mean).powi(2))
+                    .sum::<f64>()
+                    / self.width() as f64;
+                Moments { mean, inverse: 1.0 / (variance.max(0.0) + self.eps).sqrt() }
             })
             .collect()
     }
@@ -189,9 +196,10 @@ fn back(norm: &NormSilu, moments: &[Moments], sums: &[Vec<f64>; 2], count: usize
 // What follows is the innermost: each goes over rows, and over the numbers of a row side by side. They are types and not
 // closures because only so all of it becomes instructions of the processor's kind.
 
-/// Sums and sums of squares of each channel.
+/// Sums and sums of squares of each channel, of differences to a pivot.
 struct SumUp<'a, T> {
     x: &'a [T],
+    pivot: &'a [f32],
     channels: usize,
 }
 
@@ -200,15 +208,15 @@ impl<T: Number> NullaryFnOnce for SumUp<'_, T> {
 
     #[inline(always)]
     fn call(self) -> Self::Output {
-        let row = row(self.channels);
+        let row = self.pivot.len();
         let mut sums = Sums::new(self.channels, row);
         for rows in self.x.chunks(row * ROWS_IN_F32) {
             for x in rows.chunks(row) {
                 let [a, b] = &mut sums.rows;
-                for ((a, b), x) in iter::zip(iter::zip(a, b), x) {
-                    let x = x.wide();
-                    *a += x;
-                    *b += x * x;
+                for ((a, b), (x, pivot)) in iter::zip(iter::zip(a, b), iter::zip(x, self.pivot)) {
+                    let difference = x.wide() - pivot;
+                    *a += difference;
+                    *b += difference * difference;
                 }
             }
             sums.fold();
@@ -491,7 +499,7 @@ mod tests {
         {
             let (weight, bias) = (random(&shape[1..2]), random(&shape[1..2]));
             // Far from 0, as maps are: what is left of sums of squares must do.
-            let (x, gradient) = (random(&shape) + 3.0, random(&shape));
+            let (x, gradient) = (random(&shape) + 10.0, random(&shape));
             for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::BFloat16, 4e-3), (Kind::Half, 5e-4)] {
                 let [x, gradient] = [&x, &gradient].map(|map| channels_last(map).to_kind(kind));
                 let leaf = x.to_kind(Kind::Float).contiguous().set_requires_grad(true);
