@@ -98,13 +98,6 @@ pub(crate) fn pull(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor 
     Tensor::run_backward(&[product], &[leaf], false, false).swap_remove(0)
 }
 
-/// The gradient of `function` at `input`.
-pub(crate) fn gradient(input: &Tensor, gradient: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-    let leaf = leaf(input);
-    let output = tch::with_grad(|| function(&leaf));
-    pull(&output, &leaf, gradient)
-}
-
 /// The gradient of an upsampling to nearest neighbours, from height and width `size`.
 pub(crate) fn upsample_back(gradient: &Tensor, size: [i64; 2]) -> Tensor {
     let (n, c, h, w) = gradient.size4().expect("feature maps are [n, channels, h, w]");

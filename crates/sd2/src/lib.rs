@@ -26,6 +26,7 @@ mod layers;
 pub mod lpips;
 mod model;
 mod norm_silu;
+mod numbers;
 mod resnet;
 mod strips;
 pub mod text_encoder;

@@ -7,14 +7,12 @@
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the processor's instructions")]
 
-use std::{iter, thread};
+use std::iter;
 
-use half::{bf16, f16};
 use pulp::{Arch, NullaryFnOnce};
 use tch::{Kind, Tensor};
 
-/// So many numbers of a map are worth another thread.
-const WORTH_A_THREAD: usize = 1 << 18;
+use crate::numbers::{Job, Number, by_kind, for_each, parts, parts_mut, samples, samples_mut};
 
 /// Pixels are taken together until there are so many numbers, for maps of few channels.
 const ROW: usize = 512;
@@ -101,20 +99,6 @@ impl NormSilu {
         };
         let (scale, shift) = (0..self.weight.len()).map(of_channel).unzip();
         Affine { scale, shift }
-    }
-}
-
-/// Something to do with numbers of any of the dtypes of feature maps.
-trait Job {
-    fn run<T: Number>(self);
-}
-
-fn by_kind(kind: Kind, job: impl Job) {
-    match kind {
-        Kind::Float => job.run::<f32>(),
-        Kind::BFloat16 => job.run::<bf16>(),
-        Kind::Half => job.run::<f16>(),
-        _ => panic!("feature maps are f32, bf16 or f16, not {kind:?}"),
     }
 }
 
@@ -209,7 +193,7 @@ impl<T: Number> NullaryFnOnce for SumUp<'_, T> {
     #[inline(always)]
     fn call(self) -> Self::Output {
         let row = self.pivot.len();
-        let mut sums = Sums::new(self.channels, row);
+        let mut sums = Sums::new(self.channels);
         for rows in self.x.chunks(row * ROWS_IN_F32) {
             for x in rows.chunks(row) {
                 let [a, b] = &mut sums.rows;
@@ -263,7 +247,7 @@ impl<T: Number> NullaryFnOnce for SumUpBack<'_, T> {
     #[inline(always)]
     fn call(self) -> Self::Output {
         let row = self.affine.scale.len();
-        let mut sums = Sums::new(self.channels, row);
+        let mut sums = Sums::new(self.channels);
         let rows = iter::zip(self.x.chunks(row * ROWS_IN_F32), self.gradient.chunks(row * ROWS_IN_F32));
         for (x, gradient) in rows {
             for (x, gradient) in iter::zip(x.chunks(row), gradient.chunks(row)) {
@@ -346,8 +330,8 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(channels: usize, row: usize) -> Self {
-        Self { rows: [(); 2].map(|()| vec![0.0; row]), channels: [(); 2].map(|()| vec![0.0; channels]) }
+    fn new(channels: usize) -> Self {
+        Self { rows: [(); 2].map(|()| vec![0.0; row(channels)]), channels: [(); 2].map(|()| vec![0.0; channels]) }
     }
 
     /// Adds the sums of rows to those of channels, and begins anew.
@@ -378,89 +362,6 @@ fn tiled(values: &[f32]) -> Vec<f32> {
     values.iter().copied().cycle().take(row(values.len())).collect()
 }
 
-/// A number of a feature map.
-trait Number: Copy + Send + Sync + 'static {
-    fn wide(self) -> f32;
-    fn narrow(value: f32) -> Self;
-}
-
-impl Number for f32 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        value
-    }
-}
-
-/// As `half` has it, without branches.
-impl Number for bf16 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-        Self::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
-    }
-}
-
-impl Number for f16 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self.to_f32()
-    }
-
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-}
-
-/// The samples of a map, each pixel by pixel.
-fn samples<T: Number>(map: &Tensor) -> impl Iterator<Item = &[T]> {
-    let (data, len, each) = memory::<T>(map);
-    #[expect(unsafe_code, reason = "libtorch has its numbers there, without gaps, and the tensor is borrowed")]
-    let all = unsafe { std::slice::from_raw_parts(data.cast_const(), len) };
-    all.chunks(each)
-}
-
-/// The same of a map that nobody else knows of.
-fn samples_mut<T: Number>(map: &Tensor) -> impl Iterator<Item = &mut [T]> {
-    let (data, len, each) = memory::<T>(map);
-    #[expect(unsafe_code, reason = "as above; it has just been made, and is handed out once")]
-    let all = unsafe { std::slice::from_raw_parts_mut(data, len) };
-    all.chunks_mut(each)
-}
-
-/// Where the numbers of a channels-last map are, how many they are, and how many of each sample.
-fn memory<T: Number>(map: &Tensor) -> (*mut T, usize, usize) {
-    assert!(map.permute([0, 2, 3, 1]).is_contiguous(), "a channels-last map");
-    assert_eq!(map.kind().elt_size_in_bytes(), size_of::<T>(), "numbers of the dtype");
-    let len = map.numel();
-    (map.data_ptr().cast(), len, (len / map.size()[0] as usize).max(1))
-}
-
-/// Cuts a map into whole pixels for as many threads as libtorch would use.
-fn parts<T>(map: &[T], channels: usize) -> impl Iterator<Item = &[T]> {
-    map.chunks(part(map.len(), channels))
-}
-
-fn parts_mut<T>(map: &mut [T], channels: usize) -> impl Iterator<Item = &mut [T]> {
-    map.chunks_mut(part(map.len(), channels))
-}
-
-fn part(len: usize, channels: usize) -> usize {
-    let threads = if len < WORTH_A_THREAD { 1 } else { tch::get_num_threads().max(1) as usize };
-    (len / channels).div_ceil(threads).max(1) * channels
-}
-
 /// Does the work of each part in a thread of its own, and adds what they give.
 fn total<P: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> [Vec<f64>; 2] + Sync) -> [Vec<f64>; 2] {
     let add = |mut sums: [Vec<f64>; 2], more: [Vec<f64>; 2]| {
@@ -468,17 +369,6 @@ fn total<P: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> [Vec<f64>;
         sums
     };
     for_each(parts, work).into_iter().reduce(add).expect("a map has pixels")
-}
-
-/// Does the work of each part in a thread of its own.
-fn for_each<P: Send, R: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> R + Sync) -> Vec<R> {
-    let mut parts: Vec<P> = parts.collect();
-    let last = parts.pop();
-    thread::scope(|scope| {
-        let others: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| work(part))).collect();
-        let last = last.map(&work);
-        others.into_iter().map(|other| other.join().expect("arithmetic does not panic")).chain(last).collect()
-    })
 }
 
 #[cfg(test)]
@@ -525,13 +415,5 @@ mod tests {
             assert!((sigmoid(x) - expected).abs() <= 2e-7 * expected + 1e-37, "{x}: {} {expected}", sigmoid(x));
         }
         assert!((sigmoid(f32::INFINITY) - 1.0).abs() < 1e-6 && sigmoid(f32::NEG_INFINITY) < 1e-30);
-    }
-
-    #[test]
-    fn bf16_is_rounded_as_everywhere() {
-        for value in (0..10_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))) {
-            let (ours, theirs) = (<bf16 as Number>::narrow(value), bf16::from_f32(value));
-            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{value}");
-        }
     }
 }

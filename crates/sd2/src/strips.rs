@@ -64,10 +64,8 @@ impl Strips {
             .0
             .iter()
             .map(|strip| {
-                // libtorch's own variance takes many times as long.
-                let (_, mean, deviation) = norm.forward_with_statistics(strip);
-                let [mean, deviation] = [mean, deviation].map(|values| values.to_kind(Kind::Double).unsqueeze(-1));
-                (strip.size()[2] as f64 / height as f64, mean, deviation.pow_tensor_scalar(-2) - norm.eps)
+                let (mean, variance) = norm.statistics(strip);
+                (strip.size()[2] as f64 / height as f64, mean, variance)
             })
             .collect();
         let sum = |value: &dyn Fn(&Tensor, &Tensor) -> Tensor| -> Tensor {

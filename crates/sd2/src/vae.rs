@@ -195,9 +195,9 @@ impl Decoder {
             g = kept.back(&g, |x| attention.forward(x));
         }
         g = self.mid_resnets[0].backward(&g, kept);
-        g = self.conv_in.backward(&g, &[]);
+        g = self.conv_in.backward(&g, &g.size());
         if let Some(conv) = &self.post_quant_conv {
-            g = conv.backward(&g, &[]);
+            g = conv.backward(&g, &g.size());
         }
         g.to_kind(Kind::Float) / self.scaling_factor
     }

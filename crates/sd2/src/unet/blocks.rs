@@ -12,7 +12,7 @@ use super::{
     time::Time,
     transformer::Transformer,
 };
-use crate::{kept::Kept, weights::Scope};
+use crate::{kept::Kept, layers::copies, weights::Scope};
 
 /// `DownBlock2D` and `CrossAttnDownBlock2D`: the one has no attentions.
 pub(super) struct DownBlock {
@@ -194,9 +194,7 @@ impl UpBlock {
 /// Joins the channels of a feature map and its skip; where only one of them is from after the guidance branches part,
 /// the other is used for every branch.
 fn join(x: &Tensor, skip: &Tensor) -> Tensor {
-    let (n, m) = (x.size()[0], skip.size()[0]);
-    let skip = if n == m { skip.shallow_clone() } else { Tensor::cat(&vec![skip; (n / m) as usize], 0) };
-    Tensor::cat(&[x, &skip], 1)
+    Tensor::cat(&[x, &copies(skip, x.size()[0] / skip.size()[0])], 1)
 }
 
 /// The gradient of a skip of the size `skip`, from that of a [`join`] in which it stood after `before` channels.

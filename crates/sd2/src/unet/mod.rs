@@ -190,7 +190,7 @@ impl UNet {
             g = block.backward(g, text, &mut skips, kept);
         }
         g += skips.pop().expect("the first skip is the input of the first block");
-        let g = self.conv_in.backward(&g, &[]).to_kind(Kind::Float);
+        let g = self.conv_in.backward(&g, &g.size()).to_kind(Kind::Float);
         if self.center_input { g * 2.0 } else { g }
     }
 

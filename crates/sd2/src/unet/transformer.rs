@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::Text;
 use crate::{
-    layers::{GroupNorm, LayerNorm, Linear, attention, merge_heads, split_heads},
+    layers::{GroupNorm, LayerNorm, Linear, attention, copies, merge_heads, split_heads},
     weights::Scope,
 };
 
@@ -42,7 +42,7 @@ impl Transformer {
         }
         let branched = hidden.size()[0];
         let hidden = self.proj_out.forward(&hidden).view([branched, h, w, channels]).permute([0, 3, 1, 2]);
-        if branched == n { hidden + x } else { hidden + Tensor::cat(&vec![x; (branched / n) as usize], 0) }
+        hidden + copies(x, branched / n)
     }
 }
 
