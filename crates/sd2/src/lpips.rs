@@ -3,8 +3,11 @@
 //! Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv 1801.03924, as the
 //! package `lpips` 0.1.4 computes it. The channels of the five stages come from `perceptual/config.json`.
 
+mod back;
+
 use tch::{Device, Kind, Tensor};
 
+use self::back::Back;
 use crate::{Bundle, Result, config::Config, layers::Conv2d, weights::Weights};
 
 /// Mean and deviation of the network's input, for pictures in -1..1.
@@ -13,6 +16,9 @@ const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 
 /// Convolutions of each stage of VGG16; a stage begins by halving the picture, but for the first.
 const STAGES: [usize; 5] = [2, 2, 3, 3, 3];
+
+/// Added to lengths, which may be 0.
+const TINY: f32 = 1e-10;
 
 /// The perceptual network.
 pub struct Lpips {
@@ -23,8 +29,9 @@ pub struct Lpips {
 
 struct Stage {
     convolutions: Vec<Conv2d>,
-    /// `[1, channels, 1, 1]`, not negative.
+    /// `[1, channels, 1, 1]` in fp32, not negative.
     lin: Tensor,
+    back: Back,
 }
 
 /// Features of `n` pictures: for each stage, `[n, channels, h, w]` in fp32 of length 1 along the channels.
@@ -54,7 +61,8 @@ impl Lpips {
                 })
                 .collect();
             number += 1;
-            Stage { convolutions, lin: root.at(format!("lin{i}")).tensor("weight", &[1, outputs, 1, 1]) }
+            let lin = root.at(format!("lin{i}")).tensor("weight", &[1, outputs, 1, 1]).to_kind(Kind::Float);
+            Stage { convolutions, back: Back::new(&lin), lin }
         });
         let stages = stages.collect();
         weights.finish()?;
@@ -65,31 +73,55 @@ impl Lpips {
 
     /// Features of pictures `[n, 3, h, w]` in -1..1.
     pub fn features(&self, pictures: &Tensor) -> Features {
-        let mut x = (pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale;
-        let mut features = Vec::with_capacity(self.stages.len());
-        for (i, stage) in self.stages.iter().enumerate() {
-            if i > 0 {
-                x = x.max_pool2d([2], [2], [0], [1], false);
-            }
-            for convolution in &stage.convolutions {
-                x = convolution.forward(&x).relu();
-            }
-            features.push(normalise(&x));
-        }
-        Features(features)
+        let _no_grad = tch::no_grad_guard();
+        Features(self.maps(pictures).map(|maps| normalise(&maps[maps.len() - 1])).collect())
     }
 
     /// The distance of each of `n` pictures to its target, `[n]` in fp32. The targets are as many, or one for all.
     pub fn distance(&self, pictures: &Features, targets: &Features) -> Tensor {
         let stages = std::iter::zip(&pictures.0, &targets.0).zip(&self.stages);
-        let distances = stages.map(|((picture, target), stage)| {
-            let difference = (picture - target).square();
-            // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
-            (difference.mean_dim([2, 3].as_slice(), true, Kind::Float) * stage.lin.to_kind(Kind::Float))
-                .sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
-        });
+        let distances = stages.map(|((picture, target), stage)| distance(picture, target, &stage.lin));
         distances.reduce(|sum, distance| sum + distance).expect("VGG16 has five stages")
     }
+
+    /// The gradient of each of `n` pictures `[n, 3, h, w]` in -1..1, of its distance to its target.
+    pub fn gradient(&self, pictures: &Tensor, targets: &Features) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let maps: Vec<_> = self.maps(pictures).collect();
+        let mut gradient = None;
+        for ((stage, mut maps), target) in std::iter::zip(&self.stages, maps).zip(&targets.0).rev() {
+            let last = maps.pop().expect("each stage has convolutions");
+            let mut g = stage.back.run(&last, target, gradient.as_ref());
+            for convolution in stage.convolutions.iter().rev() {
+                g = convolution.backward(&g, &g.size());
+                if let Some(map) = maps.pop() {
+                    g = map.threshold_backward(&g, 0.0);
+                }
+            }
+            gradient = Some(g);
+        }
+        gradient.expect("VGG16 has five stages").to_kind(pictures.kind()) / &self.scale
+    }
+
+    /// Stage by stage, the maps after each of its ReLUs.
+    fn maps(&self, pictures: &Tensor) -> impl Iterator<Item = Vec<Tensor>> {
+        let first = (pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale;
+        self.stages.iter().scan(None, move |before: &mut Option<Tensor>, stage| {
+            let mut x = before.as_ref().map_or_else(|| first.shallow_clone(), pool);
+            let through = |convolution: &Conv2d| {
+                x = convolution.forward(&x).relu_();
+                x.shallow_clone()
+            };
+            let maps = stage.convolutions.iter().map(through).collect();
+            *before = Some(x);
+            Some(maps)
+        })
+    }
+}
+
+/// Halves height and width.
+fn pool(x: &Tensor) -> Tensor {
+    x.max_pool2d([2], [2], [0], [1], false)
 }
 
 impl Features {
@@ -106,5 +138,12 @@ impl Features {
 fn normalise(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let length = x.square().sum_dim_intlist([1].as_slice(), true, Kind::Float).clamp_min(1e-30).sqrt();
-    x / (length + 1e-10)
+    x / (length + f64::from(TINY))
+}
+
+/// What one stage adds to the distance of pictures to targets, `[n]`.
+fn distance(pictures: &Tensor, targets: &Tensor, lin: &Tensor) -> Tensor {
+    // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
+    let means = (pictures - targets).square().mean_dim([2, 3].as_slice(), true, Kind::Float);
+    (means * lin).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the processor's instructions")]
 
-use std::thread;
+use std::{slice::Chunks, thread};
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
@@ -70,7 +70,7 @@ impl Number for f16 {
 }
 
 /// The samples of a map, each pixel by pixel.
-pub(crate) fn samples<T: Number>(map: &Tensor) -> impl Iterator<Item = &[T]> {
+pub(crate) fn samples<T: Number>(map: &Tensor) -> Chunks<'_, T> {
     let (data, len, each) = memory::<T>(map);
     #[expect(unsafe_code, reason = "libtorch has its numbers there, without gaps, and the tensor is borrowed")]
     let all = unsafe { std::slice::from_raw_parts(data.cast_const(), len) };
@@ -103,8 +103,12 @@ pub(crate) fn parts_mut<T>(map: &mut [T], channels: usize) -> impl Iterator<Item
 }
 
 fn part(len: usize, channels: usize) -> usize {
-    let threads = if len < WORTH_A_THREAD { 1 } else { tch::get_num_threads().max(1) as usize };
-    (len / channels).div_ceil(threads).max(1) * channels
+    (len / channels).div_ceil(threads_for(len)).max(1) * channels
+}
+
+/// How many threads so many numbers are worth.
+pub(crate) fn threads_for(len: usize) -> usize {
+    if len < WORTH_A_THREAD { 1 } else { tch::get_num_threads().max(1) as usize }
 }
 
 /// Does the work of each part in a thread of its own.

@@ -169,18 +169,17 @@ impl Engine {
 
     /// The gradient of pictures in 0..1 with respect to their distances to the targets of the tasks.
     fn distance_gradient(&self, tasks: &[Task], pictures: &Tensor) -> Tensor {
-        let pictures = pictures.detach().set_requires_grad(true);
-        let features = self.sd2.lpips.features(&(&pictures * 2.0 - 1.0));
+        // The original's network takes -1..1.
+        let pictures = pictures * 2.0 - 1.0;
         let targets: Vec<&Rc<Features>> =
             tasks.iter().map(|task| task.target.as_ref().expect("there is a target to synchronise with")).collect();
-        let distance = if targets.iter().all(|target| Rc::ptr_eq(target, targets[0])) {
-            self.sd2.lpips.distance(&features, targets[0])
+        let gradient = if targets.iter().all(|target| Rc::ptr_eq(target, targets[0])) {
+            self.sd2.lpips.gradient(&pictures, targets[0])
         } else {
             let targets: Vec<&Features> = targets.into_iter().map(AsRef::as_ref).collect();
-            self.sd2.lpips.distance(&features, &Features::cat(&targets))
+            self.sd2.lpips.gradient(&pictures, &Features::cat(&targets))
         };
-        // The windows do not know of each other, so the gradient of the sum holds the gradient of each.
-        Tensor::run_backward(&[distance], &[&pictures], false, false).swap_remove(0)
+        gradient * 2.0
     }
 
     /// The perceptual features of the picture that a window with an output is heading for.
