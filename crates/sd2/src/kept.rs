@@ -97,9 +97,3 @@ pub(crate) fn pull(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor 
     let product = tch::with_grad(|| flat(output).dot(&flat(&gradient.to_kind(output.kind()))));
     Tensor::run_backward(&[product], &[leaf], false, false).swap_remove(0)
 }
-
-/// The gradient of an upsampling to nearest neighbours, from height and width `size`.
-pub(crate) fn upsample_back(gradient: &Tensor, size: [i64; 2]) -> Tensor {
-    let (n, c, h, w) = gradient.size4().expect("feature maps are [n, channels, h, w]");
-    Tensor::upsample_nearest2d_backward(gradient, [h, w], [n, c, size[0], size[1]], None, None)
-}

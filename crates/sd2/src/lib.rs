@@ -32,6 +32,7 @@ mod strips;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
+mod upsample;
 pub mod vae;
 mod weights;
 

@@ -8,7 +8,10 @@ use std::{collections::VecDeque, iter};
 
 use tch::{Kind, Tensor};
 
-use crate::layers::{Conv2d, GroupNorm};
+use crate::{
+    layers::{Conv2d, GroupNorm},
+    upsample::UpConv2d,
+};
 
 /// A feature map: strips `[n, channels, rows, w]` from the top down.
 pub(crate) struct Strips(VecDeque<Tensor>);
@@ -79,14 +82,15 @@ impl Strips {
 }
 
 impl Strip {
-    /// A 3x3 convolution of what `activate` makes of the rows, pixel by pixel. It may repeat each row in place, too.
+    /// A 3x3 convolution of what `activate` makes of the rows, pixel by pixel.
     pub(crate) fn convolve(&self, conv: &Conv2d, activate: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        let activated = activate(&self.around);
-        let (height, copies) = (activated.size()[2], activated.size()[2] / self.around.size()[2]);
-        // Of a row beyond the strip only the copy next to it is seen; beyond the map there are zeros.
-        let (top, bottom) = (self.above * (copies - 1), self.below * (copies - 1));
-        let seen = activated.narrow(2, top, height - top - bottom);
-        conv.forward_rows(&seen, [1 - self.above, 1 - self.below])
+        // Beyond the map there are zeros.
+        conv.forward_rows(&activate(&self.around), [1 - self.above, 1 - self.below])
+    }
+
+    /// The rows at twice the height and width.
+    pub(crate) fn grow(&self, conv: &UpConv2d) -> Tensor {
+        conv.forward_rows(&self.around, [self.above, self.below])
     }
 }
 

@@ -7,10 +7,11 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Bundle, Result,
     config::Config,
-    kept::{Kept, upsample_back},
+    kept::Kept,
     layers::{Conv2d, GroupNorm, Linear, attention},
     resnet::{Resnet, Shift},
     strips::Strips,
+    upsample::UpConv2d,
     weights::{Scope, Weights},
 };
 
@@ -221,12 +222,6 @@ fn clamp(picture: &Tensor) -> Tensor {
     (picture / 2.0 + 0.5).clamp(0.0, 1.0)
 }
 
-/// Twice the height and width, by nearest neighbours.
-fn upsample(x: &Tensor) -> Tensor {
-    let size = x.size();
-    x.upsample_nearest2d([2 * size[2], 2 * size[3]], None, None)
-}
-
 /// The attention of the middle block, with one head. Checkpoints from before 2023 use other names.
 struct Attention {
     group_norm: GroupNorm,
@@ -264,7 +259,7 @@ impl Attention {
 /// `UpDecoderBlock2D`.
 struct UpBlock {
     resnets: Vec<Resnet>,
-    upsample: Option<Conv2d>,
+    upsample: Option<UpConv2d>,
 }
 
 impl UpBlock {
@@ -278,7 +273,7 @@ impl UpBlock {
             resnets: (0..=settings.layers)
                 .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j), channels, settings.groups, EPS))
                 .collect(),
-            upsample: (i + 1 < n).then(|| Conv2d::load(&scope.at("upsamplers.0.conv"), channels, channels)),
+            upsample: (i + 1 < n).then(|| UpConv2d::load(&scope.at("upsamplers.0.conv"), channels, channels)),
         }
     }
 
@@ -287,7 +282,7 @@ impl UpBlock {
             x = resnet.forward(&x, Shift::Bias, kept);
         }
         match &self.upsample {
-            Some(conv) => conv.forward(&upsample(&x)),
+            Some(conv) => conv.forward(&x),
             None => x,
         }
     }
@@ -297,7 +292,7 @@ impl UpBlock {
             x = resnet.forward_strips(x);
         }
         match &self.upsample {
-            Some(conv) => x.through().map(|strip| strip.convolve(conv, upsample)).collect(),
+            Some(conv) => x.through().map(|strip| strip.grow(conv)).collect(),
             None => x,
         }
     }
@@ -305,7 +300,7 @@ impl UpBlock {
     fn backward(&self, mut g: Tensor, kept: &mut Kept) -> Tensor {
         if let Some(conv) = &self.upsample {
             let size = g.size();
-            g = upsample_back(&conv.backward(&g, &size), [size[2] / 2, size[3] / 2]);
+            g = conv.backward(&g, [size[2] / 2, size[3] / 2]);
         }
         for resnet in self.resnets.iter().rev() {
             g = resnet.backward(&g, kept);

@@ -183,9 +183,9 @@ fn unpool<T: Number>(rows: &[T], of_pooled: &[T], channels: usize, of_rows: &mut
             let (is_a, is_b, is_c) = (a == largest, b == largest, c == largest);
             let share = |mine: bool| if mine { of_largest } else { 0.0 };
             *of_a = T::narrow(of_a.wide() + share(is_a));
-            *of_b = T::narrow(of_b.wide() + share(!is_a & is_b));
-            *of_c = T::narrow(of_c.wide() + share(!is_a & !is_b & is_c));
-            *of_d = T::narrow(of_d.wide() + share(!is_a & !is_b & !is_c));
+            *of_b = T::narrow(of_b.wide() + share(!is_a && is_b));
+            *of_c = T::narrow(of_c.wide() + share(!is_a && !is_b && is_c));
+            *of_d = T::narrow(of_d.wide() + share(!is_a && !is_b && !is_c));
         }
     }
 }

@@ -8,11 +8,11 @@ use tch::Tensor;
 use super::{
     Common, Text,
     config::{Level, Settings},
-    resnet::{Downsample, TimedResnet, Upsample},
+    resnet::{Downsample, TimedResnet},
     time::Time,
     transformer::Transformer,
 };
-use crate::{kept::Kept, layers::copies, weights::Scope};
+use crate::{kept::Kept, layers::copies, upsample::UpConv2d, weights::Scope};
 
 /// `DownBlock2D` and `CrossAttnDownBlock2D`: the one has no attentions.
 pub(super) struct DownBlock {
@@ -112,7 +112,7 @@ impl MidBlock {
 pub(super) struct UpBlock {
     pub(super) resnets: Vec<TimedResnet>,
     pub(super) attentions: Vec<Transformer>,
-    upsample: Option<Upsample>,
+    upsample: Option<UpConv2d>,
 }
 
 impl UpBlock {
@@ -136,7 +136,8 @@ impl UpBlock {
                     Transformer::load(&scope.at("attentions").at(j), level.channels, level.heads, level.depth, net)
                 })
                 .collect(),
-            upsample: (i + 1 < n).then(|| Upsample::load(scope, level.channels)),
+            upsample: (i + 1 < n)
+                .then(|| UpConv2d::load(&scope.at("upsamplers.0.conv"), level.channels, level.channels)),
         }
     }
 
@@ -166,7 +167,7 @@ impl UpBlock {
         match (&self.upsample, skips.last()) {
             (Some(upsample), Some(finer)) => {
                 let size = finer.size();
-                upsample.forward(&x, [size[2], size[3]])
+                upsample.forward_to(&x, [size[2], size[3]])
             }
             _ => x,
         }

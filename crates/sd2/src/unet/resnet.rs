@@ -1,10 +1,10 @@
-//! The resnets of the UNet, which know of time, and the two samplers between its levels.
+//! The resnets of the UNet, which know of time, and what halves a level.
 
 use tch::{Kind, Tensor};
 
 use super::time::Time;
 use crate::{
-    kept::{Kept, upsample_back},
+    kept::Kept,
     layers::{Conv2d, Linear},
     resnet::{Resnet, Shift},
     weights::Scope,
@@ -76,26 +76,5 @@ impl Downsample {
         }
         let padded = self.conv.backward(gradient, &[size[0], size[1], size[2] + 1, size[3] + 1]);
         padded.narrow(2, 0, size[2]).narrow(3, 0, size[3])
-    }
-}
-
-/// Grows a level to the size of the next finer one, by nearest neighbours and a convolution.
-pub(crate) struct Upsample {
-    conv: Conv2d,
-}
-
-impl Upsample {
-    pub(crate) fn load(scope: &Scope, channels: i64) -> Self {
-        Self { conv: Conv2d::load(&scope.at("upsamplers.0.conv"), channels, channels) }
-    }
-
-    /// To height and width `size`.
-    pub(crate) fn forward(&self, x: &Tensor, size: [i64; 2]) -> Tensor {
-        self.conv.forward(&x.upsample_nearest2d(size, None, None))
-    }
-
-    /// The gradient of its input, of height and width `size`.
-    pub(crate) fn backward(&self, gradient: &Tensor, size: [i64; 2]) -> Tensor {
-        upsample_back(&self.conv.backward(gradient, &gradient.size()), size)
     }
 }

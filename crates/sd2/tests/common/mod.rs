@@ -81,7 +81,13 @@ pub fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
 /// Fails where `a` is not `b` up to rounding.
 #[track_caller]
 pub fn assert_close(what: &str, a: &Tensor, b: &Tensor) {
+    assert_within(TOLERANCE, what, a, b);
+}
+
+/// Fails where the relative error of `a` to `b` is not below a limit.
+#[track_caller]
+pub fn assert_within(limit: f64, what: &str, a: &Tensor, b: &Tensor) {
     let error = relative_error(a, b);
     println!("{what}: relative error {error:.1e}");
-    assert!(error < TOLERANCE, "{what}: relative error {error:.1e}");
+    assert!(error < limit, "{what}: relative error {error:.1e}");
 }
