@@ -103,7 +103,7 @@ impl Lpips {
         gradient.expect("VGG16 has five stages").to_kind(pictures.kind()) / &self.scale
     }
 
-    /// Stage by stage, the maps after each of its `ReLU`s.
+    /// Stage by stage, the maps after each of its ReLUs.
     fn maps(&self, pictures: &Tensor) -> impl Iterator<Item = Vec<Tensor>> {
         let first = (pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale;
         self.stages.iter().scan(None, move |before: &mut Option<Tensor>, stage| {
