@@ -84,7 +84,7 @@ MODELS ?= demo $(SMALL)
 DTYPE ?= f32 bf16
 
 .PHONY: demo-model
-demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for some stages, FROM=bundle; 3 hours on 2 cores)
+demo-model: ## Train the demo model from nothing, or go on with it (STAGE=... for some stages, FROM=bundle; 3 to 4 hours on 2 cores)
 	scripts/venv.sh training
 	PYTHONPATH=training training/.venv/bin/python -m demo_model $(if $(FROM),--from $(FROM)) $(STAGE)
 

@@ -62,9 +62,28 @@ def unet_longer(work: Work):
     together(unet.run, work, "unet-longer", LARGE, 512, 8, recipe, True)
 
 
+def unet_again(work: Work):
+    """And once more."""
+    recipe = Recipe(steps=1_100, peak_rate=1e-3, final_rate=1e-5, ema=0.998, muon=True, seed=1)
+    together(unet.run, work, "unet-again", LARGE, 512, 8, recipe, True)
+
+
 def decoder(work: Work):
     """Goes on with the VAE's decoder, on the same latents."""
-    together(vae.run_decoder, work, SCENES, Recipe(steps=500, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4))
+    recipe = Recipe(steps=500, peak_rate=1e-3, final_rate=2e-5, ema=0.995, weight_decay=1e-4)
+    together(vae.run_decoder, work, "decoder", SCENES, 0.12, False, recipe)
+
+
+def decoder_again(work: Work):
+    """Goes on with the bundle's decoder, on whole scenes too."""
+    recipe = Recipe(steps=800, peak_rate=1e-3, final_rate=1e-5, ema=0.99, weight_decay=1e-4, muon=True, seed=1)
+    together(vae.run_decoder, work, "decoder-again", SCENES, 0.06, True, recipe)
+
+
+def decoder_last(work: Work):
+    """And once more, slower."""
+    recipe = Recipe(steps=500, peak_rate=5e-4, final_rate=5e-6, ema=0.99, weight_decay=1e-4, muon=True, seed=2)
+    together(vae.run_decoder, work, "decoder-last", SCENES, 0.06, True, recipe)
 
 
 def distance(work: Work):
@@ -98,7 +117,10 @@ STAGES = {
     "unet-small": unet_small,
     "unet": unet_large,
     "unet-longer": unet_longer,
+    "unet-again": unet_again,
     "decoder": decoder,
+    "decoder-again": decoder_again,
+    "decoder-last": decoder_last,
     "perceptual": distance,
     "bundle": finish,
     "look": look,

@@ -33,6 +33,8 @@ class Recipe:
     weight_decay: float = 0.01
     muon: bool = False
     """Matrices and convolutions by Muon, at this rate; the rest by AdamW, at half of it."""
+    seed: int = 0
+    """Of what is drawn at random. Another round of a stage takes another, or it would see the same noise again."""
 
     def rate(self, step: int) -> float:
         """A linear start, then half a cosine from the peak to the final rate."""
@@ -106,8 +108,8 @@ def train(
 
     progress, saved_at, figures = Progress(stage, recipe.steps, first), time.monotonic(), []
     for step in range(first, recipe.steps):
-        rng = np.random.default_rng([3, step, ring.rank])
-        torch.manual_seed(step * ring.size + ring.rank)
+        rng = np.random.default_rng([3, step, ring.rank, recipe.seed])
+        torch.manual_seed(recipe.seed * 1_000_003 + step * ring.size + ring.rank)
         value, shown = loss(step, rng)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)

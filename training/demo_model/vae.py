@@ -63,7 +63,9 @@ def batch(large: np.ndarray, small: np.ndarray, rng: np.random.Generator, n: int
     out = []
     for _ in range(n):
         k = int(rng.integers(len(small) - data.HELD_OUT))
-        if size == 256 and rng.uniform() < 0.6:
+        if size == 512:
+            picture = large[k]
+        elif size == 256 and rng.uniform() < 0.6:
             y, x = rng.integers(0, 257, 2)
             picture = large[k, y : y + size, x : x + size]
         else:
@@ -101,24 +103,31 @@ def run(ring: Ring, work: Work, count: int, recipe: Recipe):
         mean.half().save_pretrained(work.bundle / "vae")
 
 
-def run_decoder(ring: Ring, work: Work, count: int, recipe: Recipe):
-    """Goes on with the decoder alone: the latents stay what the UNet has learnt, and a little noise on them leaves no trace in the picture."""
+def run_decoder(ring: Ring, work: Work, stage: str, count: int, noise: float, large_too: bool, recipe: Recipe):
+    """Goes on with the decoder alone: the latents stay what the UNet has learnt, and noise on them, of deviation 0 to `noise`, leaves no trace in the picture.
+
+    With `large_too` every other batch is of whole scenes of 512, the statistics of whose GroupNorms are those of the pictures that are drawn, and squares
+    of differences count: what PSNR is of.
+    """
     large, small = data.pictures(work, count)
     vae = load(work).to(ring.device)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
 
     def loss(step: int, rng: np.random.Generator):
-        x = batch(large, small, rng, ring.share(4), 256).to(ring.device)
+        whole = large_too and step % 2 == 1
+        x = batch(large, small, rng, ring.share(2 if whole else 4), 512 if whole else 256).to(ring.device)
         with torch.no_grad():
             z = vae.encode(x).latent_dist.mean
-        z = z + torch.rand(len(x), 1, 1, 1, device=z.device) * 0.12 / SCALE * torch.randn_like(z)
+        z = z + torch.rand(len(x), 1, 1, 1, device=z.device) * noise / SCALE * torch.randn_like(z)
         y = vae.decode(z).sample
-        return likeness(y, x), {"l1": float((y - x).detach().abs().mean())}
+        square = (y - x).square().mean()
+        total = likeness(y, x) + 5 * square if large_too else likeness(y, x)
+        return total, {"l1": float((y - x).detach().abs().mean()), "whole" if whole else "parts": float(-10 * (square.detach() / 4).log10())}
 
-    mean = train("decoder", ring, vae, recipe, work.checkpoints / "decoder.pt", loss)
+    mean = train(stage, ring, vae, recipe, work.checkpoints / f"{stage}.pt", loss)
     if ring.rank == 0:
-        print(f"decoder: PSNR {psnr(mean, large):.2f} dB on held-out pictures of 512")
+        print(f"{stage}: PSNR {psnr(mean, large):.2f} dB on held-out pictures of 512")
         mean.half().save_pretrained(work.bundle / "vae")
 
 
