@@ -41,7 +41,7 @@ class Trained(unittest.TestCase):
                 vae.encode(ALONE, work, COUNT, size, COUNT)
             for stage, size, onward in (("unet-small", 256, False), ("unet", 512, True)):
                 unet.run(ALONE, work, stage, COUNT, size, 4, Recipe(2, 1e-3, 1e-4, muon=True), onward)
-            vae.run_decoder(ALONE, work, COUNT, STEPS)
+            vae.run_decoder(ALONE, work, "decoder", COUNT, 0.06, True, STEPS)
             perceptual.run(ALONE, work, COUNT, STEPS)
         bundle.finish(work)
 
