@@ -59,7 +59,7 @@ def likeness(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def batch(large: np.ndarray, small: np.ndarray, rng: np.random.Generator, n: int, size: int) -> torch.Tensor:
-    """Whole scenes, scaled down, or at 256 crops of the large ones: small flat crops train badly, GroupNorm loses their absolute colour."""
+    """Whole scenes, scaled down below 512, or at 256 crops of the large ones: small flat crops train badly, GroupNorm loses their absolute colour."""
     out = []
     for _ in range(n):
         k = int(rng.integers(len(small) - data.HELD_OUT))
@@ -121,9 +121,10 @@ def run_decoder(ring: Ring, work: Work, stage: str, count: int, noise: float, la
             z = vae.encode(x).latent_dist.mean
         z = z + torch.rand(len(x), 1, 1, 1, device=z.device) * noise / SCALE * torch.randn_like(z)
         y = vae.decode(z).sample
-        square = (y - x).square().mean()
-        total = likeness(y, x) + 5 * square if large_too else likeness(y, x)
-        return total, {"l1": float((y - x).detach().abs().mean()), "whole" if whole else "parts": float(-10 * (square.detach() / 4).log10())}
+        total = likeness(y, x)
+        if large_too:
+            total = total + 5 * (y - x).square().mean()
+        return total, {"l1": float((y - x).detach().abs().mean()), "whole" if whole else "parts": decibels(y.detach(), x)}
 
     mean = train(stage, ring, vae, recipe, work.checkpoints / f"{stage}.pt", loss)
     if ring.rank == 0:
@@ -148,6 +149,11 @@ def fold(vae: AutoencoderKL, pictures: np.ndarray):
     after.weight /= gain[None, :, None, None]
 
 
+def decibels(y: torch.Tensor, x: torch.Tensor) -> float:
+    """PSNR of pictures `y` in -1..1 to `x`."""
+    return float(-10 * ((x - y) / 2).square().mean().log10())
+
+
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
     """Mean PSNR in dB of the last JUDGED pictures, which are held out, encoded and decoded again."""
@@ -155,7 +161,7 @@ def psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
     for picture in pictures[-JUDGED:]:
         x = as_input(picture[None]).to(vae.device)
         y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
-        out.append(float(-10 * ((x - y) / 2).square().mean().log10()))
+        out.append(decibels(y, x))
     return float(np.mean(out))
 
 

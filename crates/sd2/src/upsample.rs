@@ -7,7 +7,7 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    layers::{Conv2d, channels_last},
+    layers::{Conv2d, channels_last, is_channels_last},
     weights::Scope,
 };
 
@@ -22,14 +22,14 @@ impl UpConv2d {
     /// From the weights of the convolution, 3x3.
     pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64) -> Self {
         let Conv2d { weight, bias, .. } = Conv2d::load(scope, inputs, outputs);
-        Self::new(&weight, bias, scope.channels_last())
+        Self::new(&weight, bias)
     }
 
-    fn new(weight: &Tensor, bias: Tensor, by_pixels: bool) -> Self {
+    fn new(weight: &Tensor, bias: Tensor) -> Self {
         // Summed in fp32. Transposed kernels are turned.
         let sums = double(&double(&weight.to_kind(Kind::Float), 2), 3);
-        let weight = sums.flip([2, 3]).transpose(0, 1).contiguous().to_kind(weight.kind());
-        Self { weight: if by_pixels { channels_last(&weight) } else { weight }, bias }
+        let sums = sums.flip([2, 3]).transpose(0, 1).to_kind(weight.kind());
+        Self { weight: ordered_as(weight, &sums), bias }
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, 2h, 2w]`.
@@ -45,7 +45,7 @@ impl UpConv2d {
 
     /// [`Self::forward`] to height and width `size`, which may be odd: one less than twice.
     pub(crate) fn forward_to(&self, x: &Tensor, size: [i64; 2]) -> Tensor {
-        if size == twice(x) {
+        if size == twice([x.size()[2], x.size()[3]]) {
             return self.forward(x);
         }
         x.upsample_nearest2d(size, None, None).conv2d(&self.single(), Some(&self.bias), [1], [1], [1], 1)
@@ -54,7 +54,7 @@ impl UpConv2d {
     /// The gradient of its input, of height and width `size`, from that of its output.
     pub(crate) fn backward(&self, gradient: &Tensor, size: [i64; 2]) -> Tensor {
         let (n, _, h, w) = gradient.size4().expect("feature maps are [n, channels, h, w]");
-        if [h, w] == size.map(|side| 2 * side) {
+        if [h, w] == twice(size) {
             return gradient.conv2d(&self.weight, None::<&Tensor>, [2], [1], [1], 1);
         }
         let g = gradient.conv_transpose2d(&self.single(), None::<&Tensor>, [1], [1], [0], 1, [1]);
@@ -63,8 +63,7 @@ impl UpConv2d {
 
     /// The weights of the 3x3 convolution, `[outputs, inputs, 3, 3]`: odd maps end between two equal inputs.
     fn single(&self) -> Tensor {
-        let single = single(&single(&self.weight.transpose(0, 1).flip([2, 3]), 2), 3);
-        if self.weight.is_contiguous() { single } else { channels_last(&single) }
+        ordered_as(&self.weight, &single(&single(&self.weight.transpose(0, 1).flip([2, 3]), 2), 3))
     }
 }
 
@@ -81,8 +80,13 @@ fn single(weight: &Tensor, axis: i64) -> Tensor {
     Tensor::cat(&[&first, &(weight.narrow(axis, 1, 1) - &first), &last], axis)
 }
 
-fn twice(x: &Tensor) -> [i64; 2] {
-    [2, 3].map(|axis: usize| 2 * x.size()[axis])
+/// A copy of a kernel in the order that another one has.
+fn ordered_as(other: &Tensor, kernel: &Tensor) -> Tensor {
+    if is_channels_last(other) { channels_last(kernel) } else { kernel.contiguous() }
+}
+
+fn twice(size: [i64; 2]) -> [i64; 2] {
+    size.map(|side| 2 * side)
 }
 
 #[cfg(test)]
@@ -98,10 +102,11 @@ mod tests {
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let (weight, bias) = (random(&[5, 3, 3, 3]), random(&[5]));
         for by_pixels in [false, true] {
-            let layer = UpConv2d::new(&weight, bias.shallow_clone(), by_pixels);
+            let ordered = |x: Tensor| if by_pixels { channels_last(&x) } else { x };
+            let layer = UpConv2d::new(&ordered(weight.shallow_clone()), bias.shallow_clone());
+            assert_eq!(is_channels_last(&layer.weight), by_pixels);
             for size in [[8, 6], [7, 6], [8, 5], [7, 5]] {
-                let x = random(&[2, 3, 4, 3]);
-                let x = if by_pixels { channels_last(&x) } else { x };
+                let x = ordered(random(&[2, 3, 4, 3]));
                 let leaf = x.detach().set_requires_grad(true);
                 let expected = leaf.upsample_nearest2d(size, None, None).conv2d(&weight, Some(&bias), [1], [1], [1], 1);
                 let gradient = random(&expected.size());
