@@ -25,7 +25,7 @@ use self::{
 use crate::{
     Bundle, Result,
     kept::Kept,
-    layers::{Conv2d, GroupNorm},
+    layers::{Conv2d, GroupNorm, copies},
     weights::Weights,
 };
 
@@ -178,7 +178,8 @@ impl UNet {
     pub fn backward(&self, gradient: &Tensor, text: &Text, kept: &mut Kept) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let x = kept.pop();
-        let g = self.conv_out.backward(&gradient.to_kind(self.kind), &x.size());
+        let unit = unit(gradient, text);
+        let g = self.conv_out.backward(&(gradient / copies(&unit, text.branches)).to_kind(self.kind), &x.size());
         let mut g = self.conv_norm_out.backward_silu(&x, &g);
         // The gradients of the skips, the finest first; the way down takes them from the end.
         let mut skips = Vec::new();
@@ -190,7 +191,7 @@ impl UNet {
             g = block.backward(g, text, &mut skips, kept);
         }
         g += skips.pop().expect("the first skip is the input of the first block");
-        let g = self.conv_in.backward(&g, &g.size()).to_kind(Kind::Float);
+        let g = self.conv_in.backward(&g, &g.size()).to_kind(Kind::Float) * unit;
         if self.center_input { g * 2.0 } else { g }
     }
 
@@ -204,5 +205,49 @@ impl UNet {
     fn transformers(&self) -> impl Iterator<Item = &Transformer> {
         let down = self.down_blocks.iter().flat_map(|block| &block.attentions);
         down.chain([&self.mid_block.attention]).chain(self.up_blocks.iter().flat_map(|block| &block.attentions))
+    }
+}
+
+/// The largest number of each window's gradient is brought to half of this or more. f16 holds numbers a thousand times
+/// as large, and a million times as small.
+const LARGEST_GRADIENT: f64 = 64.0;
+
+/// What to divide the gradients of windows by, `[windows, 1, 1, 1]`: the more pixels a distance is the mean of, the smaller
+/// they are, and f16 would make nothing of them. They are powers of two, so that nothing is rounded.
+fn unit(gradient: &Tensor, text: &Text) -> Tensor {
+    let largest =
+        gradient.abs().view([text.branches, text.windows, -1]).amax([0, 2].as_slice(), false).clamp_min(1e-30);
+    let (mantissa, _) = largest.frexp();
+    (largest / mantissa / LARGEST_GRADIENT).view([-1, 1, 1, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not even in f16, which has nothing between 0 and 6e-8.
+    #[test]
+    fn small_gradients_do_not_vanish() {
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+        let unet = UNet::load(&Bundle::open(demo).unwrap(), Device::Cpu, Kind::Half).unwrap();
+        tch::manual_seed(5);
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let texts = [0, 1].map(|_| unet.text_keys(&random(&[1, 77, unet.text_width])));
+        let text = Text::of_batch(&texts.each_ref().map(|text| vec![text; 2]));
+        let times = unet.time_table(&[500]);
+        let back = |gradient: &Tensor| {
+            let mut kept = Kept::new(false);
+            tch::manual_seed(6);
+            let _ =
+                unet.forward(&random(&[2, 4, 16, 16]), &Time::of_batch(&[(&times, 0), (&times, 0)]), &text, &mut kept);
+            unet.backward(gradient, &text, &mut kept)
+        };
+        let gradient = random(&[4, 4, 16, 16]);
+        let expected = back(&gradient);
+        assert!(expected.std(false).double_value(&[]) > 0.1, "a gradient of nothing would prove nothing");
+        // A window's is as small as it likes, beside another.
+        let factors = Tensor::from_slice(&[2f32.powi(-40), 1.0]).view([2, 1, 1, 1]);
+        let found = back(&(gradient * factors.repeat([2, 1, 1, 1]))) / factors;
+        assert!(found.equal(&expected));
     }
 }
