@@ -30,7 +30,7 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     // milliseconds, and burn the processor that somebody else, or the other thread, waits for.
     ("GOMP_SPINCOUNT", "5000"),
     // For how many milliseconds the allocator keeps what is freed: the next window wants the same again.
-    ("MIMALLOC_PURGE_DELAY", "2000"),
+    ("MIMALLOC_PURGE_DELAY", "5000"),
 ];
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
