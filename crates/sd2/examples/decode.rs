@@ -4,7 +4,7 @@
 
 use std::{env, error::Error, fs, time::Instant};
 
-use sd2::{Bundle, vae::Decoder};
+use sd2::{Bundle, Placement, vae::Decoder};
 use tch::{Device, Kind, Tensor};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (width, height) = (side(1)?, side(2)?);
     let kind = if args.iter().any(|arg| arg == "bf16") { Kind::BFloat16 } else { Kind::Float };
 
-    let decoder = Decoder::load(&Bundle::open(model)?, Device::Cpu, kind)?;
+    let decoder = Decoder::load(&Bundle::open(model)?, Placement::new(Device::Cpu, kind))?;
     let size = [1, decoder.channels, height / decoder.factor, width / decoder.factor];
     let latents = Tensor::randn(size, (Kind::Float, Device::Cpu));
     let before = peak();

@@ -5,10 +5,10 @@
 
 mod back;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use self::back::Back;
-use crate::{Bundle, Result, config::Config, layers::Conv2d, weights::Weights};
+use crate::{Bundle, Placement, Result, config::Config, layers::Conv2d, weights::Weights};
 
 /// Mean and deviation of the network's input, for pictures in -1..1.
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
@@ -42,11 +42,11 @@ impl Lpips {
     ///
     /// # Errors
     /// If a file is missing or does not fit; see [`crate::Error`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let mut c = Config::read(bundle, "perceptual/config.json", &[])?;
         let channels = c.sizes("channels", STAGES.len(), None);
         c.finish()?;
-        let weights = Weights::open(bundle, "perceptual", "model", device, kind)?;
+        let weights = Weights::open(bundle, "perceptual", "model", placement, placement.picture_kind)?;
         let root = weights.root();
         // The number of a module in torchvision's `features`: convolution and ReLU alternate, a pooling ends each stage.
         let mut number = 0;
@@ -66,8 +66,10 @@ impl Lpips {
         });
         let stages = stages.collect();
         weights.finish()?;
-        let constant =
-            |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device).to_kind(kind);
+        let constant = |values: [f32; 3]| {
+            let values = Tensor::from_slice(&values).view([1, 3, 1, 1]);
+            values.to_device(placement.device).to_kind(placement.picture_kind)
+        };
         Ok(Self { stages, shift: constant(SHIFT), scale: constant(SCALE) })
     }
 

@@ -1,9 +1,9 @@
 //! CLIP's text encoder: token ids to embeddings, by transformers' `CLIPTextModel`.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::{
-    Bundle, Result,
+    Bundle, Placement, Result,
     config::Config,
     layers::{LayerNorm, Linear, attention, merge_heads, split_heads},
     weights::{Scope, Weights},
@@ -101,13 +101,13 @@ impl TextEncoder {
     ///
     /// # Errors
     /// If a file is missing or does not fit; see [`crate::Error`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
-        let weights = Weights::open(bundle, "text_encoder", "model", device, kind)?;
+        let weights = Weights::open(bundle, "text_encoder", "model", placement, placement.kind)?;
         // A table of 0, 1, 2, .. that older files keep; and a projection that this use of the model does not need.
         weights.ignore(|name| name.ends_with("embeddings.position_ids") || name == "text_projection.weight");
         let network = Network::load(&weights, &settings)?;
-        let kept = (device != Device::Cpu).then_some(network);
+        let kept = (placement.device != Device::Cpu).then_some(network);
         Ok(Self { kept, length: settings.length, width: settings.width, settings, weights })
     }
 

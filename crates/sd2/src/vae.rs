@@ -2,10 +2,10 @@
 //!
 //! The encoder's weights, which most files hold too, are left where they are: nothing here makes latents of pictures.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
-    Bundle, Result,
+    Bundle, Placement, Result,
     config::Config,
     kept::Kept,
     layers::{Conv2d, GroupNorm, Linear, attention},
@@ -99,9 +99,9 @@ impl Decoder {
     ///
     /// # Errors
     /// If a file is missing or does not fit; see [`crate::Error`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
-        let weights = Weights::open(bundle, "vae", "diffusion_pytorch_model", device, kind)?;
+        let weights = Weights::open(bundle, "vae", "diffusion_pytorch_model", placement, placement.picture_kind)?;
         weights.ignore(|name| name.starts_with("encoder.") || name.starts_with("quant_conv."));
         let root = weights.root();
         let (scope, latents) = (root.at("decoder"), settings.latent_channels);
@@ -125,7 +125,7 @@ impl Decoder {
             scaling_factor: settings.scaling_factor,
             shift_factor: settings.shift_factor,
             finest_inputs: settings.channels.iter().take(2).copied().max().expect("the settings were checked"),
-            kind,
+            kind: placement.picture_kind,
             channels: latents,
             factor: 1 << (settings.channels.len() - 1),
         };
@@ -311,13 +311,15 @@ impl UpBlock {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// Cut anywhere, a picture is the same; at the cuts as well.
     #[test]
     fn strips_do_not_show() {
         let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
-        let decoder = Decoder::load(&Bundle::open(demo).unwrap(), Device::Cpu, Kind::Float).unwrap();
+        let decoder = Decoder::load(&Bundle::open(demo).unwrap(), Placement::new(Device::Cpu, Kind::Float)).unwrap();
         tch::manual_seed(3);
         let latents = Tensor::randn([2, 4, 13, 21], (Kind::Float, Device::Cpu));
         let whole = decoder.pictures(&latents, &mut Kept::nothing());

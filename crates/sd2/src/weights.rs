@@ -10,12 +10,12 @@ use std::{
 use safetensors::{Dtype, SafeTensors, tensor::Metadata};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Bundle, Error, Result, bundle::Bytes};
+use crate::{Bundle, Error, Placement, Result, bundle::Bytes};
 
 /// All tensors of one part of a bundle. Problems are collected and told at the end, all at once; then all can be read again.
 pub(crate) struct Weights {
     part: String,
-    device: Device,
+    placement: Placement,
     kind: Kind,
     files: Vec<Bytes>,
     state: RefCell<State>,
@@ -39,9 +39,9 @@ struct Found {
 
 impl Weights {
     /// Opens `part/stem.safetensors`, its `.fp16.` variant, or the shards that an index of either names.
-    pub(crate) fn open(bundle: &Bundle, part: &str, stem: &str, device: Device, kind: Kind) -> Result<Self> {
+    pub(crate) fn open(bundle: &Bundle, part: &str, stem: &str, placement: Placement, kind: Kind) -> Result<Self> {
         let mut weights =
-            Self { part: part.to_owned(), device, kind, files: Vec::new(), state: RefCell::new(State::default()) };
+            Self { part: part.to_owned(), placement, kind, files: Vec::new(), state: RefCell::new(State::default()) };
         for variant in ["", ".fp16"] {
             let path = format!("{part}/{stem}{variant}.safetensors");
             if let Some(file) = bundle.find(&path)? {
@@ -118,7 +118,8 @@ impl Weights {
             Dtype::F64 => Kind::Double,
             _ => Kind::Float,
         };
-        let tensor = Tensor::from_data_size(bytes, &found.shape, kind).to_device(self.device).to_kind(self.kind);
+        let tensor =
+            Tensor::from_data_size(bytes, &found.shape, kind).to_device(self.placement.device).to_kind(self.kind);
         file.done_with(bytes);
         tensor
     }
@@ -144,10 +145,9 @@ impl Scope<'_> {
         self.at(existing.unwrap_or(&names[0]))
     }
 
-    /// Whether feature maps are to be in the order that libtorch calls channels-last. On a CPU convolutions are faster with
-    /// it, in bf16 with AMX up to four times.
+    /// Whether feature maps are to be in the order that libtorch calls channels-last.
     pub(crate) fn channels_last(&self) -> bool {
-        self.weights.device == Device::Cpu
+        self.weights.placement.channels_last
     }
 
     /// The tensor `name` of this shape.

@@ -49,12 +49,9 @@ fn main() -> Result<()> {
 }
 
 fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
-    // As the worker places them.
-    let picture_kind = if kind == Dtype::Half { Dtype::Float } else { kind };
-    let placement = Placement { device: Device::Cpu, kind, picture_kind };
     let threads = std::thread::available_parallelism()?.get();
     let limits = Limits { denoise: 2 * threads, synchronise: threads, thrifty: true };
-    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, placement)?, limits, threads);
+    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, Placement::new(Device::Cpu, kind))?, limits, threads);
     let mut panorama = engine.begin(&Settings {
         prompt: "a photo of a mountain range at twilight".to_owned(),
         negative_prompt: String::new(),

@@ -92,9 +92,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
             }
         }
     };
-    // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
-    let picture_kind = if kind == Kind::Half { Kind::Float } else { kind };
-    Ok(Placement { device, kind, picture_kind })
+    Ok(Placement::new(device, kind))
 }
 
 /// Whether products are faster in bf16 than in f32. That a processor has instructions for them does not say so: those

@@ -23,7 +23,7 @@ use self::{
     transformer::Transformer,
 };
 use crate::{
-    Bundle, Result,
+    Bundle, Placement, Result,
     kept::Kept,
     layers::{Conv2d, GroupNorm, copies},
     weights::Weights,
@@ -97,9 +97,9 @@ impl UNet {
     ///
     /// # Errors
     /// If a file is missing or does not fit; see [`crate::Error`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
-        let weights = Weights::open(bundle, "unet", "diffusion_pytorch_model", device, kind)?;
+        let weights = Weights::open(bundle, "unet", "diffusion_pytorch_model", placement, placement.kind)?;
         let root = weights.root();
         let levels = &settings.levels;
         let (first, last) = (levels[0], levels[levels.len() - 1]);
@@ -131,8 +131,8 @@ impl UNet {
             ),
             conv_out: Conv2d::load(&root.at("conv_out"), first.channels, settings.out_channels),
             center_input: settings.center_input,
-            device,
-            kind,
+            device: placement.device,
+            kind: placement.kind,
             sample_size: settings.sample_size,
             channels: settings.in_channels,
             text_width: settings.text_width,
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn small_gradients_do_not_vanish() {
         let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
-        let unet = UNet::load(&Bundle::open(demo).unwrap(), Device::Cpu, Kind::Half).unwrap();
+        let unet = UNet::load(&Bundle::open(demo).unwrap(), Placement::new(Device::Cpu, Kind::Half)).unwrap();
         tch::manual_seed(5);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let texts = [0, 1].map(|_| unet.text_keys(&random(&[1, 77, unet.text_width])));

@@ -14,7 +14,7 @@ pub const BUNDLES: [&str; 3] = ["epsilon", "v", "sharded"];
 pub const TOLERANCE: f64 = 1e-4;
 
 /// fp32 on the CPU.
-pub const F32: Placement = Placement { device: Device::Cpu, kind: Kind::Float, picture_kind: Kind::Float };
+pub const F32: Placement = Placement::new(Device::Cpu, Kind::Float);
 
 /// A file or folder of the fixtures: those of the repository, or those in `FIXTURES`.
 pub fn path(inside: &str) -> PathBuf {
