@@ -1,6 +1,10 @@
 //! The networks at work on batches of tasks.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    rc::Rc,
+    sync::{Mutex, PoisonError},
+};
 
 use sd2::{
     Kept, Sd2,
@@ -111,10 +115,8 @@ impl Engine {
         let (height, width) = (settings.height / geometry.factor, settings.width / geometry.factor);
         let device = self.sd2.placement.device;
         let windows = Windows::new(height, width, geometry.window, settings.stride, settings.loop_closure, device);
-        // On the CPU whatever the device, so that a seed is the same picture everywhere. The bits of the seed are what counts.
-        tch::manual_seed(settings.seed as i64);
-        let noise = Tensor::randn([1, self.sd2.unet.channels, height, width], (Dtype::Float, Device::Cpu));
-        Ok(Panorama::new(settings.clone(), conditions, windows, noise.to_device(device), encodes))
+        let noise = noise(settings.seed, [1, self.sd2.unet.channels, height, width]).to_device(device);
+        Ok(Panorama::new(settings.clone(), conditions, windows, noise, encodes))
     }
 
     /// Computes a batch: tasks of one kind and with one number of guidance branches, of any panoramas.
@@ -230,6 +232,16 @@ impl Engine {
         let ids = self.sd2.tokenizer.encode(text);
         self.threads.together(|| self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids)))
     }
+}
+
+/// The starting noise of a seed, on the CPU whatever the device, so that a seed is the same picture everywhere.
+fn noise(seed: u64, shape: [i64; 4]) -> Tensor {
+    /// libtorch has one generator for the process: nobody else may draw between seed and noise.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    // The bits of the seed are what counts.
+    tch::manual_seed(seed as i64);
+    Tensor::randn(shape, (Dtype::Float, Device::Cpu))
 }
 
 /// The texts whose branches have any influence on the guided output: `negative + scale * (positive - negative)`.
