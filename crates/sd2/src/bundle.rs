@@ -39,6 +39,12 @@ impl Bundle {
         }
     }
 
+    /// The demo model, for tests of what is not public.
+    #[cfg(test)]
+    pub(crate) fn demo() -> Self {
+        Self::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo")).expect("it is in the repository")
+    }
+
     /// A hash of what the model is: its configurations, and names, shapes and places of its weights. The weights
     /// themselves, gigabytes, are not read.
     ///

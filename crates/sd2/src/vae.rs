@@ -318,8 +318,7 @@ mod tests {
     /// Cut anywhere, a picture is the same; at the cuts as well.
     #[test]
     fn strips_do_not_show() {
-        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
-        let decoder = Decoder::load(&Bundle::open(demo).unwrap(), Placement::new(Device::Cpu, Kind::Float)).unwrap();
+        let decoder = Decoder::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Float)).unwrap();
         tch::manual_seed(3);
         let latents = Tensor::randn([2, 4, 13, 21], (Kind::Float, Device::Cpu));
         let whole = decoder.pictures(&latents, &mut Kept::nothing());

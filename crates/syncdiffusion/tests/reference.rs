@@ -115,7 +115,7 @@ fn pictures_in_common_batches() {
     }
 }
 
-/// The way a GPU goes, on the CPU: maps are not channels-last there, and none of the layers of our own take part.
+/// The way a GPU goes, on the CPU: maps are not channels-last there, and libtorch does all of the arithmetic.
 #[test]
 fn pictures_by_libtorch_alone() {
     let placement = Placement { channels_last: false, ..F32 };

@@ -213,10 +213,11 @@ impl UNet {
 const LARGEST_GRADIENT: f64 = 64.0;
 
 /// What to divide the gradients of windows by, `[windows, 1, 1, 1]`: the more pixels a distance is the mean of, the smaller
-/// they are, and f16 would make nothing of them. They are powers of two, so that nothing is rounded.
+/// they are, and f16 would make nothing of them. They are powers of two, so that nothing is rounded, and never 0.
 fn unit(gradient: &Tensor, text: &Text) -> Tensor {
     let largest =
         gradient.abs().view([text.branches, text.windows, -1]).amax([0, 2].as_slice(), false).clamp_min(1e-30);
+    // A number without its mantissa is a power of two.
     let (mantissa, _) = largest.frexp();
     (largest / mantissa / LARGEST_GRADIENT).view([-1, 1, 1, 1])
 }
@@ -228,18 +229,16 @@ mod tests {
     /// Not even in f16, which has nothing between 0 and 6e-8.
     #[test]
     fn small_gradients_do_not_vanish() {
-        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
-        let unet = UNet::load(&Bundle::open(demo).unwrap(), Placement::new(Device::Cpu, Kind::Half)).unwrap();
+        let unet = UNet::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Half)).unwrap();
         tch::manual_seed(5);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let texts = [0, 1].map(|_| unet.text_keys(&random(&[1, 77, unet.text_width])));
         let text = Text::of_batch(&texts.each_ref().map(|text| vec![text; 2]));
         let times = unet.time_table(&[500]);
+        let latents = random(&[2, 4, 16, 16]);
         let back = |gradient: &Tensor| {
             let mut kept = Kept::new(false);
-            tch::manual_seed(6);
-            let _ =
-                unet.forward(&random(&[2, 4, 16, 16]), &Time::of_batch(&[(&times, 0), (&times, 0)]), &text, &mut kept);
+            let _ = unet.forward(&latents, &Time::of_batch(&[(&times, 0), (&times, 0)]), &text, &mut kept);
             unet.backward(gradient, &text, &mut kept)
         };
         let gradient = random(&[4, 4, 16, 16]);
