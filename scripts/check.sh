@@ -26,6 +26,9 @@ unused() {
 
 check "format of Rust (rustfmt)" cargo fmt --all --check
 check "lints of Rust (clippy)" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+# Not a member of the workspace; it would be built last of all, long after the tests.
+check "lints of what fuzzes (clippy)" \
+    cargo clippy --release --locked --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 check "lints of Python (ruff)" ruff check deploy scripts tests training
 check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh
 check "spelling (typos)" typos

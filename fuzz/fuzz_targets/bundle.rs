@@ -11,7 +11,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use sd2::{
-    Bundle, Geometry, ddim::Ddim, lpips::Lpips, text_encoder::TextEncoder, tokenizer::Tokenizer, unet::UNet,
+    Bundle, Geometry, Placement, ddim::Ddim, lpips::Lpips, text_encoder::TextEncoder, tokenizer::Tokenizer, unet::UNet,
     vae::Decoder,
 };
 use tch::{Device, Kind};
@@ -45,15 +45,15 @@ fuzz_target!(|bytes: &[u8]| {
     let before = fs::read(&path).expect("a file can be read");
     fs::write(&path, content).expect("a file can be written");
     let bundle = Bundle::open(&*FOLDER).expect("it is a folder");
-    let (device, kind) = (Device::Cpu, Kind::Float);
+    let placement = Placement::new(Device::Cpu, Kind::Float);
     let errors = [
         Geometry::read(&bundle).err(),
         Ddim::load(&bundle).err(),
         Tokenizer::load(&bundle).err(),
-        Lpips::load(&bundle, device, kind).err(),
-        TextEncoder::load(&bundle, device, kind).err(),
-        UNet::load(&bundle, device, kind).err(),
-        Decoder::load(&bundle, device, kind).err(),
+        Lpips::load(&bundle, placement).err(),
+        TextEncoder::load(&bundle, placement).err(),
+        UNet::load(&bundle, placement).err(),
+        Decoder::load(&bundle, placement).err(),
     ];
     fs::write(&path, before).expect("a file can be written");
     assert!(errors.iter().flatten().all(|error| !error.to_string().is_empty()));
