@@ -4,7 +4,12 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{kept, norm_silu::NormSilu, weights::Scope};
+use crate::{
+    kept,
+    norm_silu::NormSilu,
+    weights::Scope,
+    winograd::{self, Way},
+};
 
 /// `torch.nn.Linear`.
 pub(crate) struct Linear {
@@ -88,6 +93,9 @@ impl Conv2d {
     /// The gradient of its input, whose height and width are those of `size` `[n, .., h, w]`, from that of its output.
     pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
         let kernel = self.weight.size()[2];
+        if self.is_plain() && winograd::suits(gradient, &self.weight) {
+            return winograd::convolve(gradient, &self.weight, None, Way::Back);
+        }
         // A stride may stop short of the last row and column.
         let beyond = [2, 3]
             .map(|axis: usize| size[axis] - ((gradient.size()[axis] - 1) * self.stride + kernel - 2 * self.padding));
@@ -96,7 +104,15 @@ impl Conv2d {
 
     /// The same with another bias, or none.
     pub(crate) fn forward_with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        if self.is_plain() && winograd::suits(x, &self.weight) {
+            return winograd::convolve(x, &self.weight, bias, Way::There);
+        }
         x.conv2d(&self.weight, bias, [self.stride], [self.padding], [1], 1)
+    }
+
+    /// Whether it has stride 1 and padding 1.
+    fn is_plain(&self) -> bool {
+        self.stride == 1 && self.padding == 1
     }
 }
 

@@ -35,6 +35,7 @@ pub mod unet;
 mod upsample;
 pub mod vae;
 mod weights;
+mod winograd;
 
 pub use bundle::Bundle;
 pub use error::{Error, Result};

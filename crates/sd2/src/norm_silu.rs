@@ -52,15 +52,15 @@ impl NormSilu {
 
     /// `[n, channels, h, w]` to the same.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.empty_like();
-        by_kind(x.kind(), Forward { norm: self, x, y: &y });
+        let mut y = x.empty_like();
+        by_kind(x.kind(), Forward { norm: self, x, y: &mut y });
         y
     }
 
     /// The gradient of the input `x`, from that of the output. Both are of one dtype.
     pub(crate) fn backward(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
-        let of_input = x.empty_like();
-        by_kind(x.kind(), Backward { norm: self, x, gradient, of_input: &of_input });
+        let mut of_input = x.empty_like();
+        by_kind(x.kind(), Backward { norm: self, x, gradient, of_input: &mut of_input });
         of_input
     }
 
@@ -105,7 +105,7 @@ impl NormSilu {
 struct Forward<'a> {
     norm: &'a NormSilu,
     x: &'a Tensor,
-    y: &'a Tensor,
+    y: &'a mut Tensor,
 }
 
 impl Job for Forward<'_> {
@@ -124,7 +124,7 @@ struct Backward<'a> {
     norm: &'a NormSilu,
     x: &'a Tensor,
     gradient: &'a Tensor,
-    of_input: &'a Tensor,
+    of_input: &'a mut Tensor,
 }
 
 impl Job for Backward<'_> {

@@ -2,7 +2,10 @@
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the processor's instructions")]
 
-use std::{slice::Chunks, thread};
+use std::{
+    slice::{Chunks, ChunksMut},
+    thread,
+};
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};
@@ -69,28 +72,48 @@ impl Number for f16 {
     }
 }
 
-/// The samples of a map, each pixel by pixel.
+/// The samples of a channels-last map, each pixel by pixel.
 pub(crate) fn samples<T: Number>(map: &Tensor) -> Chunks<'_, T> {
-    let (data, len, each) = memory::<T>(map);
-    #[expect(unsafe_code, reason = "libtorch has its numbers there, without gaps, and the tensor is borrowed")]
-    let all = unsafe { std::slice::from_raw_parts(data.cast_const(), len) };
-    all.chunks(each)
+    numbers(map).chunks(each(map))
 }
 
-/// The same of a map that nobody else knows of.
-pub(crate) fn samples_mut<T: Number>(map: &Tensor) -> impl Iterator<Item = &mut [T]> {
-    let (data, len, each) = memory::<T>(map);
-    #[expect(unsafe_code, reason = "as above; it has just been made, and is handed out once")]
-    let all = unsafe { std::slice::from_raw_parts_mut(data, len) };
-    all.chunks_mut(each)
+/// The same of a map that is being made.
+pub(crate) fn samples_mut<T: Number>(map: &mut Tensor) -> ChunksMut<'_, T> {
+    let each = each(map);
+    numbers_mut(map).chunks_mut(each)
 }
 
-/// Where the numbers of a channels-last map are, how many they are, and how many of each sample.
-fn memory<T: Number>(map: &Tensor) -> (*mut T, usize, usize) {
+/// How many numbers each sample of a channels-last map has.
+fn each(map: &Tensor) -> usize {
     assert!(map.permute([0, 2, 3, 1]).is_contiguous(), "a channels-last map");
-    assert_eq!(map.kind().elt_size_in_bytes(), size_of::<T>(), "numbers of the dtype");
-    let len = map.numel();
-    (map.data_ptr().cast(), len, (len / map.size()[0] as usize).max(1))
+    (map.numel() / map.size()[0] as usize).max(1)
+}
+
+/// All numbers of a tensor without gaps, as they lie in memory.
+pub(crate) fn numbers<T: Number>(tensor: &Tensor) -> &[T] {
+    let (data, len) = memory::<T>(tensor);
+    #[expect(unsafe_code, reason = "libtorch has its numbers there, and the tensor is borrowed")]
+    unsafe {
+        std::slice::from_raw_parts(data.cast_const(), len)
+    }
+}
+
+/// The same of a tensor that is being made, of which there are no other views.
+pub(crate) fn numbers_mut<T: Number>(tensor: &mut Tensor) -> &mut [T] {
+    let (data, len) = memory::<T>(tensor);
+    #[expect(unsafe_code, reason = "as above")]
+    unsafe {
+        std::slice::from_raw_parts_mut(data, len)
+    }
+}
+
+/// Where the numbers of a tensor are, and how many.
+fn memory<T: Number>(tensor: &Tensor) -> (*mut T, usize) {
+    let len = tensor.numel();
+    let by_pixels = || tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous();
+    assert!(tensor.is_contiguous() || by_pixels(), "numbers without gaps");
+    assert_eq!(tensor.kind().elt_size_in_bytes(), size_of::<T>(), "numbers of the dtype");
+    (tensor.data_ptr().cast(), len)
 }
 
 /// Cuts a map into whole pixels for as many threads as libtorch would use.

@@ -46,9 +46,9 @@ impl Back {
         // The derivative of the mean of squares.
         let (height, width) = (map.size()[2], map.size()[3]);
         let lin: Vec<f32> = lin.iter().map(|lin| 2.0 * lin / (height * width) as f32).collect();
-        let of_map = map.empty_like();
+        let mut of_map = map.empty_like();
         let (targets, of_pooled) = (&targets, of_pooled.as_ref());
-        by_kind(map.kind(), Maps { lin: &lin, width: width as usize, map, targets, of_pooled, of_map: &of_map });
+        by_kind(map.kind(), Maps { lin: &lin, width: width as usize, map, targets, of_pooled, of_map: &mut of_map });
         of_map
     }
 
@@ -69,7 +69,7 @@ struct Maps<'a> {
     map: &'a Tensor,
     targets: &'a Tensor,
     of_pooled: Option<&'a Tensor>,
-    of_map: &'a Tensor,
+    of_map: &'a mut Tensor,
 }
 
 impl Job for Maps<'_> {
