@@ -273,11 +273,11 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Ten
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::random;
 
     #[test]
     fn a_norm_is_differentiated_group_by_group() {
         tch::manual_seed(1);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let norm = GroupNorm::new(random(&[12]), random(&[12]), 6, 1e-5);
         let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
         let leaf = x.copy().set_requires_grad(true);

@@ -29,6 +29,8 @@ mod norm_silu;
 mod numbers;
 mod resnet;
 mod strips;
+#[cfg(test)]
+mod testing;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;

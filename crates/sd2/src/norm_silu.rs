@@ -373,16 +373,17 @@ fn total<P: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> [Vec<f64>;
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
-    use crate::{kept, layers::channels_last};
+    use crate::{
+        kept,
+        layers::channels_last,
+        testing::{random, relative_error},
+    };
 
     /// Against libtorch in fp32, relative to the length.
     #[test]
     fn there_and_back_as_libtorch_has_it() {
         tch::manual_seed(1);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         // Rows of several pixels and of one, parts of a row, and maps for several threads.
         for (shape, groups) in
             [([2, 12, 5, 7], 6), ([3, 16, 2, 2], 4), ([1, 48, 33, 9], 16), ([1, 640, 8, 8], 32), ([2, 16, 160, 128], 4)]
@@ -399,8 +400,7 @@ mod tests {
                 for threads in [1, 3] {
                     tch::set_num_threads(threads);
                     for (found, expected) in [(layer.forward(&x), &y), (layer.backward(&x, &gradient), &of_input)] {
-                        let error =
-                            f64::try_from((found.to_kind(Kind::Float) - expected).norm() / expected.norm()).unwrap();
+                        let error = relative_error(&found, expected);
                         assert!(error < tolerance, "{shape:?} {kind:?} {threads}: {error}");
                     }
                 }

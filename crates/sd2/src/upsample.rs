@@ -91,15 +91,15 @@ fn twice(size: [i64; 2]) -> [i64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
-    use crate::kept;
+    use crate::{
+        kept,
+        testing::{random, relative_error},
+    };
 
     #[test]
     fn upsampled_and_convolved_as_one() {
         tch::manual_seed(1);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let (weight, bias) = (random(&[5, 3, 3, 3]), random(&[5]));
         for by_pixels in [false, true] {
             let ordered = |x: Tensor| if by_pixels { channels_last(&x) } else { x };
@@ -114,7 +114,7 @@ mod tests {
                     (layer.forward_to(&x, size), expected.detach()),
                     (layer.backward(&gradient, [4, 3]), kept::pull(&expected, &leaf, &gradient)),
                 ] {
-                    let error = f64::try_from((found - &expected).norm() / expected.norm()).unwrap();
+                    let error = relative_error(&found, &expected);
                     assert!(error < 1e-6, "{size:?}: {error}");
                 }
             }

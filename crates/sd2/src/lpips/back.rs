@@ -193,12 +193,12 @@ fn unpool<T: Number>(rows: &[T], of_pooled: &[T], channels: usize, of_rows: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{random, relative_error};
 
     /// Against autograd in fp32, relative to the length.
     #[test]
     fn back_as_autograd_has_it() {
         tch::manual_seed(1);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         // Whole lanes and not, even and odd rows, as many targets and one for all, maps for several threads.
         for (shape, targets) in
             [([2, 8, 4, 6], 2), ([3, 12, 5, 7], 1), ([1, 3, 2, 2], 1), ([2, 64, 9, 16], 2), ([1, 16, 161, 130], 1)]
@@ -218,7 +218,7 @@ mod tests {
                     for threads in [1, 3] {
                         tch::set_num_threads(threads);
                         let found = back.run(&map, &targets, of_pooled).to_kind(Kind::Float);
-                        let error = f64::try_from((found - &expected).norm() / expected.norm()).unwrap();
+                        let error = relative_error(&found, &expected);
                         assert!(error < tolerance, "{shape:?} {kind:?} {} {threads}: {error}", of_pooled.is_some());
                     }
                 }

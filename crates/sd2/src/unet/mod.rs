@@ -225,13 +225,13 @@ fn unit(gradient: &Tensor, text: &Text) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::random;
 
     /// Not even in f16, which has nothing between 0 and 6e-8.
     #[test]
     fn small_gradients_do_not_vanish() {
         let unet = UNet::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Half)).unwrap();
         tch::manual_seed(5);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let texts = [0, 1].map(|_| unet.text_keys(&random(&[1, 77, unet.text_width])));
         let text = Text::of_batch(&texts.each_ref().map(|text| vec![text; 2]));
         let times = unet.time_table(&[500]);

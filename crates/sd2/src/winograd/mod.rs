@@ -149,13 +149,15 @@ impl Tiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::channels_last;
+    use crate::{
+        layers::channels_last,
+        testing::{random, relative_error},
+    };
 
     /// With all instructions that this processor has, and on maps whose last tiles are not whole.
     #[test]
     fn there_and_back_as_libtorch_has_it() {
         tch::manual_seed(1);
-        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let wide = |x: &Tensor| x.to_kind(Kind::Double);
         // One, two and three vectors of outputs beside whole panels; several times as many tiles as are taken at once.
         for (n, inputs, outputs, h, w) in
@@ -171,8 +173,7 @@ mod tests {
                     (convolve_by(arch, &x, &weight, Some(&bias), Way::There), &there),
                     (convolve_by(arch, &gradient, &weight, None, Way::Back), &back),
                 ] {
-                    assert_eq!(found.size(), expected.size());
-                    let error = f64::try_from((found - expected).norm() / expected.norm()).unwrap();
+                    let error = relative_error(&found, expected);
                     assert!(error < 2e-6, "{h}x{w}, {arch:?}: {error}");
                 }
             }
