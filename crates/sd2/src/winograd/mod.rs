@@ -9,7 +9,7 @@
 mod multiply;
 mod transforms;
 
-use std::cmp;
+use std::{cmp, mem};
 
 use pulp::Arch;
 use tch::{Device, Kind, Tensor};
@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     layers::is_channels_last,
-    numbers::{numbers, numbers_mut},
+    numbers::{for_each, numbers, numbers_mut, threads_for},
 };
 
 /// Outputs of a tile along an axis.
@@ -38,8 +38,8 @@ const AT_ONCE: usize = 1 << 20;
 /// The fewest tiles at a time: all kernels are read for them.
 const FEWEST: usize = 12 * ROWS;
 
-/// Fewer tiles than this do not make up for the sums of the kernels.
-const WORTH: i64 = 64;
+/// Fewer tiles for each thread than this do not make up for the sums of the kernels.
+const WORTH: usize = 64;
 
 /// All vectors are whole ones.
 const MULTIPLE: i64 = 16;
@@ -59,14 +59,12 @@ pub(crate) fn suits(x: &Tensor, weight: &Tensor) -> bool {
     if x.device() != Device::Cpu || x.kind() != Kind::Float || weight.size()[2..] != [3, 3] {
         return false;
     }
-    let (size, channels) = (x.size(), &weight.size()[..2]);
-    let tiles = size[0] * (size[2] as usize).div_ceil(OUT) as i64 * (size[3] as usize).div_ceil(OUT) as i64;
-    tiles >= WORTH
-        && channels.iter().all(|channels| channels % MULTIPLE == 0)
+    let (n, _, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
+    let map = Map { h: h as usize, w: w as usize };
+    n as usize * map.tiles() >= WORTH * tch::get_num_threads().max(1) as usize
+        && weight.size()[..2].iter().all(|channels| channels % MULTIPLE == 0)
         && is_channels_last(x)
         && is_channels_last(weight)
-        // All is done by the thread that asks.
-        && tch::get_num_threads() == 1
         // Without vectors it is slower.
         && !matches!(Arch::new(), Arch::Scalar)
 }
@@ -89,23 +87,46 @@ fn convolve_by(arch: Arch, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, w
     let mut y = Tensor::empty([n, h, w, outputs], options);
     let bias = bias.map_or_else(|| Tensor::zeros([outputs], options), Tensor::contiguous);
 
-    let (inputs, outputs) = (inputs as usize, outputs as usize);
+    let (n, inputs, outputs) = (n as usize, inputs as usize, outputs as usize);
     arch.dispatch(Kernels { taps: numbers(&taps.contiguous()), outputs, kernels: numbers_mut(&mut kernels) });
 
-    let map = Map { h: h as usize, w: w as usize };
-    let count = n as usize * map.tiles();
-    let at_once = cmp::max(AT_ONCE / (SUMS * (inputs + outputs) * size_of::<f32>()), FEWEST);
-    let at_once = cmp::min(at_once, count).next_multiple_of(ROWS);
-    // Odd: a power of two would put all sums of a tile into one set of the cache.
-    let room = at_once | 1;
-    let [mut sums, mut products] = [inputs, outputs].map(|channels| vec![0.0; SUMS * room * channels]);
-    for first in (0..count).step_by(at_once) {
-        let tiles = Tiles { map, first, count: cmp::min(at_once, count - first), room };
-        arch.dispatch(Scatter { tiles, x: numbers(x), sums: &mut sums });
-        arch.dispatch(Multiply { tiles, inputs, sums: &sums, kernels: numbers(&kernels), products: &mut products });
-        arch.dispatch(Gather { tiles, products: &products, bias: numbers(&bias), y: numbers_mut(&mut y) });
-    }
+    let (map, len) = (Map { h: h as usize, w: w as usize }, y.numel());
+    let [x, kernels, bias] = [x, &kernels, &bias].map(numbers);
+    for_each(bands(map, n, threads_for(len), numbers_mut(&mut y)).into_iter(), |Band { first, end, y }| {
+        let at_once = cmp::max(AT_ONCE / (SUMS * (inputs + outputs) * size_of::<f32>()), FEWEST);
+        let at_once = cmp::min(at_once, end - first).next_multiple_of(ROWS);
+        // Odd: a power of two would put all sums of a tile into one set of the cache.
+        let room = at_once | 1;
+        let [mut sums, mut products] = [inputs, outputs].map(|channels| vec![0.0; SUMS * room * channels]);
+        let top = map.row(first);
+        for first in (first..end).step_by(at_once) {
+            let tiles = Tiles { map, first, count: cmp::min(at_once, end - first), room };
+            arch.dispatch(Scatter { tiles, x, sums: &mut sums });
+            arch.dispatch(Multiply { tiles, inputs, sums: &sums, kernels, products: &mut products });
+            arch.dispatch(Gather { tiles, products: &products, bias, top, y });
+        }
+    });
     y.permute([0, 3, 1, 2])
+}
+
+/// Tiles from the first of a row of tiles to the last of another, and their outputs.
+struct Band<'a> {
+    first: usize,
+    end: usize,
+    y: &'a mut [f32],
+}
+
+/// A band for each thread, of `n` maps.
+fn bands(map: Map, n: usize, threads: usize, mut y: &mut [f32]) -> Vec<Band<'_>> {
+    let (all, pixels_of_row) = (n * map.tiles(), y.len() / (n * map.h));
+    let each = (all / map.across()).div_ceil(threads) * map.across();
+    let band = |first| {
+        let end = cmp::min(first + each, all);
+        let (of_band, rest) = mem::take(&mut y).split_at_mut((map.row(end) - map.row(first)) * pixels_of_row);
+        y = rest;
+        Band { first, end, y: of_band }
+    };
+    (0..all).step_by(each).map(band).collect()
 }
 
 /// Height and width of a map.
@@ -116,8 +137,18 @@ struct Map {
 }
 
 impl Map {
+    /// Tiles in a row.
+    fn across(self) -> usize {
+        self.w.div_ceil(OUT)
+    }
+
     fn tiles(self) -> usize {
-        self.h.div_ceil(OUT) * self.w.div_ceil(OUT)
+        self.h.div_ceil(OUT) * self.across()
+    }
+
+    /// The first row of outputs of a tile, among the rows of all maps of a batch.
+    fn row(self, tile: usize) -> usize {
+        tile / self.tiles() * self.h + tile % self.tiles() / self.across() * OUT
     }
 }
 
@@ -140,7 +171,7 @@ struct Place {
 
 impl Tiles {
     fn place(self, tile: usize) -> Place {
-        let (tile, across) = (self.first + tile, self.map.w.div_ceil(OUT));
+        let (tile, across) = (self.first + tile, self.map.across());
         let (sample, tile) = (tile / self.map.tiles(), tile % self.map.tiles());
         Place { sample, top: tile / across * OUT, left: tile % across * OUT }
     }
@@ -148,6 +179,8 @@ impl Tiles {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::{
         layers::channels_last,
@@ -159,22 +192,24 @@ mod tests {
     fn there_and_back_as_libtorch_has_it() {
         tch::manual_seed(1);
         let wide = |x: &Tensor| x.to_kind(Kind::Double);
-        // One, two and three vectors of outputs beside whole panels; several times as many tiles as are taken at once.
+        // One, two and three vectors of outputs beside whole panels; several times as many tiles as are taken at once, of
+        // which threads get whole rows.
         for (n, inputs, outputs, h, w) in
-            [(1, 16, 32, 4, 4), (2, 32, 48, 9, 14), (3, 80, 16, 1, 7), (1, 64, 112, 6, 5), (1, 16, 64, 100, 100)]
+            [(1, 16, 32, 4, 4), (2, 32, 48, 9, 14), (3, 80, 16, 1, 7), (1, 64, 112, 6, 5), (2, 16, 64, 90, 90)]
         {
             let (x, gradient) = (random(&[n, inputs, h, w]), random(&[n, outputs, h, w]));
             let (weight, bias) = (random(&[outputs, inputs, 3, 3]), random(&[outputs]));
             let there = wide(&x).conv2d(&wide(&weight), Some(&wide(&bias)), [1], [1], [1], 1);
             let back = wide(&gradient).conv_transpose2d(&wide(&weight), None::<&Tensor>, [1], [1], [0], 1, [1]);
             let [x, gradient, weight] = [x, gradient, weight].map(|x| channels_last(&x));
-            for arch in instructions() {
+            for (arch, threads) in iter::zip(instructions().into_iter().cycle(), [1, 1, 1, 3, 3, 3]) {
+                tch::set_num_threads(threads);
                 for (found, expected) in [
                     (convolve_by(arch, &x, &weight, Some(&bias), Way::There), &there),
                     (convolve_by(arch, &gradient, &weight, None, Way::Back), &back),
                 ] {
                     let error = relative_error(&found, expected);
-                    assert!(error < 2e-6, "{h}x{w}, {arch:?}: {error}");
+                    assert!(error < 2e-6, "{h}x{w}, {arch:?}, {threads}: {error}");
                 }
             }
         }

@@ -105,6 +105,8 @@ pub(super) struct Gather<'a> {
     pub(super) tiles: Tiles,
     pub(super) products: &'a [f32],
     pub(super) bias: &'a [f32],
+    /// The first row of outputs in `y`, among those of all maps.
+    pub(super) top: usize,
     pub(super) y: &'a mut [f32],
 }
 
@@ -132,7 +134,8 @@ impl WithSimd for Gather<'_> {
                 for i in 0..cmp::min(OUT, h - top) {
                     let row = output_sums(simd, row(&columns, i));
                     for j in 0..cmp::min(OUT, w - left) {
-                        y[((sample * h + top + i) * w + left + j) * width + block] = simd.add_f32s(row[j], *bias);
+                        y[((sample * h + top + i - self.top) * w + left + j) * width + block] =
+                            simd.add_f32s(row[j], *bias);
                     }
                 }
             }
