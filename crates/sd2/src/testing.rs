@@ -1,9 +1,22 @@
 //! What the tests of this crate's insides share.
 
+use std::{
+    cell::Cell,
+    sync::{Mutex, PoisonError},
+};
+
 use tch::{Device, Kind, Tensor};
 
-/// Normally distributed, in fp32 on the CPU.
+/// Normally distributed, in fp32 on the CPU: the same numbers for the same draw of a test, whatever runs beside it.
 pub(crate) fn random(shape: &[i64]) -> Tensor {
+    /// libtorch has one generator for the process: nobody else may draw between seed and numbers.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    thread_local! {
+        /// A test has a thread of its own. The first seeds make a map whose gradient is 0, which nothing is relative to.
+        static SEED: Cell<i64> = const { Cell::new(100) };
+    }
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(SEED.replace(SEED.get() + 1));
     Tensor::randn(shape, (Kind::Float, Device::Cpu))
 }
 

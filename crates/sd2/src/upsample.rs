@@ -99,7 +99,6 @@ mod tests {
 
     #[test]
     fn upsampled_and_convolved_as_one() {
-        tch::manual_seed(1);
         let (weight, bias) = (random(&[5, 3, 3, 3]), random(&[5]));
         for by_pixels in [false, true] {
             let ordered = |x: Tensor| if by_pixels { channels_last(&x) } else { x };

@@ -231,7 +231,6 @@ mod tests {
     #[test]
     fn small_gradients_do_not_vanish() {
         let unet = UNet::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Half)).unwrap();
-        tch::manual_seed(5);
         let texts = [0, 1].map(|_| unet.text_keys(&random(&[1, 77, unet.text_width])));
         let text = Text::of_batch(&texts.each_ref().map(|text| vec![text; 2]));
         let times = unet.time_table(&[500]);
