@@ -86,8 +86,7 @@ impl Conv2d {
     /// The same of some rows of a map, with as many rows of zeros above and below as `edges` says, for a convolution of
     /// stride 1.
     pub(crate) fn forward_rows(&self, x: &Tensor, edges: [i64; 2]) -> Tensor {
-        if self.is_plain() && winograd::suits(x, &self.weight) {
-            let y = winograd::convolve(x, &self.weight, Some(&self.bias), Way::There);
+        if let Some(y) = self.by_fewer_products(x, Some(&self.bias), Way::There) {
             let [top, bottom] = edges.map(|edge| 1 - edge);
             return y.narrow(2, top, y.size()[2] - top - bottom);
         }
@@ -97,10 +96,10 @@ impl Conv2d {
 
     /// The gradient of its input, whose height and width are those of `size` `[n, .., h, w]`, from that of its output.
     pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
-        let kernel = self.weight.size()[2];
-        if self.is_plain() && winograd::suits(gradient, &self.weight) {
-            return winograd::convolve(gradient, &self.weight, None, Way::Back);
+        if let Some(of_input) = self.by_fewer_products(gradient, None, Way::Back) {
+            return of_input;
         }
+        let kernel = self.weight.size()[2];
         // A stride may stop short of the last row and column.
         let beyond = [2, 3]
             .map(|axis: usize| size[axis] - ((gradient.size()[axis] - 1) * self.stride + kernel - 2 * self.padding));
@@ -109,15 +108,14 @@ impl Conv2d {
 
     /// The same with another bias, or none.
     pub(crate) fn forward_with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        if self.is_plain() && winograd::suits(x, &self.weight) {
-            return winograd::convolve(x, &self.weight, bias, Way::There);
-        }
-        x.conv2d(&self.weight, bias, [self.stride], [self.padding], [1], 1)
+        self.by_fewer_products(x, bias, Way::There)
+            .unwrap_or_else(|| x.conv2d(&self.weight, bias, [self.stride], [self.padding], [1], 1))
     }
 
-    /// Whether it has stride 1 and padding 1.
-    fn is_plain(&self) -> bool {
-        self.stride == 1 && self.padding == 1
+    /// There or back, if it is one that [`winograd`] does faster.
+    fn by_fewer_products(&self, x: &Tensor, bias: Option<&Tensor>, way: Way) -> Option<Tensor> {
+        (self.stride == 1 && self.padding == 1 && winograd::suits(x, &self.weight))
+            .then(|| winograd::convolve(x, &self.weight, bias, way))
     }
 }
 
@@ -282,7 +280,6 @@ mod tests {
 
     #[test]
     fn a_norm_is_differentiated_group_by_group() {
-        tch::manual_seed(1);
         let norm = GroupNorm::new(random(&[12]), random(&[12]), 6, 1e-5);
         let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
         let leaf = x.copy().set_requires_grad(true);

@@ -146,10 +146,24 @@ impl Map {
         self.h.div_ceil(OUT) * self.across()
     }
 
+    /// Where a tile of a batch is.
+    fn place(self, tile: usize) -> Place {
+        let (sample, tile) = (tile / self.tiles(), tile % self.tiles());
+        Place { sample, top: tile / self.across() * OUT, left: tile % self.across() * OUT }
+    }
+
     /// The first row of outputs of a tile, among the rows of all maps of a batch.
     fn row(self, tile: usize) -> usize {
-        tile / self.tiles() * self.h + tile % self.tiles() / self.across() * OUT
+        let Place { sample, top, .. } = self.place(tile);
+        sample * self.h + top
     }
+}
+
+/// Where a tile is: its map in the batch, and its first row and column of outputs.
+struct Place {
+    sample: usize,
+    top: usize,
+    left: usize,
 }
 
 /// Some tiles of a batch of maps.
@@ -160,21 +174,6 @@ struct Tiles {
     count: usize,
     /// How many could be in the same place.
     room: usize,
-}
-
-/// Where a tile is: its map in the batch, and its first row and column of outputs.
-struct Place {
-    sample: usize,
-    top: usize,
-    left: usize,
-}
-
-impl Tiles {
-    fn place(self, tile: usize) -> Place {
-        let (tile, across) = (self.first + tile, self.map.across());
-        let (sample, tile) = (tile / self.map.tiles(), tile % self.map.tiles());
-        Place { sample, top: tile / across * OUT, left: tile % across * OUT }
-    }
 }
 
 #[cfg(test)]
@@ -190,7 +189,6 @@ mod tests {
     /// With all instructions that this processor has, and on maps whose last tiles are not whole.
     #[test]
     fn there_and_back_as_libtorch_has_it() {
-        tch::manual_seed(1);
         let wide = |x: &Tensor| x.to_kind(Kind::Double);
         // One, two and three vectors of outputs beside whole panels; several times as many tiles as are taken at once, of
         // which threads get whole rows.

@@ -70,12 +70,13 @@ impl WithSimd for Scatter<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Tiles { map: Map { h, w }, count, room, .. } = self.tiles;
+        let Tiles { map, first, count, room } = self.tiles;
+        let Map { h, w } = map;
         let (x, _) = S::as_simd_f32s(self.x);
         let (sums, _) = S::as_mut_simd_f32s(self.sums);
         let width = sums.len() / (SUMS * room);
         for tile in 0..count {
-            let Place { sample, top, left } = self.tiles.place(tile);
+            let Place { sample, top, left } = map.place(first + tile);
             for block in 0..width {
                 let mut columns = [[simd.splat_f32s(0.0); IN]; IN];
                 for (j, sums) in columns.iter_mut().enumerate() {
@@ -115,13 +116,14 @@ impl WithSimd for Gather<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Tiles { map: Map { h, w }, count, room, .. } = self.tiles;
+        let Tiles { map, first, count, room } = self.tiles;
+        let Map { h, w } = map;
         let (products, _) = S::as_simd_f32s(self.products);
         let (bias, _) = S::as_simd_f32s(self.bias);
         let (y, _) = S::as_mut_simd_f32s(self.y);
         let width = bias.len();
         for tile in 0..count {
-            let Place { sample, top, left } = self.tiles.place(tile);
+            let Place { sample, top, left } = map.place(first + tile);
             for (block, bias) in bias.iter().enumerate() {
                 let mut columns = [[simd.splat_f32s(0.0); OUT]; IN];
                 for (j, sums) in columns.iter_mut().enumerate() {
