@@ -27,7 +27,7 @@ test: build ## Run all tests but the slow ones
 test-reference: libtorch ## Make fixtures of another seed by the Python reference and compare with them (SEED=... to choose)
 	scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/made/fixtures
-	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p syncdiffusion
+	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p panorama
 
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 
@@ -104,7 +104,7 @@ full-size: build ## Random weights of the exact size of Stable Diffusion 2: thre
 
 .PHONY: precision
 precision: libtorch ## What bf16 and f16 cost in exactness, on the demo model (MODEL=folder for another)
-	$(CARGO) run --release --locked -p syncdiffusion --example precision -- $(MODEL) 1024 20 3
+	$(CARGO) run --release --locked -p panorama --example precision -- $(MODEL) 1024 20 3
 
 MODEL ?= models/demo
 RUNS ?= 2

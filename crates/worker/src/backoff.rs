@@ -1,6 +1,6 @@
 //! Batches that did not fit: the same tasks again, fewer at once.
 
-use syncdiffusion::{Kind, Limits};
+use panorama::{Kind, Limits};
 
 /// Computes all of `tasks`, in order. Where memory runs out the limits of their kind are lowered, for good, and what is left
 /// is tried again.

@@ -19,9 +19,9 @@ use std::{num::NonZero, path::PathBuf, process::ExitCode, thread, time::Instant}
 
 use anyhow::Context;
 use clap::Parser;
+use panorama::{Engine, Limits};
 use protocol::{Event, Model};
 use sd2::{Bundle, Geometry, Sd2};
-use syncdiffusion::{Engine, Limits};
 
 use crate::{
     device::{DeviceChoice, DtypeChoice},

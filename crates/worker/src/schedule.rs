@@ -6,7 +6,7 @@
 //! and is filled up with tasks of the same kind of the jobs after it, each out of its own purse; so jobs share the
 //! device evenly however many windows they have. A job alone does not pay.
 
-use syncdiffusion::{Kind, Limits, Panorama, Task};
+use panorama::{Kind, Limits, Panorama, Task};
 
 /// Where the round is.
 #[derive(Default)]

@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
+use panorama::{Engine, Kind, Panorama, Picture, Settings};
 use protocol::{Command, Event, Input, Stage};
-use syncdiffusion::{Engine, Kind, Panorama, Picture, Settings};
 
 use crate::{
     backoff,

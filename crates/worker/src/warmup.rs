@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use panorama::{Engine, Kind, Limits, Settings};
 use sd2::Geometry;
-use syncdiffusion::{Engine, Kind, Limits, Settings};
 use tch::Device;
 
 use crate::memory::{self, Budget};

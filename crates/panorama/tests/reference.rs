@@ -6,9 +6,9 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{BUNDLES, Cases, F32, assert_within, bundle};
+use panorama::{Engine, Kind, Limits, Panorama, Picture, Settings};
 use sd2::{Placement, Sd2};
 use serde_json::Value;
-use syncdiffusion::{Engine, Kind, Limits, Panorama, Picture, Settings};
 use tch::Tensor;
 
 /// Largest relative error of the last latents: that of rounding, and one jump. The sync gradient jumps where a ReLU, a
@@ -147,7 +147,7 @@ fn work_is_minimal() {
     for case in cases.list("panoramas") {
         engine.forget_texts();
         let settings = settings(&case["parameters"]);
-        let (_, work) = syncdiffusion::run(&mut engine, &settings, |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let (_, work) = panorama::run(&mut engine, &settings, |_| ControlFlow::Continue(())).unwrap().unwrap();
         let n = case["windows"].as_array().unwrap().len() as u64;
         let steps = u64::from(settings.num_inference_steps);
         let synchronises = |i: u64| {
@@ -178,13 +178,13 @@ fn a_stop_takes_effect_after_one_batch() {
     let mut engine = engine("v", Limits::default(), 1);
     let case = &cases.list("panoramas")[0];
     let mut batches = 0;
-    let stopped = syncdiffusion::run(&mut engine, &settings(&case["parameters"]), |_| {
+    let stopped = panorama::run(&mut engine, &settings(&case["parameters"]), |_| {
         batches += 1;
         if batches == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(stopped.unwrap().is_none() && batches == 3);
     let mut fractions = vec![0.0];
-    let (picture, _) = syncdiffusion::run(&mut engine, &settings(&case["parameters"]), |progress| {
+    let (picture, _) = panorama::run(&mut engine, &settings(&case["parameters"]), |progress| {
         fractions.push(progress.fraction);
         ControlFlow::Continue(())
     })

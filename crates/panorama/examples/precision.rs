@@ -1,6 +1,6 @@
 //! What a dtype costs in exactness: the same job in each of them, against f32.
 //!
-//! `cargo run --release -p syncdiffusion --example precision -- MODEL [WIDTH STEPS SYNCS] [DTYPE...]`
+//! `cargo run --release -p panorama --example precision -- MODEL [WIDTH STEPS SYNCS] [DTYPE...]`
 //!
 //! Prints a Markdown table: the relative error of the synchronisation gradients of the first step (of all windows
 //! together, in the Euclidean norm), that of the final latents, and the PSNR of the picture.
@@ -8,8 +8,8 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
+use panorama::{Engine, Limits, Outcome, Picture, Settings};
 use sd2::{Bundle, Placement, Sd2};
-use syncdiffusion::{Engine, Limits, Outcome, Picture, Settings};
 use tch::{Device, Kind as Dtype, Tensor};
 
 /// What a job leaves behind to compare.
