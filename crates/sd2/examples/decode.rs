@@ -2,9 +2,13 @@
 //!
 //! Loads the decoder of a bundle alone, decodes noise, and prints seconds and the largest resident memory.
 
-use std::{env, error::Error, fs, time::Instant};
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::time::Instant;
 
-use sd2::{Bundle, Placement, vae::Decoder};
+use sd2::vae::Decoder;
+use sd2::{Bundle, Placement};
 use tch::{Device, Kind, Tensor};
 
 fn main() -> Result<(), Box<dyn Error>> {

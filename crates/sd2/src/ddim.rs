@@ -5,7 +5,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{Bundle, Result, config::Config};
+use crate::load::config::Config;
+use crate::load::{Bundle, Result};
 
 /// What the UNet predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

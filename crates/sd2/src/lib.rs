@@ -17,29 +17,22 @@
 //! A failure inside libtorch (out of memory, say) is a panic, as in `tch`: the networks read like their formulas, and
 //! who runs them puts one `catch_unwind` round a batch. Everything that reads files returns [`Error`].
 
-mod bundle;
-mod config;
+mod cpu;
 pub mod ddim;
-mod error;
-mod kept;
-mod layers;
+mod layout;
+mod load;
 pub mod lpips;
 mod model;
-mod norm_silu;
-mod numbers;
-mod resnet;
-mod strips;
+mod nn;
+mod placement;
 #[cfg(test)]
 mod testing;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
-mod upsample;
 pub mod vae;
-mod weights;
-mod winograd;
 
-pub use bundle::Bundle;
-pub use error::{Error, Result};
-pub use kept::Kept;
-pub use model::{Geometry, Placement, Sd2};
+pub use load::{Bundle, Error, Result};
+pub use model::{Geometry, Sd2};
+pub use nn::tape::Kept;
+pub use placement::Placement;

@@ -3,12 +3,14 @@
 //! Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv 1801.03924, as the
 //! package `lpips` 0.1.4 computes it. The channels of the five stages come from `perceptual/config.json`.
 
-mod back;
-
 use tch::{Kind, Tensor};
 
-use self::back::Back;
-use crate::{Bundle, Placement, Result, config::Config, layers::Conv2d, weights::Weights};
+use crate::cpu::lpips::Back;
+use crate::load::config::Config;
+use crate::load::weights::Weights;
+use crate::load::{Bundle, Result};
+use crate::nn::layers::Conv2d;
+use crate::placement::Placement;
 
 /// Mean and deviation of the network's input, for pictures in -1..1.
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
@@ -18,7 +20,7 @@ const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 const STAGES: [usize; 5] = [2, 2, 3, 3, 3];
 
 /// Added to lengths, which may be 0.
-const TINY: f32 = 1e-10;
+pub(crate) const TINY: f32 = 1e-10;
 
 /// The perceptual network.
 pub struct Lpips {
@@ -122,7 +124,7 @@ impl Lpips {
 }
 
 /// Halves height and width.
-fn pool(x: &Tensor) -> Tensor {
+pub(crate) fn pool(x: &Tensor) -> Tensor {
     x.max_pool2d([2], [2], [0], [1], false)
 }
 
@@ -137,14 +139,14 @@ impl Features {
 /// Divides by the length along the channels, in fp32: 1e-10 is nothing in the narrower dtypes.
 ///
 /// Where all channels are 0 the package's gradient is 0/0; the clamp makes it 0 there and changes nothing elsewhere.
-fn normalise(x: &Tensor) -> Tensor {
+pub(crate) fn normalise(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let length = x.square().sum_dim_intlist([1].as_slice(), true, Kind::Float).clamp_min(1e-30).sqrt();
     x / (length + f64::from(TINY))
 }
 
 /// What one stage adds to the distance of pictures to targets, `[n]`.
-fn distance(pictures: &Tensor, targets: &Tensor, lin: &Tensor) -> Tensor {
+pub(crate) fn distance(pictures: &Tensor, targets: &Tensor, lin: &Tensor) -> Tensor {
     // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
     let means = (pictures - targets).square().mean_dim([2, 3].as_slice(), true, Kind::Float);
     (means * lin).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)

@@ -1,9 +1,7 @@
 //! What the tests of this crate's insides share.
 
-use std::{
-    cell::Cell,
-    sync::{Mutex, PoisonError},
-};
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 

@@ -2,12 +2,11 @@
 
 use tch::{Device, Tensor};
 
-use crate::{
-    Bundle, Placement, Result,
-    config::Config,
-    layers::{LayerNorm, Linear, attention, merge_heads, split_heads},
-    weights::{Scope, Weights},
-};
+use crate::load::config::Config;
+use crate::load::weights::{Scope, Weights};
+use crate::load::{Bundle, Result};
+use crate::nn::layers::{LayerNorm, Linear, attention, merge_heads, split_heads};
+use crate::placement::Placement;
 
 /// The text encoder. Its output is the last hidden state after the final layer norm, as Stable Diffusion 2 uses it.
 pub struct TextEncoder {

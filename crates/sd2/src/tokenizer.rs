@@ -8,19 +8,17 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{
-    AddedToken, Tokenizer as Pipeline,
-    models::bpe::BPE,
-    normalizers::{NFC, Replace, Sequence as Normalizers, replace::ReplacePattern, utils::Lowercase},
-    pre_tokenizers::{
-        byte_level::ByteLevel,
-        sequence::Sequence as PreTokenizers,
-        split::{Split, SplitPattern},
-    },
-    tokenizer::normalizer::SplitDelimiterBehavior,
-};
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::utils::Lowercase;
+use tokenizers::normalizers::{NFC, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
+use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
-use crate::{Bundle, Error, Result};
+use crate::load::{Bundle, Error, Result};
 
 /// Contractions, words, single digits, and runs of anything else that is not white space.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";

@@ -4,16 +4,15 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{
-    Bundle, Placement, Result,
-    config::Config,
-    kept::Kept,
-    layers::{Conv2d, GroupNorm, Linear, attention},
-    resnet::{Resnet, Shift},
-    strips::Strips,
-    upsample::UpConv2d,
-    weights::{Scope, Weights},
-};
+use crate::load::config::Config;
+use crate::load::weights::{Scope, Weights};
+use crate::load::{Bundle, Result};
+use crate::nn::layers::{Conv2d, GroupNorm, Linear, attention};
+use crate::nn::resnet::{Resnet, Shift};
+use crate::nn::strips::Strips;
+use crate::nn::tape::Kept;
+use crate::nn::upsample::UpConv2d;
+use crate::placement::Placement;
 
 /// Epsilon of all norms of the VAE.
 const EPS: f64 = 1e-6;

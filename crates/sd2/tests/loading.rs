@@ -2,14 +2,13 @@
 
 mod common;
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{F32, bundle, path};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use sd2::{Bundle, Geometry, Sd2};
 use serde_json::Value;
 use tempfile::TempDir;

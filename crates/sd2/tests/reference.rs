@@ -3,11 +3,9 @@
 mod common;
 
 use common::{BUNDLES, Cases, F32, assert_close, bundle, json, root};
-use sd2::{
-    Bundle, Kept, Sd2,
-    tokenizer::Tokenizer,
-    unet::{Text, TextKeys, Time},
-};
+use sd2::tokenizer::Tokenizer;
+use sd2::unet::{Text, TextKeys, Time};
+use sd2::{Bundle, Kept, Sd2};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 

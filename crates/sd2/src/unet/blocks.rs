@@ -5,14 +5,15 @@
 
 use tch::Tensor;
 
-use super::{
-    Common, Text,
-    config::{Level, Settings},
-    resnet::{Downsample, TimedResnet},
-    time::Time,
-    transformer::Transformer,
-};
-use crate::{kept::Kept, layers::copies, upsample::UpConv2d, weights::Scope};
+use super::config::{Level, Settings};
+use super::resnet::{Downsample, TimedResnet};
+use super::time::Time;
+use super::transformer::Transformer;
+use super::{Common, Text};
+use crate::layout::copies;
+use crate::load::weights::Scope;
+use crate::nn::tape::Kept;
+use crate::nn::upsample::UpConv2d;
 
 /// `DownBlock2D` and `CrossAttnDownBlock2D`: the one has no attentions.
 pub(super) struct DownBlock {

@@ -1,6 +1,7 @@
 //! `unet/config.json`.
 
-use crate::{Bundle, Result, config::Config};
+use crate::load::config::Config;
+use crate::load::{Bundle, Result};
 
 /// The architecture of a `UNet2DConditionModel`, as far as it varies.
 pub(crate) struct Settings {

@@ -14,20 +14,18 @@ mod transformer;
 
 use tch::{Device, Kind, Tensor};
 
+use self::blocks::{DownBlock, MidBlock, UpBlock};
+use self::config::Settings;
+use self::resnet::TimedResnet;
+use self::time::TimeEmbedding;
 pub use self::time::{Time, TimeTable};
-use self::{
-    blocks::{DownBlock, MidBlock, UpBlock},
-    config::Settings,
-    resnet::TimedResnet,
-    time::TimeEmbedding,
-    transformer::Transformer,
-};
-use crate::{
-    Bundle, Placement, Result,
-    kept::Kept,
-    layers::{Conv2d, GroupNorm, copies},
-    weights::Weights,
-};
+use self::transformer::Transformer;
+use crate::layout::copies;
+use crate::load::weights::Weights;
+use crate::load::{Bundle, Result};
+use crate::nn::layers::{Conv2d, GroupNorm};
+use crate::nn::tape::Kept;
+use crate::placement::Placement;
 
 /// The UNet.
 pub struct UNet {

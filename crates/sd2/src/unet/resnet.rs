@@ -3,12 +3,10 @@
 use tch::{Kind, Tensor};
 
 use super::time::Time;
-use crate::{
-    kept::Kept,
-    layers::{Conv2d, Linear},
-    resnet::{Resnet, Shift},
-    weights::Scope,
-};
+use crate::load::weights::Scope;
+use crate::nn::layers::{Conv2d, Linear};
+use crate::nn::resnet::{Resnet, Shift};
+use crate::nn::tape::Kept;
 
 /// A resnet and its projection of time.
 pub(crate) struct TimedResnet {

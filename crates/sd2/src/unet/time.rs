@@ -5,10 +5,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::config::Settings;
-use crate::{
-    layers::{Linear, silu},
-    weights::Scope,
-};
+use crate::load::weights::Scope;
+use crate::nn::layers::{Linear, silu};
 
 /// Sinusoids of the timestep and the MLP after them.
 pub(crate) struct TimeEmbedding {

@@ -3,10 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::Text;
-use crate::{
-    layers::{GroupNorm, LayerNorm, Linear, attention, copies, merge_heads, split_heads},
-    weights::Scope,
-};
+use crate::layout::copies;
+use crate::load::weights::Scope;
+use crate::nn::layers::{GroupNorm, LayerNorm, Linear, attention, merge_heads, split_heads};
 
 /// Attention over the pixels of a feature map and to the text.
 pub(crate) struct Transformer {

@@ -1,7 +1,9 @@
 //! The fixtures that the Python reference made; see `tests/fixtures/README.md`.
 #![allow(unreachable_pub, dead_code, reason = "a module of several test files, each of which uses a part of it")]
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
 
 use sd2::{Bundle, Placement};
 use serde_json::Value;

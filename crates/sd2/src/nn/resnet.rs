@@ -2,12 +2,10 @@
 
 use tch::Tensor;
 
-use crate::{
-    kept::Kept,
-    layers::{Conv2d, GroupNorm},
-    strips::Strips,
-    weights::Scope,
-};
+use crate::load::weights::Scope;
+use crate::nn::layers::{Conv2d, GroupNorm};
+use crate::nn::strips::Strips;
+use crate::nn::tape::Kept;
 
 /// Two convolutions beside a shortcut.
 pub(crate) struct Resnet {

@@ -1,16 +1,17 @@
 //! Weights from safetensors files, straight to the device and dtype they are used in.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-    mem,
-};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::mem;
 
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Bundle, Error, Placement, Result, bundle::Bytes};
+use crate::load::bundle::Bytes;
+use crate::load::{Bundle, Error, Result};
+use crate::placement::Placement;
 
 /// All tensors of one part of a bundle. Problems are collected and told at the end, all at once; then all can be read again.
 pub(crate) struct Weights {

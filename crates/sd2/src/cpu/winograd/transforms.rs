@@ -5,11 +5,13 @@
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the processor's instructions")]
 
-use std::{cmp, iter};
+use std::cmp;
+use std::iter;
 
 use pulp::{Simd, WithSimd};
 
-use super::{IN, Map, OUT, Place, SUMS, Tiles, multiply::panel};
+use super::multiply::panel;
+use super::{IN, Map, OUT, Place, SUMS, Tiles};
 
 /// The points are 0, ±A, ±B, and infinity.
 const A: f32 = 0.625;

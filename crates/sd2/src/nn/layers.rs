@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{
-    kept,
-    norm_silu::NormSilu,
-    weights::Scope,
-    winograd::{self, Way},
-};
+use crate::cpu::norm_silu::NormSilu;
+use crate::cpu::winograd;
+use crate::cpu::winograd::Way;
+use crate::layout::{channels_last, is_channels_last};
+use crate::load::weights::Scope;
+use crate::nn::tape;
 
 /// `torch.nn.Linear`.
 pub(crate) struct Linear {
@@ -119,21 +119,6 @@ impl Conv2d {
     }
 }
 
-/// A copy in the order that libtorch calls channels-last: in memory `[n, h, w, channels]`.
-pub(crate) fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-}
-
-/// Whether a tensor `[n, channels, h, w]` has that order.
-pub(crate) fn is_channels_last(x: &Tensor) -> bool {
-    x.permute([0, 2, 3, 1]).is_contiguous() && !x.is_contiguous()
-}
-
-/// Copies of all samples of a feature map one after the other, in the order it has.
-pub(crate) fn copies(x: &Tensor, count: i64) -> Tensor {
-    if count == 1 { x.shallow_clone() } else { Tensor::cat(&vec![x; count as usize], 0) }
-}
-
 /// Most numbers of a feature map whose norm is differentiated at once: 64 MiB in fp32.
 const AT_ONCE: i64 = 1 << 24;
 
@@ -229,7 +214,7 @@ impl GroupNorm {
         let leaf = x.narrow(1, from, count).contiguous().detach().set_requires_grad(true);
         let normed = tch::with_grad(|| leaf.group_norm(groups, Some(&weight), Some(&bias), self.eps, true));
         let gradient = normed.detach().silu_backward(&gradient.narrow(1, from, count));
-        kept::pull(&normed, &leaf, &gradient)
+        tape::pull(&normed, &leaf, &gradient)
     }
 }
 
@@ -283,7 +268,7 @@ mod tests {
         let norm = GroupNorm::new(random(&[12]), random(&[12]), 6, 1e-5);
         let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
         let leaf = x.copy().set_requires_grad(true);
-        let expected = kept::pull(&norm.forward(&leaf).silu(), &leaf, &gradient);
+        let expected = tape::pull(&norm.forward(&leaf).silu(), &leaf, &gradient);
         // All at once, four groups and two, one by one.
         for at_once in [840, 600, 1] {
             let found = norm.backward_silu_by(at_once, &x, &gradient);

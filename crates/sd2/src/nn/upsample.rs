@@ -6,10 +6,9 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{
-    layers::{Conv2d, channels_last, is_channels_last},
-    weights::Scope,
-};
+use crate::layout::{channels_last, is_channels_last};
+use crate::load::weights::Scope;
+use crate::nn::layers::Conv2d;
 
 /// An upsampling and the convolution after it.
 pub(crate) struct UpConv2d {
@@ -92,10 +91,8 @@ fn twice(size: [i64; 2]) -> [i64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        kept,
-        testing::{random, relative_error},
-    };
+    use crate::nn::tape;
+    use crate::testing::{random, relative_error};
 
     #[test]
     fn upsampled_and_convolved_as_one() {
@@ -111,7 +108,7 @@ mod tests {
                 let gradient = random(&expected.size());
                 for (found, expected) in [
                     (layer.forward_to(&x, size), expected.detach()),
-                    (layer.backward(&gradient, [4, 3]), kept::pull(&expected, &leaf, &gradient)),
+                    (layer.backward(&gradient, [4, 3]), tape::pull(&expected, &leaf, &gradient)),
                 ] {
                     let error = relative_error(&found, &expected);
                     assert!(error < 1e-6, "{size:?}: {error}");

@@ -4,14 +4,13 @@
 //! map goes through the layers one after the other, strip by strip. A strip is let go as soon as the strip below it has
 //! taken its row: a map and the one made of it are never both there as a whole.
 
-use std::{collections::VecDeque, iter};
+use std::collections::VecDeque;
+use std::iter;
 
 use tch::{Kind, Tensor};
 
-use crate::{
-    layers::{Conv2d, GroupNorm},
-    upsample::UpConv2d,
-};
+use crate::nn::layers::{Conv2d, GroupNorm};
+use crate::nn::upsample::UpConv2d;
 
 /// A feature map: strips `[n, channels, rows, w]` from the top down.
 pub(crate) struct Strips(VecDeque<Tensor>);

@@ -2,10 +2,8 @@
 
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the processor's instructions")]
 
-use std::{
-    slice::{Chunks, ChunksMut},
-    thread,
-};
+use std::slice::{Chunks, ChunksMut};
+use std::thread;
 
 use half::{bf16, f16};
 use tch::{Kind, Tensor};

@@ -10,7 +10,7 @@
 
 use tch::Tensor;
 
-use crate::layers::is_channels_last;
+use crate::layout::is_channels_last;
 
 /// What a forward pass leaves for its backward pass.
 pub struct Kept {

@@ -9,19 +9,16 @@
 mod multiply;
 mod transforms;
 
-use std::{cmp, mem};
+use std::cmp;
+use std::mem;
 
 use pulp::Arch;
 use tch::{Device, Kind, Tensor};
 
-use self::{
-    multiply::{Multiply, ROWS},
-    transforms::{Gather, Kernels, Scatter},
-};
-use crate::{
-    layers::is_channels_last,
-    numbers::{for_each, numbers, numbers_mut, threads_for},
-};
+use self::multiply::{Multiply, ROWS};
+use self::transforms::{Gather, Kernels, Scatter};
+use crate::cpu::numbers::{for_each, numbers, numbers_mut, threads_for};
+use crate::layout::is_channels_last;
 
 /// Outputs of a tile along an axis.
 const OUT: usize = 4;
@@ -181,10 +178,8 @@ mod tests {
     use std::iter;
 
     use super::*;
-    use crate::{
-        layers::channels_last,
-        testing::{random, relative_error},
-    };
+    use crate::layout::channels_last;
+    use crate::testing::{random, relative_error};
 
     /// With all instructions that this processor has, and on maps whose last tiles are not whole.
     #[test]

@@ -1,17 +1,15 @@
 //! Where the files of a model come from: a folder, or the program itself.
 
-use std::{
-    fmt::Write as _,
-    fs::File,
-    io,
-    ops::Deref,
-    path::{Path, PathBuf},
-};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::load::{Error, Result};
 
 /// The folders of a model.
 const PARTS: [&str; 6] = ["perceptual", "scheduler", "text_encoder", "tokenizer", "unet", "vae"];

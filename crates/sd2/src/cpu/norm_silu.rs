@@ -12,7 +12,7 @@ use std::iter;
 use pulp::{Arch, NullaryFnOnce};
 use tch::{Kind, Tensor};
 
-use crate::numbers::{Job, Number, by_kind, for_each, parts, parts_mut, samples, samples_mut};
+use crate::cpu::numbers::{Job, Number, by_kind, for_each, parts, parts_mut, samples, samples_mut};
 
 /// Pixels are taken together until there are so many numbers, for maps of few channels.
 const ROW: usize = 512;
@@ -374,11 +374,9 @@ fn total<P: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> [Vec<f64>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        kept,
-        layers::channels_last,
-        testing::{random, relative_error},
-    };
+    use crate::layout::channels_last;
+    use crate::nn::tape;
+    use crate::testing::{random, relative_error};
 
     /// Against libtorch in fp32, relative to the length.
     #[test]
@@ -394,7 +392,7 @@ mod tests {
                 let [x, gradient] = [&x, &gradient].map(|map| channels_last(map).to_kind(kind));
                 let leaf = x.to_kind(Kind::Float).contiguous().set_requires_grad(true);
                 let y = leaf.group_norm(groups, Some(&weight), Some(&bias), 1e-5, true).silu();
-                let of_input = kept::pull(&y, &leaf, &gradient);
+                let of_input = tape::pull(&y, &leaf, &gradient);
                 let layer = NormSilu::new(&weight, &bias, groups as usize, 1e-5);
                 for threads in [1, 3] {
                     tch::set_num_threads(threads);

@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Bundle, Error, Result};
+use crate::load::{Bundle, Error, Result};
 
 /// Keys that the libraries write for themselves.
 const BOOKKEEPING: [&str; 6] =

@@ -11,17 +11,15 @@ use std::iter;
 use pulp::{Arch, NullaryFnOnce};
 use tch::{Device, Kind, Tensor};
 
-use super::{TINY, distance, normalise, pool};
-use crate::{
-    layers::{channels_last, is_channels_last},
-    numbers::{Job, Number, by_kind, for_each, samples, samples_mut, threads_for},
-};
+use crate::cpu::numbers::{Job, Number, by_kind, for_each, samples, samples_mut, threads_for};
+use crate::layout::{channels_last, is_channels_last};
+use crate::lpips::{TINY, distance, normalise, pool};
 
 /// Sums are of so many, side by side.
 const LANES: usize = 8;
 
 /// A stage's weights of its channels.
-pub(super) struct Back {
+pub(crate) struct Back {
     lin: Tensor,
     /// The same where the processor can read it.
     values: Option<Vec<f32>>,
@@ -29,7 +27,7 @@ pub(super) struct Back {
 
 impl Back {
     /// Of the weights `[1, channels, 1, 1]` in fp32.
-    pub(super) fn new(lin: &Tensor) -> Self {
+    pub(crate) fn new(lin: &Tensor) -> Self {
         let values = (lin.device() == Device::Cpu)
             .then(|| Vec::try_from(lin.flatten(0, -1)).expect("one number for each channel, in memory"));
         Self { lin: lin.shallow_clone(), values }
@@ -37,7 +35,7 @@ impl Back {
 
     /// The gradient of what the ReLU took, which gave `map` `[n, channels, h, w]`. `targets` are features, as many or one
     /// for all, and `of_pooled` is the gradient of [`pool`] of the map, if a stage follows.
-    pub(super) fn run(&self, map: &Tensor, targets: &Tensor, of_pooled: Option<&Tensor>) -> Tensor {
+    pub(crate) fn run(&self, map: &Tensor, targets: &Tensor, of_pooled: Option<&Tensor>) -> Tensor {
         let Some(lin) = self.values.as_ref().filter(|_| is_channels_last(map)) else {
             return self.by_autograd(map, targets, of_pooled);
         };

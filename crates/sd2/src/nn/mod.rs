@@ -1,0 +1,7 @@
+//! The layers and blocks that the networks share, and the tape of their backward passes.
+
+pub(crate) mod layers;
+pub(crate) mod resnet;
+pub(crate) mod strips;
+pub(crate) mod tape;
+pub(crate) mod upsample;
