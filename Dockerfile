@@ -1,14 +1,14 @@
 # syntax=docker/dockerfile:1
 
-# The image of the server. `make image` builds it with the labels of Cog; plain `docker build .` does, without them.
+# The image of the server. `make image` builds it with the labels of Cog, plain `docker build .` without them.
 #
-#   --build-arg DEVICE=cpu|cuda     which libtorch is in it
-#   --build-arg WEIGHTS=none|sd2    which weights are in it, beside the demo model; others come by the volume
-#   --build-context libtorch=DIR    a libtorch 2.11 of your own (DIR/torch/lib/libtorch_cpu.so) instead of the pinned wheels
+#   --build-arg DEVICE=cpu|cuda     the variant of libtorch to include
+#   --build-arg WEIGHTS=none|sd2    weights to include besides the demo model; others can be fetched into the volume
+#   --build-context libtorch=DIR    your own libtorch 2.11 (DIR/torch/lib/libtorch_cpu.so) instead of the pinned wheels
 #
-# Every step is a script that also runs without Docker: deploy/image/clean-root.sh does it. See docs/deploying.md.
+# Every step is a script that also runs without Docker, by deploy/image/clean-root.sh. See docs/deploying.md.
 
-# Equal to rust-toolchain.toml; a check sees to it.
+# Must equal rust-toolchain.toml; `make check-deploy` compares them.
 ARG RUST=1.95.0
 ARG DEBIAN=trixie
 ARG DEVICE=cpu
@@ -34,11 +34,11 @@ RUN /tmp/image/packages.sh run && /tmp/image/account.sh && rm -r /tmp/image
 FROM tools AS build
 ARG RUST
 ARG DEVICE
-# The toolchain of this image is the pinned one; rustup needs no other, nor the formatter.
+# Use the toolchain of this image, and do not let rustup install the components of rust-toolchain.toml.
 ENV RUSTUP_TOOLCHAIN=${RUST} LIBTORCH=/src/.libtorch/torch
 COPY --from=libtorch / .libtorch
 COPY . .
-RUN make build && deploy/image/bundle.sh "$DEVICE" /opt/syncdiffusion
+RUN make programs && deploy/image/bundle.sh "$DEVICE" /opt/syncdiffusion
 COPY --from=base /var/lib/dpkg/status /tmp/status
 RUN deploy/image/sbom.py "$DEVICE" /tmp/status >/opt/syncdiffusion/sbom.cdx.json
 
@@ -59,7 +59,7 @@ ENV SYNCDIFFUSION_MODEL=/opt/models/sd2
 
 # hadolint ignore=DL3006
 FROM with-${WEIGHTS}
-# Fetched models and, under data/, predictions and pictures.
+# Holds fetched models and, in data/, predictions and pictures.
 ENV SYNCDIFFUSION_HOME=/var/lib/syncdiffusion \
     SYNCDIFFUSION_DATA_DIR=/var/lib/syncdiffusion/data \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -68,7 +68,7 @@ VOLUME /var/lib/syncdiffusion
 USER 10001:10001
 EXPOSE 5000
 STOPSIGNAL SIGTERM
-# Loading takes as long as the weights are large; what fails meanwhile does not count.
+# Large weights take minutes to load; failures do not count during the start period.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30m --retries=4 CMD ["/opt/syncdiffusion/healthcheck"]
 ENTRYPOINT ["/opt/syncdiffusion/syncdiffusion"]
 CMD ["serve"]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything in deploy/ with the tool of its kind, and that the files agree with each other and with the program.
-# Tools come from scripts/tools.sh, or from the machine; what could not be checked is told, and counted at the end.
+# Checks everything in deploy/ with the tool for its kind, and that the files agree with each other and with the program.
+# Tools come from scripts/tools.sh or from the machine. A check that cannot run here is skipped, with the reason.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../scripts/checks.sh
@@ -9,7 +9,7 @@ cd "$(dirname "$0")"
 tools=$(cd .. && pwd)/.tools/python
 PATH=$tools/bin:$PATH
 
-# Puts a program of a Debian package into the folder of tools, without installing it.
+# Unpacks a program of a Debian package into the folder of tools, without installing the package.
 from_debian() { # PROGRAM PACKAGE
     if have "$1"; then return; fi
     have apt-get && have dpkg || return 77
@@ -23,43 +23,43 @@ compose() {
 }
 
 compose_config() {
-    docker compose version >/dev/null 2>&1 || cannot "there is no docker compose here" || return
+    docker compose version >/dev/null 2>&1 || cannot "docker compose is not installed" || return
     docker compose -f compose.yaml --profile monitoring config --quiet &&
         docker compose -f compose.yaml -f compose.gpu.yaml config --quiet &&
         AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b docker compose -f compose.yaml -f compose.s3.yaml config --quiet
 }
 
 kubernetes() { # FOLDER
-    # The oldest that it is for, and the newest that is known.
+    # The oldest supported version of Kubernetes, and the newest that the tool knows.
     kubectl kustomize "kubernetes/$1" >"$scratch/manifests.yaml" &&
         kubernetes-validate --strict -k 1.30 "$scratch/manifests.yaml" &&
         kubernetes-validate --strict -k 1.37 "$scratch/manifests.yaml"
 }
 
 unit() {
-    have systemd-analyze || cannot "there is no systemd-analyze here" || return
-    # The program need not be installed where the check runs.
+    have systemd-analyze || cannot "systemd-analyze is not installed" || return
+    # The program is not installed where the check runs.
     sed 's|^ExecStart=/opt/syncdiffusion/syncdiffusion|ExecStart=/bin/true|' systemd/syncdiffusion.service >"$scratch/syncdiffusion.service" &&
         systemd-analyze verify --man=no "$scratch/syncdiffusion.service" 2>"$scratch/complaints" &&
-        # What it does not know it complains of, and passes over.
+        # It reports what it does not know, and succeeds all the same.
         ! grep -F "$scratch/syncdiffusion.service" "$scratch/complaints" &&
         systemd-analyze security --offline=true --threshold=25 --no-pager "$scratch/syncdiffusion.service"
 }
 
 rules() {
-    from_debian promtool prometheus || cannot "there is no promtool here, and Debian's could not be fetched" || return
+    from_debian promtool prometheus || cannot "promtool is not installed, and Debian's package could not be downloaded" || return
     promtool check config prometheus/prometheus.yml && promtool test rules prometheus/alerts.test.yml
 }
 
 dashboard() {
-    from_debian promtool prometheus || cannot "there is no promtool here, and Debian's could not be fetched" || return
+    from_debian promtool prometheus || cannot "promtool is not installed, and Debian's package could not be downloaded" || return
     python check/dashboard.py grafana/dashboards/*.json >"$scratch/dashboard.yml" && promtool check rules "$scratch/dashboard.yml"
 }
 
-bill() {
-    have cargo || cannot "there is no cargo here" || return
+sbom() {
+    have cargo || cannot "cargo is not installed" || return
     for device in cpu cuda; do
-        image/sbom.py "$device" >"$scratch/sbom.json" && python check/bill.py "$scratch/sbom.json" || return
+        image/sbom.py "$device" >"$scratch/sbom.json" && python check/sbom.py "$scratch/sbom.json" || return
     done
 }
 
@@ -69,14 +69,14 @@ check "compose files (their schema)" compose
 check "compose files (docker compose config)" compose_config
 for folder in base overlays/a40; do check "kubernetes/$folder (kustomize, the schemas of Kubernetes)" kubernetes "$folder"; done
 check "systemd unit (systemd-analyze)" unit
-check "Prometheus: configuration, and every alert fires (promtool)" rules
+check "Prometheus: configuration and a test of every alert (promtool)" rules
 check "Grafana: every query of the dashboard (promtool)" dashboard
-check "nginx: syntax, TLS, events, cancelling (a running nginx)" python check/proxy.py
-check "nginx before the built server" python check/proxy.py --server
-check "bill of materials (the schema of CycloneDX)" bill
+check "nginx: syntax, TLS, events, cancellation (a running nginx)" python check/proxy.py
+check "nginx in front of the built server" python check/proxy.py --server
+check "software bill of materials (the schema of CycloneDX)" sbom
 check "cog.yaml, predictor and labels against openapi.yaml" python check/cog.py
-check "one toolchain, one user, one grace in all files" python check/agree.py
-check "messages that docs/troubleshooting.md explains" python check/messages.py
-check "settings and figures that the program has" python check/names.py
+check "toolchain, user and grace period agree in all files" python check/agree.py
+check "messages that docs/troubleshooting.md explains exist" python check/messages.py
+check "settings and metrics that deploy/ uses exist" python check/names.py
 
 verdict

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Sourced by scripts that check things: runs checks, counts them, and says what could not be checked.
+# Sourced by scripts that check things: runs checks, counts them, and reports those that could not run.
 
 passed=0 failed=0 skipped=0
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Runs a check. Exit code 77 is one that could not be made; the last line that was printed says why.
+# Runs a check. Exit code 77 means that it cannot run here; the last line that it printed says why.
 check() { # WHAT COMMAND...
     local what=$1 code=0
     shift
@@ -20,7 +20,7 @@ check() { # WHAT COMMAND...
 cannot() { echo "$*"; return 77; }
 have() { command -v "$1" >/dev/null; }
 
-# The last line of a script of checks; its exit code is that of the script.
+# Call this last: prints the counts, and fails if a check failed.
 verdict() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]

@@ -1,8 +1,8 @@
-"""Stand-ins for the CUDA libraries that torch's wheel links to but a CPU never calls.
+"""Builds stand-ins for the CUDA libraries that torch's wheel links to but that are never called on a CPU.
 
 Python's torch loads libtorch_cuda.so even on a machine without a GPU, and that library needs cuBLAS, cuDNN, NCCL and others:
-2.5 GB that the reference has no use for. This script compiles one small library that defines every function torch imports from
-them (each aborts when called) and links it into torch/lib under every missing name. Needs `cc` and `nm`, as building Rust does.
+2.5 GB that the reference does not need. This script compiles one small library that defines every function torch imports from
+them (each aborts when called) and links it into torch/lib under every missing name. Needs `cc` and `nm`, like building Rust.
 
 usage: cuda_standins.py SITE_PACKAGES
 """

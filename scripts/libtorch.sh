@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure of libtorch in .libtorch/ of this project: wheels, pinned by hash, downloaded by pip and unpacked.
-# `libtorch.sh cuda` adds what it needs on a GPU. Nothing is installed outside the project. A libtorch of your own (LIBTORCH is
-# set) is left alone and used.
+# Downloads libtorch into .libtorch/ of this project, unless it is there: wheels, pinned by hash, downloaded by pip and unpacked.
+# `libtorch.sh cuda` adds the libraries for GPUs. Nothing is installed outside the project. If LIBTORCH names your own libtorch,
+# that one is used and nothing is downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,15 +10,15 @@ say() { printf 'libtorch: %s\n' "$*" >&2; }
 device=${1:-cpu}
 case "$device" in
     cpu | cuda) ;;
-    *) say "\`$device\` is no device; use \`cpu\` or \`cuda\`"; exit 1 ;;
+    *) say "unknown device \`$device\`; use \`cpu\` or \`cuda\`"; exit 1 ;;
 esac
 
 if [ -n "${LIBTORCH:-}" ]; then
-    [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || { say "LIBTORCH is \`$LIBTORCH\`, but \`$LIBTORCH/lib/libtorch_cpu.so\` does not exist; unset it to use the project's own"; exit 1; }
+    [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || { say "LIBTORCH is \`$LIBTORCH\`, but \`$LIBTORCH/lib/libtorch_cpu.so\` does not exist; unset LIBTORCH to use the pinned wheels"; exit 1; }
     exit 0
 fi
 
-# Each list has a stamp, its hash, that is written when all of it is there.
+# The hash of a list is written as its stamp once everything in it is installed.
 stamp() { sha256sum "scripts/$1.txt" | cut -d' ' -f1; }
 complete() { [ "$(cat ".libtorch/$1" 2>/dev/null || true)" = "$(stamp "$2")" ]; }
 
@@ -31,7 +31,7 @@ esac
 python=${PYTHON:-python3}
 "$python" -m pip --version >/dev/null 2>&1 || { say "\`$python -m pip\` does not run; install Python 3 with pip, or set PYTHON"; exit 1; }
 
-# Everything happens in a folder beside the final one, so that an interrupted run leaves nothing that looks complete.
+# Everything is unpacked beside the final folder, so that an interrupted run leaves nothing that looks complete.
 part=.libtorch.part
 trap 'rm -rf "$part"' EXIT
 
@@ -55,7 +55,7 @@ if ! complete complete libtorch; then
     say "downloading libtorch 2.11 (550 MB)"
     rm -rf .libtorch
     fetch libtorch
-    # The build needs the libraries and the headers only.
+    # The build needs only the libraries and the headers.
     find "$part" -mindepth 1 -maxdepth 1 ! -name torch ! -name nvidia -exec rm -rf {} +
     find "$part/torch" -mindepth 1 -maxdepth 1 ! -name lib ! -name include ! -name share -exec rm -rf {} +
     stamp libtorch >"$part/complete"

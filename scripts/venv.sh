@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# venv.sh FOLDER: makes the virtual environment FOLDER/.venv from the hash-pinned FOLDER/requirements.txt. Does nothing when it is up to date.
-# Where torch is among them it comes without its CUDA libraries; DEVICE=cuda adds them. PYTHON names the Python 3.11 to use.
+# venv.sh FOLDER: creates the virtual environment FOLDER/.venv from the hash-pinned FOLDER/requirements.txt, unless it is up to
+# date. torch is installed without its CUDA libraries; DEVICE=cuda adds them. PYTHON names the Python 3.11 to use.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
@@ -22,7 +22,7 @@ for candidate in python3.11 python3 python; do
     [ -n "$python" ] && break
     if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$candidate; fi
 done
-[ -n "$python" ] || { say "no Python 3.11 was found (requirements.txt pins wheels for it); install it, or set PYTHON"; exit 1; }
+[ -n "$python" ] || { say "Python 3.11, for which requirements.txt pins wheels, was not found; install it, or set PYTHON"; exit 1; }
 
 say "installing into $1/.venv${more:+ (700 MB of wheels)}"
 rm -rf .venv

@@ -1,4 +1,4 @@
-"""Checks what has to be equal in several files: the toolchain, the user, the grace, the paths of probes."""
+"""Checks values that must agree across files: the toolchain, the user, the grace period, the paths of probes."""
 
 import pathlib
 import re
@@ -58,11 +58,11 @@ for where, given, needed in [
     ("syncdiffusion.service", int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]), grace(start)),
 ]:
     if given < needed + LAST_ANSWERS:
-        raise SystemExit(f"{where}: the server is killed after {given} seconds and may need {needed + LAST_ANSWERS}")
+        raise SystemExit(f"{where}: the server is killed after {given} seconds but may need {needed + LAST_ANSWERS}")
 
 paths = yaml.safe_load(read("openapi.yaml"))["paths"]
 for path in [server["readinessProbe"]["httpGet"]["path"], server["livenessProbe"]["httpGet"]["path"]]:
     if path not in paths:
-        raise SystemExit(f"`{path}` is probed and not served")
+        raise SystemExit(f"`{path}` is probed but not served")
 if "GET /ready " not in read("deploy/image/healthcheck.sh"):
     raise SystemExit("healthcheck.sh does not ask /ready")

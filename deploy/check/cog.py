@@ -1,4 +1,4 @@
-"""Checks that cog.yaml and its predictor describe the model of openapi.yaml, and that the labels say the same."""
+"""Checks that cog.yaml, its predictor and the labels of the image all describe the model of openapi.yaml."""
 
 import ast
 import json
@@ -44,6 +44,6 @@ if (returned, schemas["Output"]["format"]) != ("Path", "uri"):
 printed = subprocess.run([sys.executable, ROOT / "deploy/image/labels.py"], check=True, stdout=subprocess.PIPE, text=True).stdout
 labels = dict(label.split("=", 1) for label in printed.rstrip("\0").split("\0"))
 if json.loads(labels["run.cog.openapi_schema"]) != openapi or json.loads(labels["run.cog.config"]) != cog:
-    sys.exit("the labels are not cog.yaml and openapi.yaml")
+    sys.exit("the labels differ from cog.yaml or openapi.yaml")
 if not labels["run.cog.version"]:
-    sys.exit("there is no version of Cog")
+    sys.exit("the labels lack the version of Cog")

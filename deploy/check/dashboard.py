@@ -1,4 +1,4 @@
-"""Prints the queries of a Grafana dashboard as recording rules, so that promtool reads them."""
+"""Prints the queries of a Grafana dashboard as recording rules, so that promtool can check them."""
 
 import json
 import sys
@@ -13,5 +13,5 @@ for path in sys.argv[1:]:
             query = target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
             rules.append({"record": f"panel_{panel['id']}_{target['refId']}", "expr": query})
 if not rules:
-    sys.exit("the dashboard asks for nothing")
+    sys.exit("the dashboard has no queries")
 json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, sys.stdout)

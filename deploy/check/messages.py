@@ -1,4 +1,4 @@
-"""Checks that the program says every message that docs/troubleshooting.md explains, word by word."""
+"""Checks that every message explained in docs/troubleshooting.md occurs in the source, word for word."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def plain(text):
-    """Without line breaks inside strings, quotes and places for values, so that wording is all that counts."""
+    """The text without line breaks inside strings and without backticks, so that only the wording is compared."""
     text = re.sub(r"\\\n\s*", "", text)
     return re.sub(r"\s+", " ", text.replace("`", ""))
 
@@ -17,7 +17,7 @@ said = plain("\n".join(path.read_text() for path in sorted((ROOT / "crates").glo
 missing, messages = [], 0
 for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines():
     first = re.match(r"\| (?:\d+ )?`([^`]+)` (?!\(of)", line)
-    # Settings and what others say are no messages of ours.
+    # Settings, and messages of other programs.
     if not first or first[1].startswith(("error while loading", "CUDA out of memory", "urls")):
         continue
     messages += 1
@@ -26,4 +26,4 @@ for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines():
         if part and part not in said:
             missing.append(part)
 if missing or not messages:
-    sys.exit("nobody says: " + "; ".join(missing))
+    sys.exit("messages that are not in the source: " + "; ".join(missing))

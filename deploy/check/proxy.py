@@ -1,7 +1,7 @@
-"""Runs nginx with deploy/nginx/syncdiffusion.conf on this machine, before a small upstream or (--server) the built server.
+"""Runs nginx with deploy/nginx/syncdiffusion.conf in front of a small upstream or (--server) the built server.
 
-Events must come through one by one: the upstream sends the second only when the client has the first, so a proxy that
-gathers them would stand still. The limits of seconds end a run that fails; none is a measure.
+Events must pass one by one: the upstream sends the second only when the client has the first, so a proxy that buffers them
+never gets further. The time limits only end a run that hangs.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LIMIT = 60
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
-    """Sends one event, and another when it is told to; says when its client has gone."""
+    """Sends one event, and another once `first_seen` is set; sets `left` when its client disconnects."""
 
     protocol_version = "HTTP/1.1"
     first_seen = threading.Event()
@@ -70,7 +70,7 @@ def stop(process):
 
 @contextlib.contextmanager
 def nginx(folder, upstream):
-    """A running nginx; gives the ports of HTTP and HTTPS."""
+    """A running nginx; yields its HTTP and HTTPS ports and its certificate."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     command += ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", key, "-out", certificate]
@@ -101,15 +101,15 @@ def nginx(folder, upstream):
 
 
 def reachable(port, process):
-    """Waits until something listens."""
+    """Waits until the process listens on the port."""
     while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
-    sys.exit("it ended instead of listening")
+    sys.exit("the process ended before it listened")
 
 
 def secured(port, certificate):
-    """A connection by TLS that trusts the certificate and checks the name."""
+    """A TLS connection that trusts the certificate and checks the name."""
     context = ssl.create_default_context(cafile=certificate)
     connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=LIMIT)
     raw = socket.create_connection(("127.0.0.1", port), LIMIT)
@@ -123,7 +123,7 @@ def ask(connection, method, path, body=None, **headers):
 
 
 def event(response):
-    """The next event, as it came."""
+    """The lines of the next event."""
     lines = []
     while (line := response.readline()) not in (b"\n", b""):
         lines.append(line.decode().strip())
@@ -139,7 +139,7 @@ def with_upstream(folder):
         for path in ("/shutdown", "/metrics"):
             assert ask(secured(secure, certificate), "GET", path).status == 403, path
 
-        # A body that is larger than nginx's own limit, and than its buffers.
+        # A body larger than the default limit and the buffers of nginx.
         response = ask(secured(secure, certificate), "POST", "/predictions", b"x" * (8 << 20))
         assert event(response) == ["data: /predictions https"]
         Upstream.first_seen.set()
@@ -149,7 +149,7 @@ def with_upstream(folder):
         assert event(ask(connection, "GET", "/endless")) == ["data: /endless https"]
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
-        assert Upstream.left.wait(LIMIT), "the upstream was not told that the client left"
+        assert Upstream.left.wait(LIMIT), "the upstream did not notice that the client disconnected"
     server.shutdown()
 
 
@@ -157,7 +157,7 @@ def with_server(folder):
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     built = [target / kind for kind in ("release", "debug") if (target / kind / "syncdiffusion").exists() and (target / kind / "stand-in-worker").exists()]
     if not built:
-        print("the server and the stand-in worker are not built; `cargo build -p server -p tests` does it")
+        print("the server and the stand-in worker are not built; run `cargo build -p server -p tests`")
         sys.exit(77)
     port = free_port()
     command = [built[0] / "syncdiffusion", "serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", folder / "data", "--public-url", f"https://{NAME}"]
@@ -185,10 +185,10 @@ def with_server(folder):
 def main():
     version = shutil.which("nginx") and subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr
     if not version or tuple(map(int, re.search(r"/(\d+)\.(\d+)\.(\d+)", version).groups())) < (1, 25, 1):
-        print("there is no nginx from 1.25.1 here")
+        print("nginx 1.25.1 or newer is not installed")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
-        # A master that is root has workers that are not.
+        # A master process that runs as root has workers that do not.
         os.chmod(folder, 0o711)
         (with_server if "--server" in sys.argv else with_upstream)(pathlib.Path(folder))
 

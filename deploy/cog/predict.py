@@ -1,6 +1,6 @@
-"""The model as a predictor of Cog, for its tools: the inputs of openapi.yaml, and `syncdiffusion generate` to make the picture.
+"""The model as a Cog predictor, for Cog's tools: the inputs of openapi.yaml, with `syncdiffusion generate` behind them.
 
-The image does not need it: there the server itself speaks Cog's HTTP.
+The image does not use it: there the server itself implements Cog's HTTP API.
 """
 
 import subprocess

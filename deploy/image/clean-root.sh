@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Does without Docker what the Dockerfile does: the same scripts, in the same order, in clean roots of Debian, as root.
+# Builds the image without Docker: the scripts of the Dockerfile, in the same order, in clean roots of Debian. Run it as root.
 #
 #   clean-root.sh FOLDER STEP...     steps: roots, build, image, run; all four if none is named
 #
-# FOLDER/build is the root that builds, FOLDER/image the root that is the image, which `run` starts as its user. Needs
-# debootstrap, a Rust toolchain (lent to the build in place of the image `rust`), and curl.
+# FOLDER/build is the root that builds, FOLDER/image becomes the image; `run` starts it as its user. Needs debootstrap, curl, and a
+# Rust toolchain, which is mounted into the build in place of the image `rust`.
 #
 #   DEVICE=cpu|cuda    as the build argument; cpu if unset
-#   CRATES=FOLDER      a registry of cargo (~/.cargo/registry) to lend, which saves its downloads
+#   CRATES=FOLDER      a registry of cargo (~/.cargo/registry) to mount, which saves the downloads
 #   CERTIFICATES=FILE  certificates to trust while building, where a proxy needs its own
 #   PORT=N             where `run` listens; 5055 if unset
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-folder=$(realpath -m "${1:?say in which folder to make the roots}")
+folder=$(realpath -m "${1:?name the folder to create the roots in}")
 shift
 device=${DEVICE:-cpu}
 port=${PORT:-5055}
@@ -23,17 +23,17 @@ build=$folder/build image=$folder/image
 say() { printf 'clean-root: %s\n' "$*" >&2; }
 
 mounted=()
-# Mounts are undone in reverse, whatever happens.
+# Unmounts in reverse order, however the script ends.
 undo() { for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount "${mounted[i]}"; done; mounted=(); }
 trap undo EXIT
-lend() { # FROM TO [OPTION]: shows a file or folder in a root
+lend() { # FROM TO [OPTION]: mounts a file or folder into a root
     if [ -d "$1" ]; then mkdir -p "$2"; else mkdir -p "$(dirname "$2")" && touch "$2"; fi
     mount --bind "$1" "$2"
     mounted+=("$2")
     [ -z "${3:-}" ] || mount -o "remount,bind,$3" "$2"
 }
 
-# Runs something in a root with an environment as empty as that of an image.
+# Runs a command in a root with an empty environment, as in an image.
 enter() { # ROOT ENVIRONMENT... COMMAND...
     local root=$1 code=0
     shift
@@ -51,12 +51,12 @@ enter() { # ROOT ENVIRONMENT... COMMAND...
 }
 
 roots() {
-    say "making a root of Debian $release"
+    say "creating a root of Debian $release"
     rm -rf "$folder"
     mkdir -p "$folder"
     debootstrap --variant=minbase "$release" "$image" >"$folder/debootstrap.log"
     cp -a "$image" "$build"
-    # What `COPY . .` brings: the files of the repository and no others.
+    # What `COPY . .` copies: the files of the repository only.
     mkdir -p "$build/src"
     git ls-files --cached --others --exclude-standard -z | tar --null -cT - | tar -xC "$build/src"
     install -D -t "$image/tmp/image" deploy/image/packages.sh deploy/image/account.sh
@@ -73,7 +73,7 @@ build() {
 		set -euo pipefail
 		cd /src
 		scripts/libtorch.sh "$1"
-		make build
+		make programs
 		deploy/image/bundle.sh "$1" /opt/syncdiffusion
 		deploy/image/sbom.py "$1" /tmp/status >/opt/syncdiffusion/sbom.cdx.json
 	SCRIPT
@@ -90,7 +90,7 @@ image() {
     enter "$image" /tmp/weights.sh none /opt/models
     rm "$image/tmp/weights.sh"
     for tool in cc g++ python3 pip make cargo; do
-        if enter "$image" sh -c "command -v $tool" >/dev/null 2>&1; then say "\`$tool\` is in the image and should not be"; exit 1; fi
+        if enter "$image" sh -c "command -v $tool" >/dev/null 2>&1; then say "\`$tool\` must not be in the image"; exit 1; fi
     done
     du -sh "$image" "$image/opt/syncdiffusion" >&2
 }
@@ -103,10 +103,10 @@ run() {
     chroot --userspec=10001:10001 "$image" env -i PATH=/usr/bin:/bin PORT="$port" SYNCDIFFUSION_MODEL=demo \
         SYNCDIFFUSION_HOME=$home SYNCDIFFUSION_DATA_DIR=$home/data /opt/syncdiffusion/syncdiffusion serve --host 127.0.0.1 &
     server=$!
-    # The entry point is exec'd, so this is the server itself, and it is stopped as Docker stops it.
+    # This is the process of the server itself, which is stopped as Docker stops it.
     trap 'kill "$server" 2>/dev/null || true; wait "$server" || true; undo' EXIT
     until chroot --userspec=10001:10001 "$image" env -i PORT="$port" /opt/syncdiffusion/healthcheck 2>/dev/null; do
-        kill -0 "$server" || { say "the server ended"; exit 1; }
+        kill -0 "$server" || { say "the server exited"; exit 1; }
         sleep 1
     done
     curl --silent --show-error --fail "http://127.0.0.1:$port/predictions" -H 'content-type: application/json' \
@@ -115,18 +115,18 @@ run() {
     echo >&2
     grep -q '"status":"succeeded"' "$folder/prediction.json"
     ps -o pid,user,args --ppid "$server" -p "$server" >&2
-    say "stopping it by SIGTERM"
+    say "stopping it with SIGTERM"
     kill -TERM "$server"
     wait "$server"
     trap undo EXIT
     undo
-    say "the server ended in order"
+    say "the server exited cleanly"
 }
 
 [ $# -gt 0 ] || set -- roots build image run
 for step; do
     case "$step" in
         roots | build | image | run) "$step" ;;
-        *) say "\`$step\` is no step; use roots, build, image or run"; exit 2 ;;
+        *) say "unknown step \`$step\`; use roots, build, image or run"; exit 2 ;;
     esac
 done

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-tag=${1:?say how to call the image, such as syncdiffusion:cuda}
+tag=${1:?name the image, such as syncdiffusion:cuda}
 shift
 scripts/tools.sh
 mapfile -d '' labels < <(.tools/python/bin/python deploy/image/labels.py)

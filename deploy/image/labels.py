@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Prints the labels by which Cog's tools know an image, as NAME=VALUE with a null byte after each.
+"""Prints the labels by which Cog's tools recognise an image, as NAME=VALUE with a null byte after each.
 
-They are what `cog build` would write: its version, cog.yaml and openapi.yaml as JSON.
+They equal those of `cog build`: the version of Cog, and cog.yaml and openapi.yaml as JSON.
 """
 
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of a stage: `build` (a newcomer's prerequisites but for Rust) or `run` (what the programs need).
+# Installs the Debian packages of a stage: `build` (the prerequisites of README.md except Rust) or `run` (what the programs need).
 set -euo pipefail
 
 case "${1:-}" in

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the bill of materials of an image as CycloneDX 1.6: the crates that are linked, the wheels of libtorch, the packages of Debian.
+"""Writes the software bill of materials (SBOM) of an image as CycloneDX 1.6: linked crates, wheels of libtorch, Debian packages.
 
-Only what is pinned in this repository and installed in the image is read, so equal inputs give equal bytes.
+It depends only on what is pinned in this repository and installed in the image, so equal inputs give equal bytes.
 usage: sbom.py cpu|cuda [/var/lib/dpkg/status] > sbom.cdx.json
 """
 
@@ -18,7 +18,7 @@ TARGET = "x86_64-unknown-linux-gnu"
 
 
 def crates():
-    """Every crate that ends up in the programs, and what it depends on; crates that only build others are left out."""
+    """Every crate that is linked into the programs, with its dependencies; build dependencies are left out."""
     command = ["cargo", "metadata", "--locked", "--format-version=1", f"--filter-platform={TARGET}"]
     metadata = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -49,13 +49,13 @@ def crates():
         if checksum := checksums[package["name"], package["version"]]:
             component["hashes"] = [{"alg": "SHA-256", "content": checksum}]
         if package["license"]:
-            # Old crates write `MIT/Apache-2.0`, which is no expression.
+            # Old crates write `MIT/Apache-2.0`, which is not an SPDX expression.
             component["licenses"] = [{"expression": re.sub(r"\s*/\s*", " OR ", package["license"])}]
         yield component, [purl(dep) for dep in deps]
 
 
 def wheels(device):
-    """The wheels that libtorch is made of, by the lists that pin them."""
+    """The wheels of libtorch, from the lists that pin them."""
     for name in ["libtorch.txt"] + ["libtorch-cuda.txt"] * (device == "cuda"):
         for pin in re.finditer(r"^(\S+)==(\S+) --hash=sha256:(\w+)$", (ROOT / "scripts" / name).read_text(), re.MULTILINE):
             name, version, digest = pin.groups()
@@ -64,7 +64,7 @@ def wheels(device):
 
 
 def debian(status):
-    """The installed packages of a root, by the file in which dpkg keeps them."""
+    """The installed packages of a root, from the status file of dpkg."""
     for record in pathlib.Path(status).read_text().split("\n\n"):
         fields = dict(re.findall(r"^(\S+): (.*)$", record, re.MULTILINE))
         if fields.get("Status") == "install ok installed":
@@ -76,7 +76,7 @@ def debian(status):
 def main():
     device, *status = sys.argv[1:]
     if device not in ("cpu", "cuda"):
-        sys.exit(f"sbom: `{device}` is no device; use `cpu` or `cuda`")
+        sys.exit(f"sbom: unknown device `{device}`; use `cpu` or `cuda`")
     components, dependencies = [], []
     for component, needs in crates():
         components.append(component)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts the weights of an image into a folder: weights.sh none|sd2 FOLDER. A token, if the hub wants one, is the secret `hf_token`.
+# weights.sh none|sd2 FOLDER: fetches the weights of an image. The secret `hf_token` is the token of the hub, if it needs one.
 set -euo pipefail
 
-name=${1:?say which weights, none or sd2}
-out=${2:?say into which folder}
+name=${1:?name the weights, none or sd2}
+out=${2:?name the folder to write to}
 mkdir -p "$out"
 [ "$name" != none ] || exit 0
 if [ -r /run/secrets/hf_token ]; then

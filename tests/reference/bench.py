@@ -1,9 +1,10 @@
 """Times `syncdiffusion generate` against the Python reference: the same job, in turn, on the same machine.
 
-    bench.py [--runs N] [--model DIR ...] [-- FLAGS OF A JOB]
+    bench.py [--runs N] [--model DIR ...] [--before PROGRAM] [-- FLAGS OF A JOB]
 
 Prints a Markdown table: seconds of sampling (without loading) as median and range, the ratio pair by pair, and peak memory.
-Each pair also compares the two pictures, so that nobody is fast by drawing something else.
+Each pair also compares the two pictures, so that a program cannot be fast by drawing something else. `--before` adds
+another build of `syncdiffusion` to the table.
 """
 
 import argparse
@@ -31,8 +32,8 @@ def run(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(model: str, device: str, dtype: str, job: list[str], output: Path) -> dict:
-    return run([str(OURS), "generate", "--model", model, "--device", device, "--dtype", dtype, "--json", "--output", str(output), *job])
+def ours(program: Path, model: str, device: str, dtype: str, job: list[str], output: Path) -> dict:
+    return run([str(program), "generate", "--model", model, "--device", device, "--dtype", dtype, "--json", "--output", str(output), *job])
 
 
 def reference(model: str, device: str, dtype: str, threads: int, job: list[str], output: Path) -> dict:
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2, help="pairs of runs")
     parser.add_argument("--model", action="append", help="`demo` or a bundle folder; may be given more than once")
     parser.add_argument("--dtype", action="append", help="of ours, may be given more than once")
+    parser.add_argument("--before", type=Path, help="another build of `syncdiffusion`, beside its worker, to compare with")
     parser.add_argument("--reference-dtype", default="f32", help="f32, or f16 or bf16 for autocast as the original has it on a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, of both; for cuda run this with a Python whose torch has it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -73,14 +75,17 @@ def main() -> None:
     print("| model | who | seconds | reference / ours | memory, GiB | bytes within 1 | PSNR, dB |")
     print("|---|---|---|---|---|---|---|")
     for model in options.model or ["demo"]:
-        runs: dict[str, list[dict]] = {who: [] for who in [*dtypes, "reference"]}
+        programs = {dtype: (OURS, dtype) for dtype in dtypes}
+        if options.before:
+            programs |= {f"{dtype}, before": (options.before, dtype) for dtype in dtypes}
+        runs: dict[str, list[dict]] = {who: [] for who in [*programs, "reference"]}
         with tempfile.TemporaryDirectory() as folder:
             pictures = {who: Path(folder, f"{who}.png") for who in runs}
             for _ in range(options.runs):
-                for dtype in dtypes:
-                    runs[dtype].append(ours(model, options.device, dtype, job, pictures[dtype]))
+                for who, (program, dtype) in programs.items():
+                    runs[who].append(ours(program, model, options.device, dtype, job, pictures[who]))
                 runs["reference"].append(reference(model, options.device, options.reference_dtype, options.threads, job, pictures["reference"]))
-            same = {dtype: compare(pictures[dtype], pictures["reference"]) for dtype in dtypes}
+            same = {who: compare(pictures[who], pictures["reference"]) for who in programs}
         theirs = [run["seconds"] for run in runs["reference"]]
         for who, results in runs.items():
             seconds = [run["seconds"] for run in results]

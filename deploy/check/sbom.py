@@ -1,4 +1,4 @@
-"""Validates a bill of materials against the schema of CycloneDX, and looks for what must be in it."""
+"""Validates a software bill of materials against the schema of CycloneDX and checks that it lists the main components."""
 
 import json
 import pathlib
@@ -12,4 +12,4 @@ if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
     sys.exit(str(error))
 names = {component["name"] for component in json.loads(text)["components"]}
 if missing := {"server", "worker", "axum", "tch", "torch", "nvidia-cuda-runtime"} - names:
-    sys.exit(f"not in it: {', '.join(sorted(missing))}")
+    sys.exit(f"the SBOM lacks: {', '.join(sorted(missing))}")
