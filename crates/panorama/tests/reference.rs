@@ -1,11 +1,8 @@
 //! Whole pictures against the Python reference, by the fixtures of `tests/reference`.
 
-#[path = "../../sd2/tests/common/mod.rs"]
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{BUNDLES, Cases, F32, assert_within, bundle};
+use fixtures::{BUNDLES, Cases, F32, assert_within, bundle};
 use panorama::{Engine, Kind, Limits, Panorama, Picture, Settings};
 use sd2::{Placement, Sd2};
 use serde_json::Value;

@@ -1,12 +1,10 @@
 //! What is wrong with a bundle is said, all of it at once.
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{F32, bundle, path};
+use fixtures::{F32, bundle, path};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sd2::{Bundle, Geometry, Sd2};

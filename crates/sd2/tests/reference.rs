@@ -1,8 +1,6 @@
 //! Every network against diffusers, transformers and lpips, by the fixtures of `tests/reference`.
 
-mod common;
-
-use common::{BUNDLES, Cases, F32, assert_close, bundle, json, root};
+use fixtures::{BUNDLES, Cases, F32, assert_close, bundle, json, root};
 use sd2::tokenizer::Tokenizer;
 use sd2::unet::{Text, TextKeys, Time};
 use sd2::{Bundle, Kept, Sd2};

@@ -1,11 +1,8 @@
 //! The gradient of the synchronisation against the Python reference, and properties of batches.
 
-#[path = "../../../sd2/tests/common/mod.rs"]
-mod common;
-
 use std::rc::Rc;
 
-use common::{BUNDLES, Cases, F32, assert_close, bundle};
+use fixtures::{BUNDLES, Cases, F32, assert_close, bundle};
 use sd2::Sd2;
 use tch::Tensor;
 
