@@ -14,7 +14,7 @@ use crate::feed::{Event, Feed};
 use crate::progress;
 use crate::store::Record;
 use crate::time::Time;
-use crate::webhook::Webhook;
+use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Output, Prediction, Status};
 
 /// A live prediction. Its id, input and place never change.

@@ -10,7 +10,7 @@ use super::{Service, Shared, Table, Ticket};
 use crate::live::{End, Live, Stage, Stop};
 use crate::store::{Record, StoreError};
 use crate::time::Time;
-use crate::webhook::Webhook;
+use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
 
 /// How often a worker is given a prediction before it is given up.
@@ -244,7 +244,7 @@ impl Shared {
 
     /// Puts a stored prediction into the queue, in exchange for the place it has taken, and to work if there is room.
     fn enqueue(self: &Arc<Self>, live: &Arc<Live>, places: usize) {
-        self.courier.follow(live);
+        self.webhooks.follow(live);
         live.stage.send_replace(Stage::Accepted);
         if let Some(deadline) = live.deadline {
             let (shared, live) = (Arc::downgrade(self), Arc::downgrade(live));
@@ -274,7 +274,7 @@ impl Shared {
         let live = Arc::new(Live::new(record, Stage::Accepted, self.options.stream_history, span));
         self.table().live.insert(live.id.clone(), Arc::clone(&live));
         if attempts >= ATTEMPTS {
-            self.courier.follow(&live);
+            self.webhooks.follow(&live);
             let why = format!("it was interrupted {attempts} times by the end of the server or its worker");
             self.conclude(live, End::Failed(why), None);
             return;

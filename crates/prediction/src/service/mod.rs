@@ -29,7 +29,7 @@ use crate::live::{End, Live, Place, Stop};
 use crate::outgoing::Gate;
 use crate::store::{Query, Record, Retention, Store, StoreError, Stored};
 use crate::upload::{self, PlaceError, Uploader};
-use crate::webhook::{self, Courier};
+use crate::webhook::{self, WebhookSender};
 use crate::wire::{Output, Prediction};
 use crate::worker::{Program, supervise};
 pub(crate) use crew::Duty;
@@ -71,7 +71,7 @@ pub struct Service {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     store: Arc<dyn Store>,
-    courier: Courier,
+    webhooks: WebhookSender,
     uploader: Uploader,
     table: Mutex<Table>,
     tasks: TaskTracker,
@@ -113,7 +113,7 @@ impl Service {
     /// If the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, options: Options, programs: Vec<Program>) -> Result<Self, StartError> {
         let (unfinished, owed, last_seq) = (store.unfinished().await?, store.owed().await?, store.last_seq().await?);
-        let courier = Courier::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
+        let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
         let uploader = Uploader::new(&options.place, &options.gate)?;
         let table = Table {
             live: HashMap::new(),
@@ -127,10 +127,16 @@ impl Service {
             setup: Setup::default(),
             closing: false,
         };
-        let shared =
-            Arc::new(Shared { options, store, courier, uploader, table: Mutex::new(table), tasks: TaskTracker::new() });
+        let shared = Arc::new(Shared {
+            options,
+            store,
+            webhooks,
+            uploader,
+            table: Mutex::new(table),
+            tasks: TaskTracker::new(),
+        });
         for record in owed {
-            shared.courier.settle(record);
+            shared.webhooks.resume(record);
         }
         for record in unfinished {
             shared.take_up(record);
@@ -261,7 +267,7 @@ impl Shared {
         let conclusion = async move {
             let (picture, file) = kept.map_or((None, None), |Kept { png, file }| (Some(png), file));
             let record = without_data(Record { prediction: prediction.clone(), file, ..live.record() });
-            let owed = live.webhook.as_ref().is_some_and(|webhook| webhook.wants(webhook::Kind::Completed));
+            let owed = live.webhook.as_ref().is_some_and(|webhook| webhook.wants(webhook::EventKind::Completed));
             if let Err(error) = shared.store.finish(record, picture, owed).await {
                 tracing::error!(%error, "the end of a prediction could not be stored");
             }

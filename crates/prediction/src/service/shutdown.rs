@@ -52,6 +52,6 @@ impl Service {
         // What has left its worker may still be on its way to a receiver.
         let rest = until.saturating_duration_since(Instant::now()).max(LAST_WORDS);
         let _ = tokio::time::timeout(rest, shared.tasks.wait()).await;
-        shared.courier.flush(LAST_WORDS).await;
+        shared.webhooks.flush(LAST_WORDS).await;
     }
 }

@@ -22,7 +22,7 @@ pub use sqlite::Sqlite;
 
 use crate::output;
 use crate::time::Time;
-use crate::webhook::Webhook;
+use crate::webhook::subscription::Webhook;
 use crate::wire::{Output, Prediction, Status};
 
 /// The answer of a store.

@@ -1,76 +1,20 @@
-//! Telling a client what happens, as Cog does: the events start, output, logs and completed, each a POST of the whole prediction, signed
-//! as Replicate signs.
+//! Webhooks, compatible with Cog: the events start, output, logs and completed, each a POST of the whole prediction.
 //!
-//! - [`signature`]: the secret and what is made with it;
-//! - `courier`: what is sent when, and how often it is tried;
-//! - `carrier`: one attempt over HTTP, and what its answer means.
+//! - Filter: a client subscribes to a URL and to some of the events ([`subscription`]).
+//! - Signatures as Standard Webhooks and Replicate define them ([`signature`]), and a bearer token if the operator wants one.
+//! - Throttling: `logs` is sent at most once an interval; what gathers in between is sent when the interval ends.
+//! - Retries: only `completed`, with exponential back-off and jitter, for about a day; `Retry-After` is honoured.
+//! - Transactional outbox: the store keeps the end of a prediction and "its webhook is pending" in one transaction, and
+//!   the mark goes when a receiver has accepted or refused the webhook. So the end of the process loses nothing. A webhook
+//!   may arrive twice, always with the same `webhook-id`.
+//!
+//! `sender` decides what is sent and when, `transport` makes one attempt.
 
-mod carrier;
-mod courier;
+mod sender;
 pub mod signature;
+pub mod subscription;
+mod transport;
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
-pub(crate) use courier::Courier;
-
-use crate::hidden::Hidden;
-use crate::outgoing::{Gate, Refused};
-
-/// Whom to tell what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Webhook {
-    /// Where to POST.
-    pub url: String,
-    /// Which events.
-    pub events: Vec<Kind>,
-    /// `traceparent` and `tracestate` of the request, passed on.
-    pub trace: Vec<(String, String)>,
-}
-
-/// The events of a webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A worker began.
-    Start,
-    /// There is a picture.
-    Output,
-    /// The logs grew.
-    Logs,
-    /// It is over.
-    Completed,
-}
-
-impl Kind {
-    /// All of them: what is sent when no filter is given.
-    pub const ALL: [Self; 4] = [Self::Start, Self::Output, Self::Logs, Self::Completed];
-}
-
-impl Webhook {
-    /// A webhook to a URL that the gate lets through.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub fn new(url: &str, events: Vec<Kind>, trace: Vec<(String, String)>, gate: &Gate) -> Result<Self, Refused> {
-        gate.check(url)?;
-        Ok(Self { url: url.to_owned(), events, trace })
-    }
-
-    /// Whether an event is wanted.
-    pub fn wants(&self, kind: Kind) -> bool {
-        self.events.contains(&kind)
-    }
-}
-
-/// How webhooks are sent.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Least time between two `logs` of a prediction.
-    pub interval: Duration,
-    /// Token that receivers are shown.
-    pub token: Option<Hidden>,
-    /// What they are signed with.
-    pub secret: signature::Secret,
-}
+pub use sender::Options;
+pub(crate) use sender::WebhookSender;
+pub use subscription::{EventKind, Webhook};

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
-use prediction::webhook::Kind;
+use prediction::webhook::EventKind;
 use serde::Deserialize;
 use serde_json::Value;
 use tower_http::timeout::TimeoutError;
@@ -29,7 +29,7 @@ pub(super) struct PredictionRequest {
     #[serde(default)]
     pub(super) webhook: Option<String>,
     #[serde(default = "all")]
-    pub(super) webhook_events_filter: Vec<Kind>,
+    pub(super) webhook_events_filter: Vec<EventKind>,
     /// Read apart, so that the words of refusal stay those of Cog, which does not know it any more.
     #[serde(skip)]
     pub(super) output_file_prefix: Option<String>,
@@ -41,8 +41,8 @@ struct Older {
     output_file_prefix: Option<String>,
 }
 
-fn all() -> Vec<Kind> {
-    Kind::ALL.to_vec()
+fn all() -> Vec<EventKind> {
+    EventKind::ALL.to_vec()
 }
 
 impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
@@ -204,7 +204,7 @@ mod tests {
     async fn json_needs_no_content_type() {
         let read_well = |kind, body| async move { read(kind, body).await.unwrap() };
         assert_eq!(read_well(None, r#"{"id":"a"}"#).await.id.as_deref(), Some("a"));
-        assert_eq!(read_well(None, "").await.webhook_events_filter, Kind::ALL);
+        assert_eq!(read_well(None, "").await.webhook_events_filter, EventKind::ALL);
         assert!(read_well(Some("application/vnd.api+json; charset=utf-8"), "{}").await.id.is_none());
         assert!(
             read_well(Some("Application/JSON"), r#"{"webhook_events_filter":[]}"#)

@@ -1,8 +1,7 @@
 //! What is sent when, and how often it is tried.
 //!
-//! One task follows one prediction, so its events arrive in order. `logs` are sent at most once an interval, with what has gathered
-//! sent when the interval ends. Only `completed` is tried again; it is owed in the store until a receiver has taken it or has refused
-//! it for good, so the end of the process does not lose it. It keeps its `webhook-id` however often it is sent.
+//! One task follows one prediction, so its events arrive in order. Only `completed` is tried again; it is pending in the
+//! store until a receiver accepts or refuses it, and keeps its `webhook-id` however often it is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
-use super::carrier::{Carrier, Http, Letter, Undelivered};
-use super::{Kind, Options, Webhook};
+use super::signature::Secret;
+use super::subscription::{EventKind, Webhook};
+use super::transport::{Delivery, Http, Transport, Undelivered};
 use crate::feed::{Event, Item};
+use crate::hidden::Hidden;
 use crate::live::Live;
 use crate::outgoing::Gate;
 use crate::random;
@@ -27,64 +28,76 @@ use crate::wire::Prediction;
 /// The first wait between two attempts; each is twice the one before.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait between two attempts.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
+const MAX_WAIT: Duration = Duration::from_hours(1);
 /// Attempts before a webhook is given up: about a day.
-const ATTEMPTS: u32 = 40;
+const MAX_ATTEMPTS: u32 = 40;
 /// Attempts, within seconds, for which an end is held in memory; for later ones it is read from the store again.
 const HELD: u32 = 6;
-/// Most later attempts at a time, for each may hold a picture.
-const AT_ONCE: usize = 64;
+/// Later attempts that run at a time, because each may hold a picture.
+const MAX_AT_ONCE: usize = 64;
+
+/// How webhooks are sent.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shortest time between two `logs` of a prediction.
+    pub interval: Duration,
+    /// Token that receivers are shown as `Authorization: Bearer`.
+    pub token: Option<Hidden>,
+    /// What webhooks are signed with.
+    pub secret: Secret,
+}
 
 /// Sends the webhooks of all predictions.
 #[derive(Clone)]
-pub(crate) struct Courier {
-    carrier: Arc<dyn Carrier>,
+pub(crate) struct WebhookSender {
+    transport: Arc<dyn Transport>,
     options: Options,
     store: Arc<dyn Store>,
     later: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
-/// An end that is to be told: whose, and itself if it is at hand.
-struct Owed {
+/// The end of a prediction whose webhook is pending.
+struct Pending {
     id: String,
     seq: u64,
     created_at: Time,
+    /// The end itself, as long as it is held in memory.
     prediction: Option<Arc<Prediction>>,
 }
 
-impl Courier {
+impl WebhookSender {
     pub(crate) fn new(options: Options, gate: Gate, store: Arc<dyn Store>) -> Result<Self, reqwest::Error> {
         Ok(Self::with(Arc::new(Http::new(gate)?), options, store))
     }
 
-    fn with(carrier: Arc<dyn Carrier>, options: Options, store: Arc<dyn Store>) -> Self {
-        Self { carrier, options, store, later: Arc::new(Semaphore::new(AT_ONCE)), tasks: TaskTracker::new() }
+    fn with(transport: Arc<dyn Transport>, options: Options, store: Arc<dyn Store>) -> Self {
+        Self { transport, options, store, later: Arc::new(Semaphore::new(MAX_AT_ONCE)), tasks: TaskTracker::new() }
     }
 
     /// Follows a prediction to its end, if it has a webhook.
     pub(crate) fn follow(&self, live: &Arc<Live>) {
         let Some(webhook) = live.webhook.clone() else { return };
-        let courier = self.clone();
+        let sender = self.clone();
         let live = Arc::clone(live);
-        self.tasks.spawn(async move { courier.deliver(live, &webhook).await });
+        self.tasks.spawn(async move { sender.send_events(live, &webhook).await });
     }
 
-    /// Sends an end that an earlier process owed.
-    pub(crate) fn settle(&self, record: Record) {
+    /// Sends an end whose webhook an earlier process left pending.
+    pub(crate) fn resume(&self, record: Record) {
         let Record { prediction, seq, webhook: Some(webhook), .. } = record else { return };
-        let courier = self.clone();
-        let owed = Owed { created_at: prediction.created_at, id: prediction.id, seq, prediction: None };
-        self.tasks.spawn(async move { courier.complete(&webhook, owed).await });
+        let sender = self.clone();
+        let pending = Pending { created_at: prediction.created_at, id: prediction.id, seq, prediction: None };
+        self.tasks.spawn(async move { sender.send_end(&webhook, pending).await });
     }
 
-    /// Waits until nothing is being sent, or until the time is over; what is owed then stays in the store.
+    /// Waits until nothing is being sent, or until the time is over; what is pending then stays in the store.
     pub(crate) async fn flush(&self, within: Duration) {
         self.tasks.close();
         let _ = tokio::time::timeout(within, self.tasks.wait()).await;
     }
 
-    async fn deliver(&self, live: Arc<Live>, webhook: &Webhook) {
+    async fn send_events(&self, live: Arc<Live>, webhook: &Webhook) {
         let mut reader = live.feed.reader(0);
         let mut last: Option<Instant> = None;
         let mut gathered = false;
@@ -96,31 +109,30 @@ impl Courier {
                 () = sleep_until(due), if gathered => {
                     gathered = false;
                     last = Some(Instant::now());
-                    self.once(webhook, &live.snapshot()).await;
+                    self.send_once(webhook, &live.snapshot()).await;
                     continue;
                 }
             };
             match item {
                 None => return,
-                Some(Err(_missed)) => gathered |= webhook.wants(Kind::Logs),
+                Some(Err(_missed)) => gathered |= webhook.wants(EventKind::Logs),
                 Some(Ok(Item { event, .. })) => match event {
-                    Event::Start if webhook.wants(Kind::Start) => {
+                    Event::Start if webhook.wants(EventKind::Start) => {
                         last = Some(Instant::now());
-                        self.once(webhook, &live.snapshot().at_start()).await;
+                        self.send_once(webhook, &live.snapshot().at_start()).await;
                     }
-                    Event::Log(_) => gathered |= webhook.wants(Kind::Logs),
-                    Event::Output(_) if webhook.wants(Kind::Output) => {
+                    Event::Log(_) => gathered |= webhook.wants(EventKind::Logs),
+                    Event::Output(_) if webhook.wants(EventKind::Output) => {
                         gathered = false;
                         last = Some(Instant::now());
-                        self.once(webhook, &live.snapshot().at_output()).await;
+                        self.send_once(webhook, &live.snapshot().at_output()).await;
                     }
-                    Event::Completed(prediction) if webhook.wants(Kind::Completed) => {
+                    Event::Completed(prediction) if webhook.wants(EventKind::Completed) => {
                         let (id, seq, created_at) = (live.id.clone(), live.seq, prediction.created_at);
                         // What follows may take a day, and the prediction is not held that long.
                         drop((reader, live));
-                        return self
-                            .complete(webhook, Owed { id, seq, created_at, prediction: Some(prediction) })
-                            .await;
+                        let pending = Pending { id, seq, created_at, prediction: Some(prediction) };
+                        return self.send_end(webhook, pending).await;
                     }
                     _ => {}
                 },
@@ -129,7 +141,7 @@ impl Courier {
     }
 
     /// Sends an event that may be lost.
-    async fn once(&self, webhook: &Webhook, prediction: &Prediction) {
+    async fn send_once(&self, webhook: &Webhook, prediction: &Prediction) {
         let message = format!("msg_{}", uuid::Uuid::new_v4().simple());
         match self.post(webhook, &message, prediction).await {
             Ok(()) => count("delivered"),
@@ -140,14 +152,16 @@ impl Courier {
         }
     }
 
-    /// Sends an end until it is taken or refused for good.
-    async fn complete(&self, webhook: &Webhook, mut owed: Owed) {
-        let message = owed.message();
-        for attempt in 0..ATTEMPTS {
-            let outcome = match self.attempt(webhook, &message, &owed).await {
+    /// Sends an end until the receiver accepts or refuses it.
+    async fn send_end(&self, webhook: &Webhook, mut pending: Pending) {
+        let message = pending.message();
+        for attempt in 0..MAX_ATTEMPTS {
+            let outcome = match self.attempt(webhook, &message, &pending).await {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
-                    tracing::warn!(prediction_id = %owed.id, "a prediction was removed before its webhook was delivered");
+                    tracing::warn!(
+                        prediction_id = %pending.id, "a prediction was removed before its webhook was delivered"
+                    );
                     return count("abandoned");
                 }
                 Err(error) => Err(Undelivered { again: true, after: None, why: error.to_string() }),
@@ -156,41 +170,44 @@ impl Courier {
                 count("delivered");
                 break;
             };
-            let last = attempt + 1 == ATTEMPTS;
-            tracing::warn!(prediction_id = %owed.id, attempt, %why, again = again && !last, "a webhook was not delivered");
-            if !again || last {
+            let last = attempt + 1 == MAX_ATTEMPTS;
+            let retried = again && !last;
+            tracing::warn!(
+                prediction_id = %pending.id, attempt, %why, again = retried, "a webhook was not delivered"
+            );
+            if !retried {
                 count(if again { "abandoned" } else { "refused" });
                 break;
             }
             count("retried");
-            owed.prediction.take_if(|_| attempt + 1 >= HELD);
+            pending.prediction.take_if(|_| attempt + 1 >= HELD);
             sleep(wait(attempt).max(after.unwrap_or_default())).await;
         }
-        if let Err(error) = self.store.settle(&owed.id, owed.seq).await {
-            tracing::error!(prediction_id = %owed.id, %error, "a delivered webhook could not be noted");
+        if let Err(error) = self.store.settle(&pending.id, pending.seq).await {
+            tracing::error!(prediction_id = %pending.id, %error, "the store could not mark a webhook as delivered");
         }
     }
 
-    /// Sends an end once; `None` if it is not there any more.
+    /// Sends an end once; `None` if the prediction was removed.
     async fn attempt(
         &self,
         webhook: &Webhook,
         message: &str,
-        owed: &Owed,
+        pending: &Pending,
     ) -> Result<Option<Result<(), Undelivered>>, StoreError> {
-        if let Some(prediction) = &owed.prediction {
+        if let Some(prediction) = &pending.prediction {
             return Ok(Some(self.post(webhook, message, prediction).await));
         }
         let _turn = self.later.acquire().await;
-        let stored = self.store.get(&owed.id).await?.filter(|stored| stored.record.seq == owed.seq);
+        let stored = self.store.get(&pending.id).await?.filter(|stored| stored.record.seq == pending.seq);
         let Some(stored) = stored else { return Ok(None) };
         Ok(Some(self.post(webhook, message, &stored.into_prediction()).await))
     }
 
     async fn post(&self, webhook: &Webhook, message: &str, prediction: &Prediction) -> Result<(), Undelivered> {
-        let body = serde_json::to_vec(prediction).map_err(|error| Undelivered::for_good(error.to_string()))?;
+        let body = serde_json::to_vec(prediction).map_err(|error| Undelivered::permanent(error.to_string()))?;
         let headers = self.headers(webhook, message, &body);
-        self.carrier.carry(Letter { url: webhook.url.clone(), headers, body }).await
+        self.transport.send(Delivery { url: webhook.url.clone(), headers, body }).await
     }
 
     fn headers(&self, webhook: &Webhook, message: &str, body: &[u8]) -> HeaderMap {
@@ -217,8 +234,8 @@ impl Courier {
     }
 }
 
-impl Owed {
-    /// The name of the message: the same for every attempt, in this process and the next.
+impl Pending {
+    /// The `webhook-id`: the same for every attempt, in this process and the next.
     fn message(&self) -> String {
         let named = format!("{}\n{}\n{}\ncompleted", self.seq, self.created_at.micros(), self.id);
         let digest = digest::digest(&digest::SHA256, named.as_bytes());
@@ -233,11 +250,10 @@ fn count(result: &'static str) {
 
 /// The wait after an attempt: doubling, with up to a quarter of jitter.
 fn wait(attempt: u32) -> Duration {
-    let base = FIRST_WAIT.saturating_mul(1 << attempt.min(20)).min(LONGEST_WAIT);
+    let base = FIRST_WAIT.saturating_mul(1 << attempt.min(20)).min(MAX_WAIT);
     let jitter = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
     base.mul_f64(1.0 + jitter / 4.0)
 }
 
 #[cfg(test)]
-#[path = "courier_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! One attempt to deliver a webhook: over HTTP, or in tests without it.
+//! One attempt to deliver a webhook: over HTTP, or without a network in tests.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::outgoing::{self, Gate};
 
-/// How long a receiver may take.
+/// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest wait that a receiver may ask for.
-const LONGEST_ASKED: Duration = Duration::from_hours(24);
+/// The longest wait that is granted to a receiver.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
-/// A webhook that is ready to go.
+/// A request that is ready to be sent: where to, signed headers, and the prediction as JSON.
 #[derive(Clone, Debug)]
-pub(super) struct Letter {
+pub(super) struct Delivery {
     pub(super) url: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -33,12 +33,12 @@ pub(super) struct Undelivered {
     pub(super) why: String,
 }
 
-/// What an attempt comes to.
-pub(super) type Carried<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Send + 'a>>;
+/// An attempt that is being made.
+pub(super) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Send + 'a>>;
 
-/// Takes a letter to its receiver, once.
-pub(super) trait Carrier: Send + Sync + 'static {
-    fn carry(&self, letter: Letter) -> Carried<'_>;
+/// Makes one attempt to deliver.
+pub(super) trait Transport: Send + Sync + 'static {
+    fn send(&self, delivery: Delivery) -> Sending<'_>;
 }
 
 /// HTTP. Redirects are not followed: what is signed for one address is not shown to another.
@@ -54,11 +54,11 @@ impl Http {
     }
 }
 
-impl Carrier for Http {
-    fn carry(&self, Letter { url, headers, body }: Letter) -> Carried<'_> {
+impl Transport for Http {
+    fn send(&self, Delivery { url, headers, body }: Delivery) -> Sending<'_> {
         Box::pin(async move {
             // It may have been stored when other addresses were allowed.
-            let url = self.gate.check(&url).map_err(|refused| Undelivered::for_good(refused.to_string()))?;
+            let url = self.gate.check(&url).map_err(|refused| Undelivered::permanent(refused.to_string()))?;
             match self.client.post(url).headers(headers).body(body).send().await {
                 Ok(response) => {
                     let asked = response.headers().get(RETRY_AFTER).and_then(|asked| asked.to_str().ok());
@@ -74,22 +74,22 @@ impl Carrier for Http {
 }
 
 impl Undelivered {
-    pub(super) fn for_good(why: String) -> Self {
+    pub(super) fn permanent(why: String) -> Self {
         Self { again: false, after: None, why }
     }
 }
 
-/// What an answer means: taken, refused for good, or to be tried again.
+/// What an answer means: accepted, refused, or to be tried again.
 pub(super) fn judge(status: u16, retry_after: Option<&str>) -> Result<(), Undelivered> {
     match status {
         200..300 => Ok(()),
-        // These say that another time it may go well; 501 and 505 that it never will.
+        // These may pass; 501 and 505 never do.
         408 | 425 | 429 | 500 | 502..=504 | 506..600 => {
             let after = retry_after.and_then(wait_asked);
             Err(Undelivered { again: true, after, why: format!("the receiver answered {status}") })
         }
-        300..400 => Err(Undelivered::for_good(format!("the receiver answered {status}; redirects are not followed"))),
-        _ => Err(Undelivered::for_good(format!("the receiver answered {status}"))),
+        300..400 => Err(Undelivered::permanent(format!("the receiver answered {status}; redirects are not followed"))),
+        _ => Err(Undelivered::permanent(format!("the receiver answered {status}"))),
     }
 }
 
@@ -102,7 +102,7 @@ fn wait_asked(text: &str) -> Option<Duration> {
         let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
         Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or_default()
     };
-    Some(wait.min(LONGEST_ASKED))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -111,14 +111,14 @@ mod tests {
 
     #[test]
     fn answers() {
-        for taken in [200, 201, 202, 204] {
-            assert_eq!(judge(taken, None), Ok(()));
+        for accepted in [200, 201, 202, 204] {
+            assert_eq!(judge(accepted, None), Ok(()));
         }
-        for passing in [408, 425, 429, 500, 502, 503, 504, 520, 522, 530] {
-            assert!(judge(passing, None).unwrap_err().again, "{passing}");
+        for transient in [408, 425, 429, 500, 502, 503, 504, 520, 522, 530] {
+            assert!(judge(transient, None).unwrap_err().again, "{transient}");
         }
-        for final_one in [100, 301, 307, 400, 401, 404, 410, 422, 501, 505] {
-            assert!(!judge(final_one, Some("5")).unwrap_err().again, "{final_one}");
+        for permanent in [100, 301, 307, 400, 401, 404, 410, 422, 501, 505] {
+            assert!(!judge(permanent, Some("5")).unwrap_err().again, "{permanent}");
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let asked = |text: &str| judge(503, Some(text)).unwrap_err().after;
         assert_eq!(asked("120"), Some(Duration::from_mins(2)));
         assert_eq!(asked(" 7200 "), Some(Duration::from_hours(2)));
-        assert_eq!(asked("99999999"), Some(LONGEST_ASKED));
+        assert_eq!(asked("99999999"), Some(MAX_RETRY_AFTER));
         assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         let soon = Timestamp::now() + jiff::SignedDuration::from_secs(600);
         let soon = soon.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();

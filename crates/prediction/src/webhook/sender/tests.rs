@@ -6,19 +6,18 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::super::carrier::{Carried, judge};
-use super::super::signature::Secret;
 use super::*;
 use crate::live::{End, Stage};
 use crate::store::Memory;
+use crate::webhook::transport::{Sending, judge};
 use crate::wire::tests::accepted;
 
-/// A receiver, and everything that came to it: when, the letter, and the status it answered with; 0 if it could not be reached.
+/// A receiver, and everything that came to it: when, the delivery, and the status it answered with; 0 if it could not be reached.
 struct Receiver {
     begun: Instant,
     answer: Box<dyn Fn(Duration) -> (u16, Option<&'static str>) + Send + Sync>,
     takes: Duration,
-    came: Mutex<Vec<(Duration, Letter, u16)>>,
+    came: Mutex<Vec<(Duration, Delivery, u16)>>,
 }
 
 impl Receiver {
@@ -34,23 +33,23 @@ impl Receiver {
         Arc::new(Self { begun: Instant::now(), answer: Box::new(answer), takes, came: Mutex::default() })
     }
 
-    fn came(&self) -> Vec<(Duration, Letter, u16)> {
+    fn came(&self) -> Vec<(Duration, Delivery, u16)> {
         self.came.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn taken(&self) -> Vec<Value> {
+    fn accepted_bodies(&self) -> Vec<Value> {
         let came = self.came().into_iter().filter(|(_, _, status)| *status == 200);
-        came.map(|(_, letter, _)| serde_json::from_slice(&letter.body).unwrap()).collect()
+        came.map(|(_, delivery, _)| serde_json::from_slice(&delivery.body).unwrap()).collect()
     }
 }
 
-impl Carrier for Receiver {
-    fn carry(&self, letter: Letter) -> Carried<'_> {
+impl Transport for Receiver {
+    fn send(&self, delivery: Delivery) -> Sending<'_> {
         Box::pin(async move {
             sleep(self.takes).await;
             let at = self.begun.elapsed();
             let (status, retry_after) = (self.answer)(at);
-            self.came.lock().unwrap_or_else(PoisonError::into_inner).push((at, letter, status));
+            self.came.lock().unwrap_or_else(PoisonError::into_inner).push((at, delivery, status));
             match status {
                 0 => Err(Undelivered { again: true, after: None, why: "connection refused".to_owned() }),
                 _ => judge(status, retry_after),
@@ -63,52 +62,52 @@ fn options() -> Options {
     Options { interval: Duration::from_millis(500), token: None, secret: Secret::random().unwrap() }
 }
 
-fn courier(receiver: &Arc<Receiver>, store: &Arc<dyn Store>) -> Courier {
-    Courier::with(Arc::clone(receiver) as Arc<dyn Carrier>, options(), Arc::clone(store))
+fn sender(receiver: &Arc<Receiver>, store: &Arc<dyn Store>) -> WebhookSender {
+    WebhookSender::with(Arc::clone(receiver) as Arc<dyn Transport>, options(), Arc::clone(store))
 }
 
 /// A prediction with a webhook, as it is accepted.
-fn record(id: &str, events: &[Kind]) -> Record {
+fn record(id: &str, events: &[EventKind]) -> Record {
     let prediction = accepted(id, &json!({"prompt": "日本 🏔", "num_inference_steps": 3}));
     let webhook = Webhook { url: "http://receiver.example/".to_owned(), events: events.to_vec(), trace: Vec::new() };
     let (output_file_prefix, file, deadline) = (None, None, None);
     Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline }
 }
 
-/// Ends a prediction as the service does: stored first, told then.
+/// Ends a prediction as the service does: stored first, then published.
 async fn end(live: &Live, store: &Arc<dyn Store>) {
     let prediction = live.end(End::Failed("why".to_owned())).unwrap();
     store.finish(Record { prediction: prediction.clone(), ..live.record() }, None, true).await.unwrap();
     live.tell_end(prediction);
 }
 
-async fn all_told(courier: &Courier) {
-    courier.tasks.close();
-    courier.tasks.wait().await;
+async fn all_sent(sender: &WebhookSender) {
+    sender.tasks.close();
+    sender.tasks.wait().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_that_is_down_for_an_hour_takes_the_end_once() {
+async fn a_receiver_that_is_down_for_an_hour_accepts_the_end_once() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 0 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
-    let courier = courier(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[Kind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    courier.follow(&live);
+    let sender = sender(&receiver, &store);
+    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
+    sender.follow(&live);
     end(&live, &store).await;
     let ended = live.snapshot();
-    all_told(&courier).await;
+    all_sent(&sender).await;
     let came = receiver.came();
-    assert_eq!(receiver.taken(), [serde_json::to_value(&ended).unwrap()]);
+    assert_eq!(receiver.accepted_bodies(), [serde_json::to_value(&ended).unwrap()]);
     assert!((12..20).contains(&came.len()), "{} attempts in the hour", came.len());
     assert!(receiver.begun.elapsed() < Duration::from_hours(3));
-    let ids: HashSet<_> = came.iter().map(|(_, letter, _)| letter.headers["webhook-id"].clone()).collect();
+    let ids: HashSet<_> = came.iter().map(|(_, delivery, _)| delivery.headers["webhook-id"].clone()).collect();
     assert_eq!(ids.len(), 1, "the id stays");
-    for (_, letter, _) in &came {
-        let text = |name: &str| letter.headers[name].to_str().unwrap().to_owned();
+    for (_, delivery, _) in &came {
+        let text = |name: &str| delivery.headers[name].to_str().unwrap().to_owned();
         let timestamp = text("webhook-timestamp").parse().unwrap();
         assert_eq!(
             text("webhook-signature"),
-            courier.options.secret.sign(&text("webhook-id"), timestamp, &letter.body)
+            sender.options.secret.sign(&text("webhook-id"), timestamp, &delivery.body)
         );
     }
     assert!(store.owed().await.unwrap().is_empty());
@@ -118,23 +117,23 @@ async fn a_receiver_that_is_down_for_an_hour_takes_the_end_once() {
 async fn a_restart_in_between_changes_nothing_for_the_receiver() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 503 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
-    let first = courier(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[Kind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
+    let first = sender(&receiver, &store);
+    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
     end(&live, &store).await;
     let ended = Arc::new(live.snapshot());
-    let owed = Owed { id: "a".to_owned(), seq: 1, created_at: ended.created_at, prediction: Some(ended) };
+    let pending = Pending { id: "a".to_owned(), seq: 1, created_at: ended.created_at, prediction: Some(ended) };
     let webhook = live.webhook.clone().unwrap();
     // A process that ends takes what it was about to do with it.
-    assert!(tokio::time::timeout(Duration::from_mins(30), first.complete(&webhook, owed)).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_mins(30), first.send_end(&webhook, pending)).await.is_err());
     let before = receiver.came().len();
-    let second = courier(&receiver, &store);
+    let second = sender(&receiver, &store);
     for record in store.owed().await.unwrap() {
-        second.settle(record);
+        second.resume(record);
     }
-    all_told(&second).await;
+    all_sent(&second).await;
     let came = receiver.came();
-    assert!(came.len() > before && receiver.taken().len() == 1, "{} before, {} in all", before, came.len());
-    let ids: HashSet<_> = came.iter().map(|(_, letter, _)| letter.headers["webhook-id"].clone()).collect();
+    assert!(came.len() > before && receiver.accepted_bodies().len() == 1, "{} before, {} in all", before, came.len());
+    let ids: HashSet<_> = came.iter().map(|(_, delivery, _)| delivery.headers["webhook-id"].clone()).collect();
     assert_eq!(ids.len(), 1, "the id stays");
     assert!(store.owed().await.unwrap().is_empty());
 }
@@ -143,24 +142,24 @@ async fn a_restart_in_between_changes_nothing_for_the_receiver() {
 async fn a_receiver_is_given_the_time_that_it_asks_for() {
     let busy = |at: Duration| if at < Duration::from_mins(9) { (429, Some("600")) } else { (200, None) };
     let (receiver, store) = (Receiver::new(busy), Arc::new(Memory::default()) as Arc<dyn Store>);
-    let courier = courier(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[Kind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    courier.follow(&live);
+    let sender = sender(&receiver, &store);
+    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
+    sender.follow(&live);
     end(&live, &store).await;
-    all_told(&courier).await;
+    all_sent(&sender).await;
     let times: Vec<u64> = receiver.came().iter().map(|(at, ..)| at.as_secs()).collect();
     assert_eq!(times, [0, 600]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_or_never_taken_is_given_up() {
-    for (status, attempts) in [(410, 1), (0, ATTEMPTS as usize)] {
+async fn what_is_refused_or_never_accepted_is_given_up() {
+    for (status, attempts) in [(410, 1), (0, MAX_ATTEMPTS as usize)] {
         let (receiver, store) = (Receiver::new(move |_| (status, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
-        let courier = courier(&receiver, &store);
-        let live = Arc::new(Live::new(record("a", &[Kind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-        courier.follow(&live);
+        let sender = sender(&receiver, &store);
+        let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
+        sender.follow(&live);
         end(&live, &store).await;
-        all_told(&courier).await;
+        all_sent(&sender).await;
         assert_eq!(receiver.came().len(), attempts);
         assert!(receiver.begun.elapsed() < Duration::from_hours(48));
         assert!(store.owed().await.unwrap().is_empty(), "{status}");
@@ -168,15 +167,15 @@ async fn what_is_refused_or_never_taken_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_removed_is_not_told() {
+async fn what_was_removed_is_not_sent() {
     let (receiver, store) = (Receiver::new(|_| (0, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
-    let courier = courier(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[Kind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    courier.follow(&live);
+    let sender = sender(&receiver, &store);
+    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
+    sender.follow(&live);
     end(&live, &store).await;
     sleep(Duration::from_mins(1)).await;
     assert!(store.delete("a").await.unwrap());
-    all_told(&courier).await;
+    all_sent(&sender).await;
     assert!(receiver.begun.elapsed() < Duration::from_mins(3));
 }
 
@@ -184,22 +183,22 @@ async fn what_was_removed_is_not_told() {
 async fn order_and_throttle_hold_for_a_slow_receiver() {
     let (receiver, store) =
         (Receiver::slow(Duration::from_secs(2), |_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
-    let courier = courier(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &Kind::ALL), Stage::Accepted, 0, tracing::Span::none()));
-    courier.follow(&live);
+    let sender = sender(&receiver, &store);
+    let live = Arc::new(Live::new(record("a", &EventKind::ALL), Stage::Accepted, 0, tracing::Span::none()));
+    sender.follow(&live);
     live.begin(0, "1".to_owned(), None);
     for step in 1..=100 {
         live.progress(step, 100, f64::from(step), f64::from(step) / 100.0);
         sleep(Duration::from_millis(100)).await;
     }
     end(&live, &store).await;
-    all_told(&courier).await;
-    let taken = receiver.taken();
-    let steps: Vec<usize> = taken.iter().map(|one| one["logs"].as_str().unwrap().lines().count()).collect();
+    all_sent(&sender).await;
+    let sent = receiver.accepted_bodies();
+    let steps: Vec<usize> = sent.iter().map(|one| one["logs"].as_str().unwrap().lines().count()).collect();
     assert!(steps.is_sorted() && steps[0] == 0, "{steps:?}");
-    assert_eq!(taken.last().unwrap()["status"], "failed");
-    assert!(taken[..taken.len() - 1].iter().all(|one| one["status"] == "processing"));
-    assert!((5..8).contains(&taken.len()), "{steps:?}");
+    assert_eq!(sent.last().unwrap()["status"], "failed");
+    assert!(sent[..sent.len() - 1].iter().all(|one| one["status"] == "processing"));
+    assert!((5..8).contains(&sent.len()), "{steps:?}");
 }
 
 #[test]
