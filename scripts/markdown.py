@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """markdown.py: checks every Markdown file of the project, its links to files and headings, and its form.
 
-Links to other sites are not followed. Lines have at most 120 columns, except rows of tables, code, and single long words.
+Links to other sites are not followed. Lines have at most 120 columns, except rows of tables, code, and lines that cannot
+be broken.
 """
 
 import re
@@ -65,7 +66,8 @@ def form(path):
         before, after = (lines[at] if 0 <= at < len(lines) else ("", False) for at in (number - 2, number))
         if not code and line.rstrip() != line:
             yield number, "white space at the end of the line"
-        if len(line) > 120 and not line.startswith("|") and re.search(r"\S\s+\S", re.sub(r"^\s*[-*\d.]*\s*", "", line)[:121]):
+        words = CODE.sub(blank, re.sub(r"^\s*[-*\d.]*\s*", "", line))
+        if len(line) > 120 and not line.startswith("|") and re.search(r"\S\s+\S", words):
             yield number, f"{len(line)} columns; the limit is 120"
         if line.startswith("#") and (before[0] or (after[0] and not after[1])):
             yield number, "a heading needs an empty line before and after it"

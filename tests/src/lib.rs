@@ -1,8 +1,10 @@
-//! Black-box tests of the built binaries: what starts them, talks to them and listens for them.
+//! Helpers of the black-box tests: a running server, and the servers that it calls.
 //!
-//! The tests know our programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in worker, on a port and
-//! with a data folder of its own, so tests run side by side. [`Receiver`] is a server that webhooks are sent to.
+//! The tests see the programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in worker; each
+//! has its own port and data folder, so tests run in parallel. [`Receiver`] receives webhooks and pictures, and [`hub`] is a
+//! model hub.
 
+pub mod hub;
 mod receiver;
 mod server;
 

@@ -1,4 +1,4 @@
-//! A server that webhooks and pictures are sent to.
+//! A server that receives webhooks and pictures.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,22 +11,20 @@ use axum::response::IntoResponse;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What was received.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// When.
-    pub at: Instant,
-    /// On which path.
+    /// Its path.
     pub path: String,
-    /// With which headers.
+    /// Its headers.
     pub headers: HeaderMap,
-    /// The body as JSON; null if it is none.
+    /// Its body as JSON; null if it is something else.
     pub json: Value,
-    /// The body as it came.
+    /// Its body, byte for byte.
     pub body: Bytes,
 }
 
-/// A receiver; it keeps everything.
+/// A receiver that keeps every request.
 #[derive(Debug)]
 pub struct Receiver {
     /// Its address.
@@ -34,7 +32,7 @@ pub struct Receiver {
     inbox: Inbox,
 }
 
-/// What has come in, and the statuses to answer next with; 200 when there are no more.
+/// The requests so far, and the statuses of the next responses; 200 when none are left.
 #[derive(Clone, Debug, Default)]
 struct Inbox {
     sent: Arc<Mutex<Vec<Sent>>>,
@@ -42,7 +40,7 @@ struct Inbox {
 }
 
 impl Receiver {
-    /// Starts a receiver that answers the first requests with these statuses, and 200 from then on.
+    /// Starts a receiver that answers the first requests with these statuses, and later ones with 200.
     pub async fn start(answers: &[u16]) -> Self {
         let inbox = Inbox::default();
         inbox.answers.lock().unwrap_or_else(PoisonError::into_inner).extend(answers.iter().rev());
@@ -53,12 +51,12 @@ impl Receiver {
         Self { url, inbox }
     }
 
-    /// Everything so far.
+    /// All requests so far.
     pub fn sent(&self) -> Vec<Sent> {
         self.inbox.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until so much has come in.
+    /// Waits until the requests are as wanted.
     pub async fn wait(&self, wanted: impl Fn(&[Sent]) -> bool) -> Vec<Sent> {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
@@ -74,9 +72,9 @@ impl Receiver {
 
 async fn take(State(inbox): State<Inbox>, uri: Uri, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
     let json = serde_json::from_slice(&body).unwrap_or_default();
-    let sent = Sent { at: Instant::now(), path: uri.path().to_owned(), headers, json, body };
+    let sent = Sent { path: uri.path().to_owned(), headers, json, body };
     inbox.sent.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
     let status = inbox.answers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(200);
-    // Stores that speak S3 name the state of what they took.
+    // S3 stores respond with an ETag.
     (StatusCode::from_u16(status).unwrap_or_default(), [("etag", "\"1\"")])
 }

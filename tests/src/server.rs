@@ -12,10 +12,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// After this time a test that waits fails.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Folder of the built programs: that of the test, without `deps`.
+/// Folder of the built programs: the folder of the test without `deps`.
 fn programs() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let dir = test.parent().expect("a test lies in a folder");
@@ -27,15 +27,15 @@ pub fn stand_in() -> PathBuf {
     programs().join("stand-in-worker")
 }
 
-/// `syncdiffusion`, built if it is not there or older than its sources.
+/// `syncdiffusion`, built first if it does not exist or is older than its sources.
 ///
-/// `cargo test --workspace` has built it; a run of these tests alone may not have.
+/// `cargo test --workspace` has built it; `cargo test -p tests` has not.
 pub fn binary() -> PathBuf {
     static BUILD: Once = Once::new();
     let path = programs().join("syncdiffusion");
     BUILD.call_once(|| {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-        let newest = ["protocol", "prediction", "server"].iter().filter_map(|name| newest(&crates.join(name))).max();
+        let newest = ["protocol", "prediction", "server"].iter().filter_map(|name| newest(&crates.join(name).join("src"))).max();
         let built = path.metadata().and_then(|is| is.modified()).ok();
         if built.zip(newest).is_none_or(|(built, newest)| built < newest) {
             let mut build = Command::new(env!("CARGO"));
@@ -51,7 +51,7 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// When the newest file of a folder was changed.
+/// Time of the last change in a folder.
 fn newest(dir: &Path) -> Option<SystemTime> {
     let entries = dir.read_dir().ok()?.flatten();
     let changed = |path: PathBuf| if path.is_dir() { newest(&path) } else { path.metadata().ok()?.modified().ok() };
@@ -69,7 +69,7 @@ pub struct Server {
     dir: Option<TempDir>,
 }
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -78,19 +78,19 @@ pub struct Answer {
     pub headers: reqwest::header::HeaderMap,
     /// Its body as text.
     pub text: String,
-    /// Its body as JSON; null if it is none.
+    /// Its body as JSON; null if it is something else.
     pub json: Value,
 }
 
 impl Server {
-    /// Starts a server with a data folder of its own, and waits until its worker has loaded.
+    /// Starts a server with its own data folder, and waits until its worker has loaded.
     pub async fn start(arguments: &[&str]) -> Self {
         let server = Self::launch(arguments, &[]);
         server.until_health(&["READY"]).await;
         server
     }
 
-    /// Starts a server with a data folder of its own and more environment for its worker, and does not wait.
+    /// Starts a server with its own data folder and extra environment variables, without waiting for its worker.
     pub fn launch(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the data");
         let mut server = Self::launch_in(dir.path(), arguments, environment);
@@ -98,7 +98,7 @@ impl Server {
         server
     }
 
-    /// Starts a server on a data folder, and does not wait.
+    /// Starts a server on a data folder, without waiting for its worker.
     pub fn launch_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary());
         command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).arg("--data-dir").arg(data);
@@ -120,21 +120,21 @@ impl Server {
         thread::spawn(move || _ = std::io::copy(&mut stdout, &mut std::io::sink()));
         let Some(address) = line.strip_prefix("Listening on ").and_then(|rest| rest.split(". ").next()) else {
             thread::sleep(Duration::from_millis(100));
-            panic!("the server did not say where it listens: {line:?}\n{}", log.lock().unwrap());
+            panic!("the server did not print its address: {line:?}\n{}", log.lock().unwrap());
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().timeout(PATIENCE).no_proxy().build().expect("a client");
+        let client = Client::builder().timeout(TIMEOUT).no_proxy().build().expect("a client");
         Self { child, url: format!("http://{address}"), client, log, dir: None }
     }
 
-    /// What the server has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until the log has some words, which come a moment after what they tell of, and gives it.
+    /// Waits until the log contains some words, and returns the log.
     pub async fn logged(&self, words: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !self.log().contains(words) {
             assert!(Instant::now() < end, "`{words}` is not in the log\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -142,18 +142,18 @@ impl Server {
         self.log()
     }
 
-    /// The process of the server.
+    /// The process id of the server.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    /// A request, to be sent with [`Server::send`].
+    /// A request for [`Server::send`].
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Sends a request and reads its answer whole.
+    /// Sends a request and reads the whole response.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -167,7 +167,7 @@ impl Server {
         self.send(self.request("GET", path)).await
     }
 
-    /// A request with a body of JSON and more headers.
+    /// Sends a request with a JSON body and extra headers.
     pub async fn json(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let mut request = self.request(method, path).header("content-type", "application/json").body(body.to_string());
         for (name, value) in headers {
@@ -186,7 +186,7 @@ impl Server {
         self.json("POST", "/predictions", &[("prefer", "respond-async")], body).await
     }
 
-    /// Waits until the health is one of these.
+    /// Waits until the health is one of these states.
     pub async fn until_health(&self, wanted: &[&str]) -> Value {
         self.until("/health-check", |health| wanted.iter().any(|wanted| health["status"] == *wanted)).await
     }
@@ -198,9 +198,9 @@ impl Server {
         self.until(&path, over).await
     }
 
-    /// Asks until the answer is as wanted.
+    /// Requests a path until the JSON of the response is as wanted.
     pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let answer = self.get(path).await;
             if wanted(&answer.json) {
@@ -211,15 +211,40 @@ impl Server {
         }
     }
 
+    /// Requests a path until the response has this status.
+    pub async fn until_status(&self, path: &str, wanted: u16) {
+        let end = Instant::now() + TIMEOUT;
+        while self.get(path).await.status != wanted {
+            assert!(Instant::now() < end, "`{path}` does not answer {wanted}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The value of a series of `/metrics`, 0 if it does not exist yet.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_default()
+    }
+
+    /// Waits until a series of `/metrics` has this value.
+    pub async fn until_metric(&self, series: &str, wanted: f64) {
+        let end = Instant::now() + TIMEOUT;
+        while self.metric(series).await < wanted {
+            assert!(Instant::now() < end, "`{series}` stays below {wanted}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "`kill -{signal}` failed");
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process exits.
     pub async fn exit(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status;
@@ -229,7 +254,7 @@ impl Server {
         }
     }
 
-    /// Ends the process at once, as `kill -9` does.
+    /// Kills the process, like `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

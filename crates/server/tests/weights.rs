@@ -1,8 +1,4 @@
-//! `weights fetch` and `weights verify` as people call them, on the hub of the crate `weights`'s own tests.
-
-#[allow(dead_code, reason = "the tests of the crate `weights` use all of it")]
-#[path = "../../weights/tests/hub/mod.rs"]
-mod hub;
+//! `weights fetch` and `weights verify` as people call them, with the hub of the crate `tests`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use hub::{Fault, TestHub, UNET};
 use tempfile::TempDir;
+use tests::hub::{Fault, TestHub, UNET};
 use tokio::process::Command;
 
 struct Case {

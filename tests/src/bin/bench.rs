@@ -1,8 +1,8 @@
-//! What the service costs, measured from outside with the stand-in worker: `cargo run --release -p tests --bin bench`.
+//! Measures the overhead of the service from outside, with the stand-in worker: `cargo run --release -p tests --bin bench`.
 //!
-//! - from POST to the worker's start, on an idle machine, with the default store and in memory;
-//! - a whole synchronous prediction of one instant step;
-//! - requests per second and latency of GET `/predictions/{id}`.
+//! - time from POST to the start in the worker, with the default store and in memory;
+//! - time of a synchronous prediction of one instant step;
+//! - throughput and latency of GET `/predictions/{id}`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,13 +19,13 @@ async fn main() {
     for (store, arguments) in [("SQLite", &[][..]), ("memory", &["--data-dir", "none"][..])] {
         let server = Server::start(arguments).await;
         let (start, whole) = predictions(&server).await;
-        println!("POST to the worker's start, {store}: {}", spread(start));
-        println!("POST to the answer of one instant step, {store}: {}", spread(whole));
+        println!("POST to the start in the worker, {store}: {}", spread(start));
+        println!("POST to the response, one instant step, {store}: {}", spread(whole));
     }
     gets(Server::start(&[]).await).await;
 }
 
-/// Latencies until the worker begins, and until the answer.
+/// Latencies until the start in the worker, and until the response.
 async fn predictions(server: &Server) -> (Vec<Duration>, Vec<Duration>) {
     let body = json!({"input": {"prompt": "clock step=0", "num_inference_steps": 1, "width": 512}});
     let (mut start, mut whole) = (Vec::new(), Vec::new());
@@ -36,7 +36,7 @@ async fn predictions(server: &Server) -> (Vec<Duration>, Vec<Duration>) {
         let logs = answer.json["logs"].as_str().expect("logs");
         let clock = logs.lines().find_map(|line| line.strip_prefix("clock ")?.parse().ok()).expect("a clock");
         let started = UNIX_EPOCH + Duration::from_micros(clock);
-        // The first ones meet cold caches.
+        // Caches are cold in the first rounds.
         if round >= 20 {
             start.push(started.duration_since(sent).unwrap_or_default());
             whole.push(took);
@@ -46,7 +46,7 @@ async fn predictions(server: &Server) -> (Vec<Duration>, Vec<Duration>) {
     (start, whole)
 }
 
-/// GETs of a running prediction.
+/// Measures GETs of a running prediction.
 async fn gets(server: Server) {
     server.predict_async(&json!({"id": "runs", "input": {"prompt": "step=1000", "num_inference_steps": 200}})).await;
     let server = Arc::new(server);
@@ -76,7 +76,7 @@ async fn gets(server: Server) {
     );
 }
 
-/// Median and tail in milliseconds.
+/// Median and tail, in milliseconds.
 fn spread(mut latencies: Vec<Duration>) -> String {
     latencies.sort();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;

@@ -1,9 +1,9 @@
-//! A worker without tensors: it speaks the protocol, draws a gradient from the seed, and misbehaves when told to.
+//! A worker without tensors: it speaks the protocol, draws a gradient from the seed, and misbehaves on request.
 //!
-//! Words in a prompt tell it what to do with that job: `step=MS` (time a step takes, 1 unless said), `fail`, `crash`, `crash-once=FILE`
-//! (crashes if there is no FILE, and makes it), `hang`, `fatal`, `garbage`, `stubborn` (does not hear a cancel), `clock` (logs the microseconds since 1970 at its start). Its environment tells it how to load:
-//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. Asked as `doctor` it tells of a
-//! machine with a CPU, or says `STAND_IN_DOCTOR`.
+//! Words in the prompt of a job control it: `step=MS` (duration of a step, 1 by default), `fail`, `crash`, `crash-once=FILE`
+//! (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores a cancellation), `clock` (logs
+//! the microseconds since 1970 when it starts). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
+//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it reports a machine with a CPU, or `STAND_IN_DOCTOR`.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use protocol::frame::{self, Received};
 use protocol::{Command, Event, Input, Model, Stage, Work};
 
-/// Windows of every batch, and how many it may have.
+/// The number of windows in every batch, and the maximum.
 const BATCH: (u32, u32) = (13, 26);
-/// What is told of the machine.
+/// The report on the machine for `doctor`.
 const MACHINE: &str = r#"{"libtorch":"2.11.0","cuda":{"available":false,"why":"the stand-in has none","devices":[]},"cpu":{"threads":2,"features":["avx2"]},"auto":{"device":"cpu","dtype":"f32"},"memory":{"available":1073741824}}"#;
 
-/// A job at hand.
+/// A job that has not ended.
 struct Job {
     name: String,
     input: Input,
@@ -49,7 +49,7 @@ fn main() {
         device,
         dtype: "f32".to_owned(),
     };
-    eprintln!(" INFO stand_in: loads `{}` on {}", model.name, model.device);
+    eprintln!(" INFO stand_in: loading `{}` on {}", model.name, model.device);
     say(&Event::Loading { model: model.clone() }, &[]);
     thread::sleep(Duration::from_millis(setting("STAND_IN_LOAD_MS").unwrap_or(0).into()));
     if let Ok(error) = std::env::var("STAND_IN_LOAD_ERROR") {
@@ -88,7 +88,7 @@ fn say(event: &Event, bytes: &[u8]) {
     }
 }
 
-/// Advances the first jobs step by step until there are no more commands.
+/// Advances the first jobs step by step, until the commands end.
 fn work(commands: &Receiver<Command>, at_once: usize) {
     let mut jobs: Vec<Job> = Vec::new();
     let mut leaving = false;
@@ -99,7 +99,7 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
                 let now = Instant::now();
                 say(&Event::Started { job: name.clone() }, &[]);
                 let job = Job { name, input, begun: now, step: 0, next: now, canceled: false };
-                if job.told("clock") {
+                if job.asks_for("clock") {
                     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     say(&Event::Log { job: job.name.clone(), line: format!("clock {}", since.as_micros()) }, &[]);
                 }
@@ -107,7 +107,7 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
             }
             Ok(Command::Cancel { job: name }) => {
                 if let Some(job) = jobs.iter_mut().find(|job| job.name == name) {
-                    job.canceled = !job.told("stubborn");
+                    job.canceled = !job.asks_for("stubborn");
                 }
             }
             Ok(Command::Shutdown) => leaving = true,
@@ -131,12 +131,12 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
 }
 
 impl Job {
-    /// Whether the prompt has a word.
-    fn told(&self, word: &str) -> bool {
+    /// Whether the prompt contains a word.
+    fn asks_for(&self, word: &str) -> bool {
         self.input.prompt.split(' ').any(|is| is == word)
     }
 
-    /// What the prompt says after `word=`.
+    /// The value of `word=` in the prompt.
     fn value(&self, word: &str) -> Option<&str> {
         self.input.prompt.split(' ').find_map(|is| is.strip_prefix(word)?.strip_prefix('='))
     }
@@ -147,12 +147,12 @@ impl Job {
         let of = self.input.num_inference_steps;
         let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1_u64);
         self.next = Instant::now() + Duration::from_millis(pace);
-        if self.told("garbage") && self.step == 1 {
-            let _ = io::stdout().write_all(b"this is no event\n{\"type\":\"nor is this\"}\n");
+        if self.asks_for("garbage") && self.step == 1 {
+            let _ = io::stdout().write_all(b"this is not an event\n{\"type\":\"nor is this\"}\n");
         }
         if self.step * 2 >= of {
             self.misbehave();
-            if self.told("fail") {
+            if self.asks_for("fail") {
                 let error = "the stand-in was told to fail".to_owned();
                 say(&Event::Failed { job: self.name.clone(), error, fatal: false }, &[]);
                 return false;
@@ -174,9 +174,9 @@ impl Job {
         false
     }
 
-    /// Ends or stops the process if it was told to.
+    /// Crashes or hangs if the prompt asks for it.
     fn misbehave(&self) {
-        if self.told("crash") {
+        if self.asks_for("crash") {
             eprintln!("the stand-in crashes");
             exit(3);
         }
@@ -184,18 +184,18 @@ impl Job {
             let _ = std::fs::write(file, "");
             exit(3);
         }
-        if self.told("fatal") {
+        if self.asks_for("fatal") {
             let error = "a sticky error of the device".to_owned();
             say(&Event::Failed { job: self.name.clone(), error, fatal: true }, &[]);
             exit(1);
         }
-        if self.told("hang") {
+        if self.asks_for("hang") {
             thread::sleep(Duration::from_hours(1));
         }
     }
 }
 
-/// A picture that tells its seed.
+/// A picture with the seed in its blue channel.
 fn gradient(width: u32, height: u32, seed: u64) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(3 * (width * height) as usize);
     for y in 0..height {

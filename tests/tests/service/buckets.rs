@@ -1,5 +1,5 @@
-//! Pictures in buckets: what is sent to a store that speaks S3, against a receiver that answers as one does; and, where `make test-s3`
-//! runs it, all of it against a real one, which checks every signature.
+//! Pictures in buckets: the requests to an S3 store, against a receiver that responds like one; and, by `make test-s3`, against a
+//! real store, which checks every signature.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,13 +22,13 @@ async fn server(flags: &[&str], endpoint: &str) -> Server {
 }
 
 #[tokio::test]
-async fn a_picture_is_put_into_a_bucket() {
+async fn a_picture_is_uploaded_to_a_bucket() {
     let receiver = Receiver::start(&[503]).await;
     let server = server(&["--output", "s3://pictures/日本/of mine"], &receiver.url).await;
     let answer = server.predict(&body("../a")).await.json;
     assert_eq!(answer["status"], "succeeded", "{answer}");
     let sent = receiver.sent();
-    assert_eq!(sent.len(), 2, "a failure of the store is tried again");
+    assert_eq!(sent.len(), 2, "a failure of the store is retried");
     let put = &sent[1];
     let header = |name: &str| put.headers[name].to_str().unwrap();
     assert_eq!((header("content-type"), header("content-disposition")), ("image/png", "inline"));
@@ -62,7 +62,7 @@ async fn a_public_bucket_has_plain_urls() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_takes_nothing_fails_the_prediction_and_the_picture_is_kept() {
+async fn a_failing_bucket_fails_the_prediction_but_keeps_the_picture() {
     for (answers, error, attempts) in
         [(&[403][..], "it answered 403 Forbidden", 1), (&[500, 503, 500], "it answered 500 Internal Server Error", 3)]
     {
@@ -81,7 +81,7 @@ async fn a_bucket_that_takes_nothing_fails_the_prediction_and_the_picture_is_kep
     assert!(answer["error"].as_str().unwrap().contains("Connection refused"), "{answer}");
 }
 
-/// A real store, run by `make test-s3`; it is killed when it is dropped.
+/// A real store, run by `make test-s3`. Dropping it kills it.
 struct Store {
     child: Child,
     url: String,
@@ -146,7 +146,7 @@ async fn a_real_store() {
     let short = server(&["--output", "s3://pictures", "--s3-presign-for", "1s"], &store.url).await;
     let url = short.predict(&body("a")).await.json["output"].as_str().unwrap().to_owned();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(client.get(url).send().await.unwrap().status(), 403, "it has ended");
+    assert_eq!(client.get(url).send().await.unwrap().status(), 403, "the link has expired");
 
     let wrong = Server::launch(
         &["--output", "s3://pictures", "--s3-endpoint", &store.url],

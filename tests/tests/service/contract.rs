@@ -1,10 +1,10 @@
-//! Cog's contract: statuses, keys and words, as recorded on the real server.
+//! Cog's contract: statuses, keys and messages, as recorded from the real server.
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 use tests::Server;
 
-/// What every prediction object has.
+/// The keys of every prediction object.
 const KEYS: [&str; 13] = [
     "completed_at",
     "created_at",
@@ -27,7 +27,7 @@ pub(crate) fn assert_whole(prediction: &Value) {
 }
 
 #[tokio::test]
-async fn the_entrance() {
+async fn the_root_lists_the_routes() {
     let server = Server::start(&[]).await;
     let root = server.get("/").await;
     assert_eq!(
@@ -170,7 +170,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn before_and_without_setup() {
+async fn predictions_before_and_after_a_failed_setup() {
     let waiting = "Setup has not finished yet. Wait until it has finished, or GET /health-check for status.";
     let server = Server::launch(&[], &[("STAND_IN_LOAD_MS", "600")]);
     let health = server.get("/health-check").await.json;
@@ -215,18 +215,18 @@ async fn the_geometry_of_the_model_decides() {
 }
 
 #[tokio::test]
-async fn a_failure_is_an_answer() {
+async fn a_failed_prediction_is_a_response() {
     let server = Server::start(&[]).await;
     let answer = server.predict(&json!({"input": {"prompt": "fail", "num_inference_steps": 4}})).await;
     assert_eq!((answer.status, &answer.json["status"]), (200, &json!("failed")));
     assert_whole(&answer.json);
     assert_eq!(answer.json["error"], "the stand-in was told to fail");
-    assert!(answer.json["logs"].as_str().unwrap().contains("1/4"), "the logs stay");
+    assert!(answer.json["logs"].as_str().unwrap().contains("1/4"), "the logs are kept");
     assert!(answer.json["id"].as_str().unwrap().starts_with("pred_"));
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_with_those_who_know() {
+async fn http_2_works_with_prior_knowledge() {
     let server = Server::start(&[]).await;
     let connection = tokio::net::TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     let (client, connection) = h2::client::handshake(connection).await.unwrap();
@@ -252,7 +252,7 @@ async fn http_2_is_spoken_with_those_who_know() {
     assert_eq!(whole["status"], "succeeded");
     assert_eq!(whole["urls"]["get"], "http://panorama.example/predictions/whole");
 
-    // One request of a connection can be given up.
+    // One request of a connection can be cancelled.
     let (request, body) = post("step=50");
     let (_answer, mut to) = client.send_request(request, false).unwrap();
     to.send_data(body, true).unwrap();

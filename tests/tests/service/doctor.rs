@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Whether it found no problem, and all it found.
+/// Whether it succeeded, and its report.
 fn doctor(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, Value) {
     let mut command = Command::new(tests::binary());
     command.args(["doctor", "--json", "--host", "127.0.0.1", "--port", "0", "--worker"]).arg(tests::stand_in());
@@ -22,7 +22,7 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn a_sound_machine_has_no_problem() {
+fn a_sound_machine_passes() {
     let dir = tempfile::tempdir().unwrap();
     let (well, report) = doctor(&dir.path().join("not/yet"), &[], &[]);
     assert!(well && report["ok"] == true, "{report}");
@@ -30,11 +30,11 @@ fn a_sound_machine_has_no_problem() {
         report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["libtorch", "device", "memory", "model", "data", "port", "doors", "files"]);
     assert!(check(&report, "libtorch")["found"].as_str().unwrap().contains("2.11.0"));
-    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "it leaves nothing behind");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "it writes nothing");
 }
 
 #[test]
-fn every_problem_says_what_to_do() {
+fn every_problem_comes_with_a_fix() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -65,7 +65,7 @@ fn every_problem_says_what_to_do() {
 }
 
 #[test]
-fn warnings_are_no_problems() {
+fn warnings_do_not_fail() {
     let dir = tempfile::tempdir().unwrap();
     for (name, arguments) in [
         ("doors", ["--host", "0.0.0.0"]),
@@ -80,7 +80,7 @@ fn warnings_are_no_problems() {
 }
 
 #[test]
-fn people_are_told_in_words() {
+fn the_report_is_readable() {
     let mut command = Command::new(tests::binary());
     command
         .args(["doctor", "--host", "0.0.0.0", "--port", "0", "--data-dir", "none", "--worker"])

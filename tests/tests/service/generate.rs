@@ -100,7 +100,7 @@ fn json_is_the_last_line() {
 }
 
 #[test]
-fn inputs_are_refused_with_the_words_of_the_server() {
+fn inputs_are_rejected_with_the_messages_of_the_server() {
     let refused = |arguments: &[&str]| {
         let (output, dir) = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -122,7 +122,7 @@ fn inputs_are_refused_with_the_words_of_the_server() {
 }
 
 #[test]
-fn what_goes_wrong_is_told() {
+fn failures_are_reported() {
     let (output, _dir) = run(&["--prompt", "fail"]);
     assert_eq!(
         (output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()),
@@ -135,7 +135,7 @@ fn what_goes_wrong_is_told() {
 }
 
 #[test]
-fn an_interrupt_leaves_nothing() {
+fn an_interrupt_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let child = generate(&["--prompt", "step=100"], dir.path()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));

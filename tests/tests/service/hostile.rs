@@ -1,4 +1,4 @@
-//! Clients that are slow, large, many or mean.
+//! Clients that are slow, large, numerous or malicious.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap()
 }
 
-/// Everything that comes until the server closes the connection.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut text)).await;
-    // A server that closes with unread bytes at hand resets the connection.
+    // A server that closes with unread bytes resets the connection.
     let _ = read.expect("the server closes the connection");
     String::from_utf8_lossy(&text).into_owned()
 }
 
 #[tokio::test]
-async fn who_sends_no_header_in_time_is_let_go() {
+async fn slow_headers_end_the_connection() {
     let server = Server::start(&["--header-timeout", "300ms"]).await;
     for begun in [
         "",
@@ -35,7 +35,7 @@ async fn who_sends_no_header_in_time_is_let_go() {
         let said = rest(&mut stream).await;
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{begun:?}: {said}");
     }
-    // One that trickles gets no longer, and one that has been answered may not stay for ever.
+    // A trickle gets no more time, and an idle connection is closed.
     let mut trickle = connect(&server).await;
     let (mut from, mut to) = trickle.split();
     let trickled = async {
@@ -47,12 +47,12 @@ async fn who_sends_no_header_in_time_is_let_go() {
     tokio::select! {
         () = trickled => {},
         _ = from.read_to_end(&mut said) => {},
-        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read for ever"),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read without end"),
     }
     let mut idle = connect(&server).await;
     idle.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
-    // Answers take as long as they take.
+    // Responses have no such deadline.
     let body = json!({"input": {"prompt": "step=100", "num_inference_steps": 10}});
     assert_eq!(server.predict(&body).await.json["status"], "succeeded");
 }
@@ -75,11 +75,11 @@ async fn a_body_has_a_deadline() {
     let length = tokio::select! {
         () = trickled => unreachable!(),
         read = from.read(&mut said) => read.unwrap(),
-        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read for ever"),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("a trickle is read without end"),
     };
     let said = String::from_utf8_lossy(&said[..length]);
     assert!(said.starts_with("HTTP/1.1 408") && said.ends_with(r#"{"detail":"the body took too long"}"#), "{said}");
-    // What is there in time may work for longer than that.
+    // Nor has a prediction whose body came in time.
     let body = json!({"input": {"prompt": "step=100", "num_inference_steps": 10}});
     assert_eq!(server.predict(&body).await.json["status"], "succeeded");
 }
@@ -103,7 +103,7 @@ async fn bodies_and_prompts_up_to_their_limits() {
     let refused = server.send(of_size((100 << 20) + 1)).await;
     assert_eq!(refused.status, 413);
 
-    // A prompt that no frame holds is refused, and nobody waits for it.
+    // A prompt that does not fit a frame is refused.
     let huge = json!({"input": {"prompt": "x".repeat(20 << 20), "num_inference_steps": 1}});
     let answer = server.predict(&huge).await;
     assert_eq!(answer.status, 422, "{}", &answer.text[..answer.text.len().min(500)]);
@@ -117,16 +117,14 @@ async fn bodies_and_prompts_up_to_their_limits() {
 }
 
 #[tokio::test]
-async fn who_leaves_an_answer_unread_is_let_go() {
+async fn unread_responses_end_the_connection() {
     let server = Server::start(&["--write-timeout", "300ms"]).await;
     let mut stream = connect(&server).await;
     // More than the buffers of both ends hold.
     let asked = 2_000;
     stream.write_all(&b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked)).await.unwrap();
     stream.readable().await.unwrap();
-    let open = || async {
-        crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections") > 1.0
-    };
+    let open = || async { server.metric("syncdiffusion_http_connections").await > 1.0 };
     for _ in 0..600 {
         if !open().await {
             break;
@@ -136,10 +134,10 @@ async fn who_leaves_an_answer_unread_is_let_go() {
     assert!(!open().await, "the connection is still open");
     let answers = rest(&mut stream).await.matches("HTTP/1.1 200").count();
     assert!(answers < asked, "all {answers} were answered");
-    // One that reads, however late it begins, is answered.
+    // A client that begins to read late gets its response.
     let mut slow = connect(&server).await;
     slow.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     let said = rest(&mut slow).await;
     assert!(said.starts_with("HTTP/1.1 200") && said.trim_end().ends_with('}'), "{said}");
 }
@@ -152,7 +150,7 @@ async fn many_connections_stay_open_and_the_next_waits() {
     let (soft, _) = files();
     let count = most.min(soft.saturating_sub(512));
     let server = Server::start(&["--header-timeout", "2m", "--max-connections", &count.to_string()]).await;
-    // The test's own client keeps one; all others are taken.
+    // The client of the test keeps one connection; these take all others.
     let mut held = Vec::with_capacity(count);
     let begun = "GET /live HTTP/1.1\r\nhost: x\r\n";
     for _ in 0..count - 1 {
@@ -160,20 +158,20 @@ async fn many_connections_stay_open_and_the_next_waits() {
         stream.write_all(begun.as_bytes()).await.unwrap();
         held.push(stream);
     }
-    // They hold their places, but the server works on.
+    // The server still serves that client.
     let body = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
     assert_eq!(server.predict(&body).await.json["status"], "succeeded");
-    // The last may still wait in the backlog of a busy machine.
+    // On a busy machine the last may still be in the backlog.
     let mut open = 0.0;
     for _ in 0..600 {
-        open = crate::telemetry::figure(&server.get("/metrics").await.text, "syncdiffusion_http_connections");
+        open = server.metric("syncdiffusion_http_connections").await;
         if open >= (count - 2) as f64 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(open >= (count - 2) as f64, "{open} of {count} connections are open");
-    // One more is accepted when one goes.
+    // More are accepted once others are closed.
     let mut late = Vec::new();
     for _ in 0..2 {
         let mut stream = connect(&server).await;
@@ -184,7 +182,7 @@ async fn many_connections_stay_open_and_the_next_waits() {
     for stream in &mut late {
         assert!(rest(stream).await.starts_with("HTTP/1.1 200"));
     }
-    // Those that waited all along are answered when they ask.
+    // Idle connections are still served.
     for stream in held.iter_mut().step_by(101) {
         stream.write_all(b"connection: close\r\n\r\n").await.unwrap();
         assert!(rest(stream).await.starts_with("HTTP/1.1 200"));
@@ -203,7 +201,7 @@ fn files() -> (usize, usize) {
     (numbers[0], numbers[1])
 }
 
-/// Lets this process open as many files as it may.
+/// Raises the limit of open files to its maximum.
 fn raise_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -231,7 +229,7 @@ async fn ids_are_text_and_never_a_path() {
         ("'%3B%20DROP%20TABLE%20predictions%3B--", "'; DROP TABLE predictions;--"),
         ("%3Cscript%3E", "<script>"),
     ] {
-        // A client of the usual kind would put such a path in order before it sends it.
+        // HTTP clients normalise such paths, so the request is written by hand.
         let made = raw(&server, "PUT", &format!("/predictions/{encoded}"), &json!({"input": input})).await;
         assert_eq!((made.0, &made.1["id"], &made.1["status"]), (200, &json!(id), &json!("succeeded")), "{encoded}");
         for path in ["", "/output", "/stream"] {
@@ -243,16 +241,16 @@ async fn ids_are_text_and_never_a_path() {
         let gone = raw(&server, "DELETE", &format!("/predictions/{encoded}"), &Value::Null).await;
         assert_eq!(gone.0, 204, "{encoded}");
     }
-    // The empty one cannot be named by a path, and a long one would be in every line of the log.
+    // An empty id cannot be in a path, and a long one would fill the log.
     let made = server.predict(&json!({"id": "", "input": input})).await;
     assert!(made.json["id"].as_str().is_some_and(|id| id.starts_with("pred_")), "{}", made.text);
     assert_eq!(server.predict(&json!({"id": "x".repeat(1025), "input": input})).await.status, 422);
     let long = "%C3%BC".repeat(512);
     assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}"), &json!({"input": input})).await.0, 200);
     assert_eq!(raw(&server, "PUT", &format!("/predictions/{long}x"), &json!({"input": input})).await.0, 422);
-    // What is no UTF-8 is no id.
+    // Ids are UTF-8.
     assert_eq!(raw(&server, "GET", "/predictions/%FF%FE", &Value::Null).await.0, 400);
-    // Paths that lead out of where files are lead nowhere.
+    // Paths cannot leave the folder of files.
     for path in [
         "/../../etc/passwd",
         "/files/../../etc/passwd",
@@ -272,7 +270,7 @@ async fn ids_are_text_and_never_a_path() {
     assert!(below.iter().all(|name| !name.contains("escaped")), "{below:?}");
 }
 
-/// A request whose path is sent as it is: status and body.
+/// Sends a request with this exact path; returns status and body.
 async fn raw(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let head = format!(
@@ -289,7 +287,7 @@ async fn raw(server: &Server, method: &str, path: &str, body: &Value) -> (u16, V
 }
 
 #[tokio::test]
-async fn texts_of_every_kind_pass_through() {
+async fn any_text_passes_through_unchanged() {
     let server = Server::start(&["--log-format", "json"]).await;
     for prompt in [
         "",
@@ -307,7 +305,7 @@ async fn texts_of_every_kind_pass_through() {
         assert_eq!((answer.status, &answer.json["status"]), (200, &json!("succeeded")), "{prompt:?}: {}", answer.text);
         assert_eq!(answer.json["input"]["prompt"], json!(prompt));
     }
-    // Half a pair of surrogates and bytes that are no UTF-8 are no text.
+    // Lone surrogates and invalid UTF-8 are rejected.
     for body in
         [&br#"{"input":{"prompt":"\ud800"}}"#[..], b"{\"input\":{\"prompt\":\"\xff\xfe\"}}", b"\xff\xfe{}", b"\0"]
     {
@@ -317,7 +315,7 @@ async fn texts_of_every_kind_pass_through() {
         assert!([400, 422].contains(&answer.status), "{}", answer.text);
         assert!(answer.json["detail"].is_string(), "{}", answer.text);
     }
-    // Headers of every byte that a client can send.
+    // Headers with any byte that a client can send.
     for name in [
         "prefer",
         "accept",
@@ -366,7 +364,7 @@ async fn requests_that_are_no_http_do_no_harm() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_log_no_error_and_no_figure() {
+async fn secrets_are_in_no_log_error_or_metric() {
     let secrets = [
         "api-token-1c9e",
         "file-token-77ab",

@@ -1,4 +1,4 @@
-//! Asking at once, asking later, asking twice.
+//! Async requests, repeated requests, and concurrent ones.
 
 use serde_json::json;
 use tests::Server;
@@ -20,7 +20,7 @@ async fn an_async_prediction_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn prefer_is_read_as_the_rfc_says() {
+async fn prefer_is_parsed_as_in_the_rfc() {
     let server = Server::start(&[]).await;
     let body = json!({"input": {"prompt": "step=30", "num_inference_steps": 10}});
     for prefer in ["respond-async", "Respond-Async", "return=minimal, respond-async;x=1", "wait=0"] {
@@ -35,7 +35,7 @@ async fn prefer_is_read_as_the_rfc_says() {
 }
 
 #[tokio::test]
-async fn a_put_is_done_once() {
+async fn a_repeated_put_runs_once() {
     let server = Server::start(&[]).await;
     let slow = json!({"input": {"prompt": "step=20", "num_inference_steps": 10}});
     let first = server.json("PUT", "/predictions/p%2F1", &[("prefer", "respond-async")], &slow).await;
@@ -72,7 +72,7 @@ async fn concurrent_puts_of_an_id_give_one_prediction() {
 }
 
 #[tokio::test]
-async fn of_concurrent_puts_of_several_ids_one_takes_the_only_place() {
+async fn of_concurrent_puts_of_several_ids_one_gets_the_only_slot() {
     let server = Server::start(&["--queue-size", "0"]).await;
     for round in 0..20 {
         let body = json!({"input": {"prompt": "step=5", "num_inference_steps": 4}});
@@ -88,7 +88,7 @@ async fn of_concurrent_puts_of_several_ids_one_takes_the_only_place() {
 }
 
 #[tokio::test]
-async fn a_post_may_use_an_id_again_that_has_ended() {
+async fn a_post_may_reuse_the_id_of_an_ended_prediction() {
     let server = Server::start(&[]).await;
     let body = json!({"id": "x", "input": {"prompt": "step=10", "num_inference_steps": 20}});
     assert_eq!(server.predict_async(&body).await.status, 202);
@@ -113,7 +113,7 @@ async fn ids_are_never_paths() {
 }
 
 #[tokio::test]
-async fn lists_and_removal() {
+async fn predictions_are_listed_and_deleted() {
     let server = Server::start(&[]).await;
     for n in 0..5 {
         let prompt = if n == 2 { "fail" } else { "a" };

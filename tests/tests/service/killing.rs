@@ -1,5 +1,5 @@
-//! Servers and workers that are killed at random moments, with predictions waiting, running and ending: nothing accepted is lost, nothing ended
-//! changes, and everybody is told.
+//! Servers and workers that are killed at random moments while predictions wait, run and end: accepted ones are not lost, ended
+//! ones do not change, and every webhook arrives.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{Receiver, Server};
 
-/// Random numbers that can be had again by their seed.
+/// Reproducible random numbers.
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -49,7 +49,7 @@ async fn kill(rounds: u64, seed: u64) {
             assert_eq!(server.predict_async(&body).await.status, 202, "{}", server.log());
             accepted.push(id);
         }
-        // What is seen to have ended must never change.
+        // An ended prediction must never change.
         for id in accepted.iter().rev().take(3) {
             let is = server.get(&format!("/predictions/{id}")).await.json;
             if ["succeeded", "failed"].iter().any(|end| is["status"] == *end) {
@@ -77,7 +77,7 @@ async fn kill(rounds: u64, seed: u64) {
             assert!(is["output"].as_str().unwrap().starts_with("data:image/png;base64,"), "{is}");
         }
         if let Some(before) = ended.get(id) {
-            assert_eq!(&is, before, "what has ended stays as it was");
+            assert_eq!(&is, before, "an ended prediction does not change");
         }
         starts.push(is["started_at"].as_str().unwrap_or_default().to_owned());
     }
@@ -87,14 +87,14 @@ async fn kill(rounds: u64, seed: u64) {
     eprintln!("{rounds} kills, {} accepted, {failed} failed for being interrupted twice", accepted.len());
 }
 
-/// A server on the folder, ready to take predictions.
+/// Starts a server on the folder and waits until it is ready.
 async fn launch(data: &Path) -> Server {
     let server = Server::launch_in(data, &["--queue-size", "100000"], &[]);
     server.until_health(&["READY", "BUSY"]).await;
     server
 }
 
-/// Signals the worker of a server, if there is one at this moment.
+/// Sends a signal to the worker of a server, if it has one at this moment.
 pub(crate) fn signal_worker(server: &Server, signal: &str) {
     let of_server = |stat: String| {
         let (_, rest) = stat.rsplit_once(')')?;

@@ -1,4 +1,4 @@
-//! Many clients that post, poll, cancel and leave at once: nothing is lost, nothing leaks, and answers stay quick.
+//! Many clients that post, poll, cancel and disconnect at once: nothing is lost, and nothing leaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ async fn two_hundred_clients_for_minutes() {
 async fn load(clients: u64, time: Duration, demanding: bool) {
     let server = Arc::new(Server::start(&["--queue-size", "1000", "--keep-count", "200", "--log", "warn"]).await);
     let until = Instant::now() + time;
-    // A job of the kind that keeps the processor busy goes on beside.
+    // A thread keeps one core busy meanwhile.
     let busy = Arc::new(AtomicBool::new(demanding));
     let burner = std::thread::spawn({
         let busy = Arc::clone(&busy);
@@ -52,7 +52,7 @@ async fn load(clients: u64, time: Duration, demanding: bool) {
     busy.store(false, Ordering::Relaxed);
     burner.join().unwrap();
     server.until_health(&["READY"]).await;
-    // Retention may have removed what ended long ago; what is there must have ended.
+    // Retention may have deleted old predictions; the others must have ended.
     let mut kept = 0;
     for id in accepted.iter().rev().take(300) {
         let is = server.get(&format!("/predictions/{id}")).await;
@@ -78,7 +78,7 @@ async fn load(clients: u64, time: Duration, demanding: bool) {
     }
 }
 
-/// One client: what it was promised, and how long its GETs took.
+/// One client: returns the ids of its accepted predictions, and the latencies of its GETs.
 async fn visit(server: &Server, client: u64, until: Instant) -> (Vec<String>, Vec<Duration>) {
     let mut dice = Dice(client * 0x9e37_79b9 + 1);
     let (mut accepted, mut latencies) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ async fn visit(server: &Server, client: u64, until: Instant) -> (Vec<String>, Ve
             json!({"id": id, "input": {"prompt": "step=1", "num_inference_steps": 1 + dice.roll(4), "width": 512}});
         match dice.roll(4) {
             0 => {
-                // Posts, and leaves before the answer.
+                // Posts, and disconnects before the response.
                 let request = server.request("POST", "/predictions").header("content-type", "application/json");
                 let wait = Duration::from_millis(dice.roll(100));
                 let _ = request.body(body.to_string()).timeout(wait).send().await;

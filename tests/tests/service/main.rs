@@ -1,9 +1,9 @@
 //! The server, seen from outside, with the stand-in worker.
 
+mod access;
 mod buckets;
 mod contract;
 mod doctor;
-mod doors;
 mod endings;
 mod events;
 mod files;

@@ -1,4 +1,4 @@
-//! Which URLs of clients are called: none that leads inside, by whatever road.
+//! The SSRF guard: URLs of clients that lead to private addresses are not called, however they are written.
 
 use serde_json::{Value, json};
 use tests::{Receiver, Server};
@@ -10,7 +10,7 @@ fn body(field: &str, url: &str) -> Value {
 }
 
 #[tokio::test]
-async fn urls_that_lead_inside_are_refused_at_the_door() {
+async fn private_urls_are_rejected_with_the_request() {
     let server = Server::start(&GUARDED).await;
     for url in [
         "http://127.0.0.1/x",
@@ -44,7 +44,7 @@ async fn urls_that_lead_inside_are_refused_at_the_door() {
     ] {
         for field in ["webhook", "output_file_prefix"] {
             let refused = server.predict(&body(field, url)).await;
-            // The name of the file makes a host of it.
+            // The appended file name becomes part of the host.
             if (field, url) == ("output_file_prefix", "http://") {
                 continue;
             }
@@ -59,7 +59,7 @@ async fn urls_that_lead_inside_are_refused_at_the_door() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_stored_under_other_rules_is_judged_again() {
+async fn a_pending_webhook_is_checked_against_the_current_rules() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[500; 100]).await;
     let mut server = Server::launch_in(dir.path(), &[], &[]);
@@ -71,22 +71,18 @@ async fn a_webhook_that_was_stored_under_other_rules_is_judged_again() {
     server.kill();
     let before = receiver.sent().len();
     let server = Server::launch_in(dir.path(), &GUARDED, &[]);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !server.log().contains("`127.0.0.1` is a loopback address") {
-        assert!(std::time::Instant::now() < end, "{}", server.log());
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    server.logged("`127.0.0.1` is a loopback address").await;
     assert_eq!(receiver.sent().len(), before);
     assert!(!server.log().contains("hush"), "{}", server.log());
 }
 
 #[tokio::test]
-async fn proxies_of_the_environment_are_no_way_round() {
+async fn proxies_of_the_environment_do_not_bypass_the_guard() {
     let proxy = Receiver::start(&[]).await;
     let environment = [("http_proxy", proxy.url.as_str()), ("HTTPS_PROXY", &proxy.url), ("ALL_PROXY", &proxy.url)];
     let server = Server::launch(&GUARDED, &environment);
     server.until_health(&["READY"]).await;
-    // No name may be so long, so nobody is asked for it, and only a proxy could be reached.
+    // The name is too long for DNS, so only a proxy could be reached by it.
     let nowhere = format!("http://{}.invalid/", "a".repeat(70));
     let mut body = body("output_file_prefix", &nowhere);
     body["webhook"] = json!(nowhere);

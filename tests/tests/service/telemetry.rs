@@ -1,15 +1,15 @@
-//! What the server tells of itself: figures and the log.
+//! Metrics and the log.
 
 use serde_json::{Value, json};
 use tests::Server;
 
 /// The value of a series: its name with its labels.
-pub(crate) fn figure(text: &str, series: &str) -> f64 {
+fn metric(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("there is no `{series}` in\n{text}")).parse().unwrap()
 }
 
-/// The log as JSON, each line of which is one object.
+/// The log as JSON, one object a line.
 pub(crate) fn lines(server: &Server) -> Vec<serde_json::Map<String, Value>> {
     let log = server.log();
     log.lines()
@@ -29,7 +29,7 @@ fn job(prompt: &str) -> Value {
 }
 
 #[tokio::test]
-async fn figures_tell_what_happens() {
+async fn metrics_count_what_happens() {
     let server = Server::start(&["--queue-size", "1"]).await;
     let idle = server.get("/metrics").await;
     assert_eq!(idle.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -39,7 +39,7 @@ async fn figures_tell_what_happens() {
         (r#"syncdiffusion_workers{state="ready"}"#, 1.0),
         (r#"syncdiffusion_predictions_total{status="succeeded"}"#, 0.0),
     ] {
-        assert_eq!(figure(&idle.text, series), value, "{series}");
+        assert_eq!(metric(&idle.text, series), value, "{series}");
     }
     server.predict(&job("a")).await;
     server.predict(&job("fail")).await;
@@ -64,7 +64,7 @@ async fn figures_tell_what_happens() {
         (r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="429"}"#, 1.0),
         (r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="200"}"#, 3.0),
     ] {
-        assert_eq!(figure(&text, series), value, "{series}\n{text}");
+        assert_eq!(metric(&text, series), value, "{series}\n{text}");
     }
     for (series, value) in [
         (r#"syncdiffusion_batches_total{stage="denoise"}"#, 7.0),
@@ -72,7 +72,7 @@ async fn figures_tell_what_happens() {
         (r#"syncdiffusion_batch_fill_ratio_bucket{stage="denoise",le="0.4"}"#, 0.0),
         (r#"syncdiffusion_batch_fill_ratio_bucket{stage="denoise",le="0.5"}"#, 7.0),
     ] {
-        assert_eq!(figure(&quiet, series), value, "{series}\n{quiet}");
+        assert_eq!(metric(&quiet, series), value, "{series}\n{quiet}");
     }
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let name = line.split(['{', ' ']).next().unwrap();
@@ -82,7 +82,7 @@ async fn figures_tell_what_happens() {
 }
 
 #[tokio::test]
-async fn what_clients_make_up_makes_no_new_series() {
+async fn made_up_paths_and_methods_create_no_series() {
     let server = Server::start(&[]).await;
     for n in 0..30 {
         server.send(server.request(&format!("METHOD{n}"), &format!("/made-up/{n}"))).await;
@@ -91,26 +91,24 @@ async fn what_clients_make_up_makes_no_new_series() {
     let text = server.get("/metrics").await.text;
     assert!(!text.contains("made-up") && !text.contains("none-") && !text.contains("METHOD"), "{text}");
     let other = r#"syncdiffusion_http_requests_total{method="other",route="other",status="404"}"#;
-    assert_eq!(figure(&text, other), 30.0);
+    assert_eq!(metric(&text, other), 30.0);
     let route = r#"syncdiffusion_http_requests_total{method="GET",route="/predictions/{id}",status="404"}"#;
-    assert_eq!(figure(&text, route), 30.0);
+    assert_eq!(metric(&text, route), 30.0);
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_counted() {
+async fn a_disconnect_is_counted() {
     let server = Server::start(&[]).await;
     let body = json!({"id": "left", "input": {"prompt": "step=50"}}).to_string();
     let request = server.request("POST", "/predictions").header("content-type", "application/json").body(body);
     assert!(request.timeout(std::time::Duration::from_millis(300)).send().await.is_err());
     server.ended("left").await;
-    let series = r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="499"} 1"#;
-    while !server.get("/metrics").await.text.contains(series) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let series = r#"syncdiffusion_http_requests_total{method="POST",route="/predictions",status="499"}"#;
+    server.until_metric(series, 1.0).await;
 }
 
 #[tokio::test]
-async fn the_log_ties_requests_and_predictions_together() {
+async fn the_log_links_requests_and_predictions() {
     let server = Server::start(&["--log-format", "json", "--log", "debug"]).await;
     let headers = [("x-request-id", "req-7"), ("prefer", "respond-async")];
     let mut body = job("a");
@@ -163,10 +161,10 @@ async fn a_line_of_the_log_cannot_be_forged() {
 }
 
 #[tokio::test]
-async fn lines_of_the_worker_have_one_time_and_their_own_level() {
+async fn lines_of_the_worker_keep_their_level() {
     let server = Server::start(&[]).await;
-    let log = server.logged("stand_in: loads `demo`").await;
-    let line = log.lines().find(|line| line.contains("stand_in: loads `demo`")).unwrap_or_else(|| panic!("{log}"));
+    let log = server.logged("stand_in: loading `demo`").await;
+    let line = log.lines().find(|line| line.contains("stand_in: loading `demo`")).unwrap_or_else(|| panic!("{log}"));
     assert_eq!(line.matches("INFO").count(), 1, "{line}");
     let quiet = Server::start(&["--log", "warn"]).await;
     assert_eq!(quiet.log(), "");

@@ -1,4 +1,4 @@
-//! Webhooks: what is sent, when, and that the last word always arrives.
+//! Webhooks: what is sent and when, and that the end of a prediction always arrives.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -43,11 +43,8 @@ async fn the_four_events() {
     let first = &sent[0].json;
     assert_eq!((&first["status"], &first["logs"], &first["output"]), (&json!("processing"), &json!(""), &json!(null)));
     let logs = &sent[1..sent.len() - 2];
-    assert!((2..=4).contains(&logs.len()), "{} logs in 1.5 s", logs.len());
+    assert!((2..15).contains(&logs.len()), "{} webhooks for the logs of 30 steps: they are throttled", logs.len());
     assert!(logs.iter().all(|one| one.json["status"] == "processing" && one.json["logs"] != ""));
-    for pair in sent[..sent.len() - 2].windows(2) {
-        assert!(pair[1].at - pair[0].at > Duration::from_millis(400), "logs are throttled");
-    }
     let output = &sent[sent.len() - 2].json;
     assert_eq!((&output["status"], output["output"].as_array().unwrap().len()), (&json!("processing"), 1));
     let last = &sent[sent.len() - 1].json;
@@ -56,7 +53,7 @@ async fn the_four_events() {
 }
 
 #[tokio::test]
-async fn filters() {
+async fn events_can_be_filtered() {
     let server = Server::start(&[]).await;
     for (filter, wanted) in [
         (json!(["completed"]), 1),
@@ -74,19 +71,19 @@ async fn filters() {
 }
 
 #[tokio::test]
-async fn gathered_logs_are_sent_even_if_nothing_follows() {
+async fn throttled_logs_are_sent_when_the_interval_ends() {
     let (server, receiver) = (Server::start(&["--webhook-interval", "0.1"]).await, Receiver::start(&[]).await);
-    // The first step is told at once, the next after three seconds.
+    // The first step is logged at once, the second after three seconds.
     let mut request = body(&receiver, "step=3000", Some(json!(["start", "logs"])));
     request["input"]["num_inference_steps"] = 2.into();
     server.predict_async(&request).await;
     let sent = receiver.wait(|sent| sent.len() == 2).await;
     assert!(sent[1].json["logs"].as_str().unwrap().contains("1/2"), "{sent:#?}");
-    assert!(sent[1].at - sent[0].at < Duration::from_secs(2));
+    assert!(!sent[1].json["logs"].as_str().unwrap().contains("2/2"), "it is not held until the next line: {sent:#?}");
 }
 
 #[tokio::test]
-async fn only_the_last_is_sent_again() {
+async fn only_the_end_is_retried() {
     let server = Server::start(&[]).await;
     let receiver = Receiver::start(&[500, 503, 429]).await;
     server.predict(&body(&receiver, "a", Some(json!(["start", "completed"])))).await;
@@ -96,12 +93,12 @@ async fn only_the_last_is_sent_again() {
 
     let receiver = Receiver::start(&[404]).await;
     server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.until_metric(r#"syncdiffusion_webhooks_total{result="refused"}"#, 1.0).await;
     assert_eq!(receiver.sent().len(), 1, "a refusal is final");
 }
 
 #[tokio::test]
-async fn an_end_that_is_owed_outlives_the_server() {
+async fn a_pending_end_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[500, 500, 500]).await;
     let mut server = Server::launch_in(dir.path(), &[], &[]);
@@ -122,7 +119,7 @@ async fn an_end_that_is_owed_outlives_the_server() {
 }
 
 #[tokio::test]
-async fn a_token_is_shown() {
+async fn the_auth_token_is_sent() {
     let (server, receiver) = (Server::start(&["--webhook-auth-token", "tok123"]).await, Receiver::start(&[]).await);
     server.predict(&body(&receiver, "fail", Some(json!(["completed"])))).await;
     let sent = receiver.wait(completed).await;
@@ -158,7 +155,7 @@ async fn every_webhook_is_signed_with_the_secret_of_the_data_folder() {
     assert!(ids[2] == ids[3] && ids[0] != ids[1] && ids[1] != ids[2], "the same end has the same id: {ids:?}");
     assert_eq!(sent[3].json["id"], "ü/日本 🏔");
 
-    // It is kept, and not told.
+    // It is kept across restarts, and not exposed.
     assert_eq!(server.get("/v1/webhooks/default/secret").await.status, 404);
     server.kill();
     assert!(!server.log().contains(&secret));
@@ -167,7 +164,7 @@ async fn every_webhook_is_signed_with_the_secret_of_the_data_folder() {
 }
 
 #[tokio::test]
-async fn a_secret_may_be_given() {
+async fn the_secret_can_be_configured() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let (server, receiver) = (Server::start(&["--webhook-secret", secret]).await, Receiver::start(&[]).await);
     server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
@@ -179,7 +176,7 @@ async fn redirects_are_not_followed() {
     let (server, receiver) = (Server::start(&[]).await, Receiver::start(&[307]).await);
     server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
     receiver.wait(|sent| !sent.is_empty()).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.until_metric(r#"syncdiffusion_webhooks_total{result="refused"}"#, 1.0).await;
     assert_eq!(receiver.sent().len(), 1);
     assert!(server.log().contains("the receiver answered 307; redirects are not followed"), "{}", server.log());
 }

@@ -1,4 +1,6 @@
-//! Workers that crash, hang and talk nonsense.
+//! Workers that crash, hang, and write garbage.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::Server;
@@ -38,7 +40,7 @@ async fn a_prediction_that_kills_its_worker_twice_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_fatal_error_is_told_in_its_own_words() {
+async fn a_fatal_error_is_reported_in_its_own_words() {
     let server = Server::start(&[]).await;
     let answer = server.predict(&job("fatal")).await;
     assert_eq!(answer.json["status"], "failed");
@@ -53,12 +55,12 @@ async fn a_worker_that_hangs_is_replaced() {
     assert_eq!(answer.json["status"], "failed");
     assert!(answer.json["error"].as_str().unwrap().contains("it said nothing of its jobs in time"), "{}", answer.text);
     server.until_health(&["READY"]).await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(350)).await;
     assert_eq!(server.predict(&job("a")).await.json["status"], "succeeded", "an idle worker does not hang");
 }
 
 #[tokio::test]
-async fn a_worker_that_hangs_while_idle_is_replaced_when_it_is_given_a_job() {
+async fn a_worker_that_hangs_while_idle_is_replaced_at_its_next_job() {
     let server = Server::start(&["--hang-timeout", "300ms"]).await;
     crate::killing::signal_worker(&server, "STOP");
     let answer = server.predict(&job("a")).await;
@@ -67,14 +69,14 @@ async fn a_worker_that_hangs_while_idle_is_replaced_when_it_is_given_a_job() {
 }
 
 #[tokio::test]
-async fn nonsense_on_stdout_is_passed_over() {
+async fn garbage_on_stdout_is_ignored() {
     let server = Server::start(&[]).await;
     assert_eq!(server.predict(&job("garbage")).await.json["status"], "succeeded");
     server.logged("worker said something that is no event").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_cannot_come_back_leaves_the_server_defunct() {
+async fn a_worker_that_cannot_be_restarted_leaves_the_server_defunct() {
     let dir = tempfile::tempdir().unwrap();
     let worker = dir.path().join("worker");
     std::fs::copy(tests::stand_in(), &worker).unwrap();
@@ -84,7 +86,7 @@ async fn a_worker_that_cannot_come_back_leaves_the_server_defunct() {
     let answer = server.predict_async(&job("crash")).await;
     let health = server.until_health(&["UNHEALTHY"]).await;
     assert!(health["user_healthcheck_error"].as_str().unwrap().contains("the worker was lost"), "{health}");
-    assert_eq!(server.predict_async(&job("waits")).await.status, 202, "what comes now waits for the next worker");
+    assert_eq!(server.predict_async(&job("waits")).await.status, 202, "new predictions wait for the next worker");
     let health = server.until_health(&["DEFUNCT"]).await;
     assert!(health["user_healthcheck_error"].as_str().unwrap().contains("restart the server"), "{health}");
     assert_eq!(server.get("/live").await.status, 503);
@@ -94,7 +96,7 @@ async fn a_worker_that_cannot_come_back_leaves_the_server_defunct() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_slow_to_load_is_given_up() {
+async fn a_worker_that_loads_too_slowly_is_abandoned() {
     let server = Server::launch(&["--setup-timeout", "200ms"], &[("STAND_IN_LOAD_MS", "20000")]);
     let health = server.until_health(&["SETUP_FAILED"]).await;
     assert!(health["setup"]["logs"].as_str().unwrap().contains("it did not load in time"), "{health}");

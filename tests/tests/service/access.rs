@@ -1,11 +1,11 @@
-//! Who gets in: tokens on every route, origins, and what every answer carries.
+//! Access: tokens on every route, CORS, and the headers of every response.
 
 use serde_json::{Value, json};
 use tests::{Answer, Server};
 
 const TOKEN: &str = "right-5f0c";
 
-/// Every operation of the server's own document, with an id where a path wants one.
+/// Every operation of the server's OpenAPI document, with an id in the paths that need one.
 async fn operations(server: &Server) -> Vec<(String, String)> {
     let document = server.get("/openapi.json").await.json;
     let paths = document["paths"].as_object().unwrap();
@@ -25,13 +25,13 @@ async fn ask(server: &Server, method: &str, path: &str, authorization: Option<&s
 }
 
 #[tokio::test]
-async fn every_route_but_health_metrics_and_pages_wants_a_token() {
+async fn every_route_except_health_metrics_and_pages_needs_a_token() {
     let server = Server::start(&["--api-token", &format!("other,{TOKEN}")]).await;
     let open = ["/", "/docs", "/health-check", "/live", "/metrics", "/openapi.json", "/playground", "/ready"];
     let (mut guarded, mut opened) = (0, 0);
     for (method, path) in operations(&server).await {
         let bare = ask(&server, &method, &path, None).await;
-        // Who knows the name of a file was told it.
+        // The name of a file is a secret itself.
         if path.starts_with("/files/") {
             assert_eq!(bare.status, 404, "{method} {path}");
             continue;
@@ -47,7 +47,7 @@ async fn every_route_but_health_metrics_and_pages_wants_a_token() {
             assert_eq!(refused.headers["www-authenticate"], "Bearer");
             assert!(refused.json["detail"].as_str().unwrap().contains("token"), "{}", refused.text);
         }
-        // The last is the end of the server.
+        // The last one stops the server.
         if path != "/shutdown" {
             for right in [format!("Bearer {TOKEN}"), format!("Token {TOKEN}"), "bearer other".to_owned()] {
                 assert_ne!(ask(&server, &method, &path, Some(&right)).await.status, 401, "{method} {path}");
@@ -56,7 +56,7 @@ async fn every_route_but_health_metrics_and_pages_wants_a_token() {
         guarded += 1;
     }
     assert!(opened == open.len() && guarded >= 9, "{opened} open and {guarded} guarded operations");
-    // What no route is known for tells nothing either.
+    // Unknown paths reveal nothing either.
     for path in ["/nope", "/predictions/", "/predictions/a/b/c", "//predictions"] {
         assert_eq!(ask(&server, "GET", path, None).await.status, 401, "{path}");
         assert_eq!(ask(&server, "GET", path, Some(&format!("Bearer {TOKEN}"))).await.status, 404, "{path}");
@@ -91,7 +91,7 @@ async fn tokens_come_from_files_and_the_environment_too() {
 }
 
 #[tokio::test]
-async fn tokens_that_cannot_be_are_refused_without_a_word_of_them() {
+async fn invalid_tokens_are_rejected_and_never_printed() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty");
     std::fs::write(&empty, "# nothing yet\n").unwrap();
@@ -112,7 +112,7 @@ async fn tokens_that_cannot_be_are_refused_without_a_word_of_them() {
 }
 
 #[tokio::test]
-async fn an_open_server_on_all_networks_says_so() {
+async fn an_open_server_on_all_networks_warns() {
     let warning = "everybody who can reach this address may use the server";
     for (arguments, warns) in [
         (&["--host", "0.0.0.0"][..], true),
@@ -126,7 +126,7 @@ async fn an_open_server_on_all_networks_says_so() {
 }
 
 #[tokio::test]
-async fn other_origins_are_let_in_only_if_they_are_named() {
+async fn other_origins_need_to_be_listed() {
     let preflight = |server: &Server, origin: &str| {
         let request = server.request("OPTIONS", "/predictions").header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
@@ -157,7 +157,7 @@ async fn other_origins_are_let_in_only_if_they_are_named() {
 }
 
 #[tokio::test]
-async fn every_answer_has_an_id_and_tells_browsers_to_be_careful() {
+async fn every_response_has_an_id_and_security_headers() {
     let server = Server::start(&["--api-token", TOKEN]).await;
     let mut ids = std::collections::HashSet::new();
     for (method, path) in operations(&server).await.into_iter().chain([("GET".to_owned(), "/nope".to_owned())]) {
@@ -179,7 +179,7 @@ async fn every_answer_has_an_id_and_tells_browsers_to_be_careful() {
 }
 
 #[tokio::test]
-async fn the_page_shows_its_token() {
+async fn the_playground_sends_its_token() {
     let server = Server::start(&["--api-token", TOKEN]).await;
     let page = server.get("/playground").await;
     assert_eq!(page.status, 200);
