@@ -1,19 +1,20 @@
-//! Whatever stands in the small files of a bundle, loading it ends with an error that says something. The first byte
-//! chooses the file; the others are those of the demo model, without weights.
+//! Loading a bundle with arbitrary contents in one of its small files fails with a message. The first byte selects the
+//! file; the other files are those of the demo model, without weights.
 
 #![no_main]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use sd2::{
-    Bundle, Geometry, Placement, ddim::Ddim, lpips::Lpips, text_encoder::TextEncoder, tokenizer::Tokenizer, unet::UNet,
-    vae::Decoder,
-};
+use sd2::ddim::Ddim;
+use sd2::lpips::Lpips;
+use sd2::text_encoder::TextEncoder;
+use sd2::tokenizer::Tokenizer;
+use sd2::unet::UNet;
+use sd2::vae::Decoder;
+use sd2::{Bundle, Geometry, Placement};
 use tch::{Device, Kind};
 
 const FILES: [&str; 8] = [
@@ -27,7 +28,7 @@ const FILES: [&str; 8] = [
     "vae/config.json",
 ];
 
-/// A copy of the demo model's small files, of this process alone.
+/// A copy of the small files of the demo model, for this process only.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
     let folder = std::env::temp_dir().join(format!("fuzz-bundle-{}", std::process::id()));

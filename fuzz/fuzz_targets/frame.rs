@@ -1,14 +1,12 @@
-//! Whatever a worker writes is a frame, garbage that is told, or an end; what was read is written and read the same.
+//! Arbitrary output of a worker is a frame, reported garbage, or the end; a frame survives writing and reading.
 
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use protocol::{
-    Event,
-    frame::{self, Received},
-};
+use protocol::Event;
+use protocol::frame::{self, Received};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut from = Cursor::new(bytes);
@@ -24,6 +22,6 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Ok(Received::Malformed(_)) => {}
         }
-        assert!(from.position() > before, "a reader that does not move would never end");
+        assert!(from.position() > before, "the reader must advance");
     }
 });

@@ -1,4 +1,4 @@
-//! Any JSON is an `Input` or a list of what is wrong, and an `Input` written as JSON is the same `Input`.
+//! Any JSON is an `Input` or a list of errors, and an `Input` survives writing and parsing.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
             Err(wrong) => assert!(!wrong.is_empty() && wrong.iter().all(|wrong| !wrong.message.is_empty())),
             Ok(parsed) => {
                 let written = serde_json::to_value(&parsed.input).expect("an input is JSON");
-                let again = parse(&written, geometry).expect("what was taken is taken again");
+                let again = parse(&written, geometry).expect("an accepted input is accepted again");
                 assert_eq!(again.input, parsed.input);
             }
         }

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Asks the real Cog server and ours the same, side by side, and compares the answers.
+"""Sends the same requests to the real Cog server and to ours, and compares the responses.
 
     run.py --server PATH --worker PATH
 
-Cog is that of the Python that runs this. Ours runs with `--queue-size 0`, the setting under which it refuses like Cog, and with the
-stand-in worker.
+Cog is that of the Python that runs this. Ours runs with `--queue-size 0`, with which it rejects like Cog, and with the stand-in
+worker.
 
-Ours may say more than Cog, never less: every key of Cog's answer must be there, with the same value where a value can be compared. What we
-do otherwise on purpose is in DIFFERENCES, a row of docs/cog-differences.md each; a difference that is not there fails, and so does a
-row that no request shows any more.
+Our responses may contain more than those of Cog, never less: every key of Cog's response must be there, with the same value if it
+can be compared. Intended differences are in DIFFERENCES, each with a row in docs/cog-differences.md. Any other difference fails,
+and so does an entry that no request shows any more.
 """
 
 import argparse
@@ -28,25 +28,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
-# Name of a difference -> what we do instead.
+# Name of a difference -> our behaviour.
 DIFFERENCES = {
-    "body errors": "the same status and words, as JSON",
+    "body errors": "the same status and message, as JSON",
     "missing content type": "the body is read",
-    "webhook url": "a URL that is none is refused",
-    "seed": "a seed beyond 64 bits is refused",
-    "rules": "what the model would trip over is refused at the door",
+    "webhook url": "an invalid URL is rejected",
+    "seed": "a seed of more than 64 bits is rejected",
+    "rules": "inputs that the model cannot use are rejected before they run",
     "docs": "the page that GET / names exists",
-    "prefer": "read as RFC 7240 says",
-    "metrics": "figures for Prometheus",
-    "get": "predictions can be read, listed and removed",
-    "finished put": "answered with the stored result",
+    "prefer": "parsed as in RFC 7240",
+    "metrics": "metrics for Prometheus",
+    "get": "predictions can be read, listed and deleted",
+    "finished put": "the response is the stored result",
     "trainings": "not served",
-    "openapi in setup": "there from the start",
+    "openapi in setup": "available from the start",
     "logs of failures": "kept",
-    "error prefix": "said once",
-    "streaming": "offered",
-    "empty id": "another one is made up",
-    "same id": "refused with 409 while it runs",
+    "error prefix": "without the prefix",
+    "streaming": "supported",
+    "empty id": "replaced by a generated one",
+    "same id": "rejected with 409 while it runs",
 }
 
 
@@ -110,7 +110,7 @@ class Side:
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes webhooks."""
+    """Receives webhooks."""
 
     def __init__(self):
         self.sent = []
@@ -151,14 +151,14 @@ class Report:
         self.failed, self.compared, self.shown = [], 0, set()
 
     def check(self, what, cog, ours, difference=None):
-        """Compares two answers; `difference` names a row that must show here."""
+        """Compares two responses; `difference` names an intended difference that must show here."""
         self.compared += 1
         reasons = list(unlike(cog, ours))
         if difference:
             if reasons:
                 self.shown.add(difference)
             else:
-                self.failed.append(f"{what}: `{difference}` is no difference any more")
+                self.failed.append(f"{what}: `{difference}` does not differ any more")
         elif reasons:
             self.failed.append(f"{what}: " + "; ".join(reasons))
 
@@ -168,7 +168,7 @@ class Report:
             self.failed.append(f"{what}: cog {cog!r}, ours {ours!r}")
 
 
-# Values that differ from run to run, or by what the model is.
+# Values that differ from run to run, or by model.
 FREE = {"logs", "metrics", "output", "version", "setup", "started_at", "completed_at", "created_at", "user_healthcheck_error"}
 
 
@@ -177,7 +177,7 @@ def unlike(cog, ours):
         yield f"status {cog['status']} became {ours['status']} {ours['text'][:200]}"
     if cog["type"] != ours["type"]:
         yield f"type {cog['type']} became {ours['type']}"
-    # Where we serve more methods, `allow` says so.
+    # `allow` has more methods where we serve more.
     for method in (cog["allow"] or "").split(","):
         if method not in (ours["allow"] or "").split(","):
             yield f"allow {cog['allow']} became {ours['allow']}"
@@ -189,7 +189,7 @@ def unlike(cog, ours):
 
 
 def within(cog, ours, place):
-    """Why `ours` does not hold all that `cog` does."""
+    """Why `ours` does not contain everything in `cog`."""
     if isinstance(cog, dict) and isinstance(ours, dict):
         for key, value in cog.items():
             if key not in ours:
@@ -204,7 +204,7 @@ def within(cog, ours, place):
 
 
 def both(sides, act):
-    """Lets both sides do the same at the same time."""
+    """Runs the same on both sides at the same time."""
     answers = [None, None]
 
     def run(at):
@@ -216,7 +216,7 @@ def both(sides, act):
     for thread in threads:
         thread.join()
     if None in answers:
-        sys.exit("a side did not answer")
+        sys.exit("one of the servers did not respond")
     return answers
 
 
@@ -304,7 +304,7 @@ def compare(sides, receiver, report):
         report.check(f"input {json.dumps(value)}", cog, ours, difference)
         settle(sides)
 
-    # What is asked besides the input.
+    # Requests beyond the input.
     for extra in ({"id": "my-id"}, {"id": ""}, {"id": "a/b ü"}, {"context": {"k": "v"}, "extra": 1, "created_at": "x", "version": "v"},
                   {"webhook_events_filter": []}, {"id": None, "webhook": None}):
         difference = "empty id" if extra.get("id") == "" else None
@@ -314,7 +314,7 @@ def compare(sides, receiver, report):
         report.check(f"prefer {prefer}", *both(sides, lambda side: side.predict(prefer=prefer, input=QUICK)), difference)
         settle(sides)
 
-    # A failure is an answer; ours keeps the logs and says the error once.
+    # A failure is a response; ours keeps the logs, and the error has no prefix.
     cog, ours = both(sides, lambda side: side.predict(id="f", input={**QUICK, "prompt": "fail", "num_inference_steps": 4}))
     report.same("status of a failure", (cog["status"], cog["json"]["status"]), (ours["status"], ours["json"]["status"]))
     report.check("error of a failure", cog, ours, "error prefix")
@@ -381,7 +381,7 @@ def compare(sides, receiver, report):
 
 
 def webhooks(sides, receiver, report):
-    """Sequences of webhooks: which events, with which status and kind of output, and no key less."""
+    """Sequences of webhooks: events, their statuses and kinds of output, and no missing key."""
     cases = [
         ("ok", {"prompt": "step=20", "num_inference_steps": 70, "width": 512}, None),
         ("fail", {**QUICK, "prompt": "fail", "num_inference_steps": 4}, None),
@@ -403,7 +403,7 @@ def webhooks(sides, receiver, report):
 
         (cog, cog_sent), (ours, our_sent) = both(sides, run)
         report.check(f"webhook {name}", cog, ours)
-        # Cog sends its last two at once, and either may win.
+        # Cog sends its last two at once, in any order.
         ordered = sorted(cog_sent, key=lambda body: body["status"] != "processing")
         report.same(f"webhooks of {name}", shape(ordered), shape(our_sent))
         for body in cog_sent:
@@ -430,7 +430,7 @@ def settle(sides):
 
 
 def during_setup(report, cog, ours):
-    """Answers while both still load."""
+    """Responses while both still load."""
     sides = (cog, ours)
     for side in sides:
         side.until("STARTING")
@@ -455,7 +455,7 @@ def start(options, folder, load_ms=0):
     if load_ms:
         text = (peer / "predict.py").read_text().replace("        pass\n", f"        time.sleep({load_ms / 1000})\n", 1)
         (peer / "predict.py").write_text(text)
-    # Cog starts its worker as `python`, whichever comes first.
+    # Cog starts its worker as the first `python` in the path.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
     cog = Side("cog", [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"], port, cwd=peer, env=environment)

@@ -16,7 +16,7 @@ from syncdiffusion_reference import SyncDiffusion
 
 # Relative to a tensor: a little more than the rounding of one UNet output.
 ROUNDING = 3e-6
-# A gradient is measured with noise so many times as large, so that its kinks are far away from what rounding can reach.
+# Gradients are measured with noise larger by this factor, so that rounding cannot reach their kinks.
 MARGIN = 5
 DRAWS = 3
 

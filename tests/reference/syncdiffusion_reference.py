@@ -184,7 +184,7 @@ def check_size(height: int, width: int, size: int, parameters: Parameters) -> No
 
 
 def load_network(network_class, bundle: Path, subfolder: str):
-    """A frozen fp32 network, from plain file names or, where there are none, from those with `.fp16.` in them."""
+    """A frozen fp32 network, from plain file names or, if the folder has only those, from names with `.fp16.`."""
     folder = bundle / subfolder
     variant = None if any(".fp16." not in file.name for file in folder.glob("*.safetensors")) else "fp16"
     network, loading = network_class.from_pretrained(

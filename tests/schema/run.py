@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Has schemathesis make up requests from our own OpenAPI document, and looks whether every answer is one that the document names.
+"""Sends requests that schemathesis generates from our OpenAPI document, and checks every response against the document.
 
     run.py --server PATH --worker PATH [--examples N] [--seed N]
 
-The server runs with the stand-in worker, twice: open to everybody, and with a token. Whatever is asked, no answer may be a 5xx but a
-documented 503, and every one has a documented status, type and body.
+The server runs with the stand-in worker, once without tokens and once with one. No response may be a 5xx except a documented 503,
+and each must have a documented status, type and body.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "token-of-the-schema-test"
 
-# What is checked: that nothing crashes, and that statuses, types, headers and bodies are those of the document.
+# The checks: no crash, and documented statuses, types, headers and bodies.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance"
 
 
@@ -43,7 +43,7 @@ def until_ready(url, server):
 
 
 def run(options, token):
-    """One run against a fresh server: true if nothing was found, and the server is still there."""
+    """One run against a fresh server: true if nothing was found and the server still works."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def run(options, token):
         server = subprocess.Popen(command + (["--api-token", TOKEN] if token else []), stdout=log, stderr=log)
         try:
             until_ready(url, server)
-            # A shutdown would end what is tested; tests/tests/service asks for one.
+            # A shutdown would end the test; tests/tests/service covers it.
             ask = [Path(sys.executable).parent / "schemathesis", "run", ROOT / "openapi.yaml", "--url", url, "--checks", CHECKS,
                    "--max-examples", str(options.examples), "--exclude-path", "/shutdown", "--request-timeout", "30", "--no-color"]
             if options.seed is not None:

@@ -1,8 +1,8 @@
 //! Helpers of the black-box tests: a running server, and the servers that it calls.
 //!
-//! The tests see the programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in worker; each
-//! has its own port and data folder, so tests run in parallel. [`Receiver`] receives webhooks and pictures, and [`hub`] is a
-//! model hub.
+//! The tests see the programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in
+//! worker; each has its own port and data folder, so tests run in parallel. [`Receiver`] receives webhooks and
+//! pictures, and [`hub`] is a model hub.
 
 pub mod hub;
 mod receiver;

@@ -35,7 +35,8 @@ pub fn binary() -> PathBuf {
     let path = programs().join("syncdiffusion");
     BUILD.call_once(|| {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-        let newest = ["protocol", "prediction", "server"].iter().filter_map(|name| newest(&crates.join(name).join("src"))).max();
+        let newest =
+            ["protocol", "prediction", "server"].iter().filter_map(|name| newest(&crates.join(name).join("src"))).max();
         let built = path.metadata().and_then(|is| is.modified()).ok();
         if built.zip(newest).is_none_or(|(built, newest)| built < newest) {
             let mut build = Command::new(env!("CARGO"));

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Has Replicate's own clients verify our webhooks: `Webhooks.validate` of the Python package and `validateWebhook` of the npm package.
+"""Verifies our webhooks with Replicate's clients: `Webhooks.validate` of the Python package and `validateWebhook` of the npm package.
 
     run.py --server PATH --worker PATH
 
-Node 18 or newer is needed, with the npm package beside this file. The server runs with the stand-in worker. It sends all four events, an
-end that its receiver first refuses, and texts in many scripts; every one must be taken by both clients, and none after its body, its
-id, its timestamp or the secret was changed.
+Needs Node 18 or newer, with the npm package beside this file. The server runs with the stand-in worker. It sends all four events, an
+end that its receiver first rejects, and texts in many scripts. Both clients must accept every webhook, and reject it after its body,
+id, timestamp or the secret was changed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PROMPTS = ["a mountain", "日本の山 🏔 ñ", "quotes \" \\ and\nlines\u2028 
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps what it is sent, and refuses the first end."""
+    """Keeps every request, and rejects the first end."""
 
     def __init__(self):
         self.sent, self.refuse = queue.Queue(), True
@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def gather(server, worker):
-    """All webhooks of some predictions, and the secret as the server tells it."""
+    """All webhooks of some predictions, and the secret that the server shows."""
     receiver = Receiver()
     with tempfile.TemporaryDirectory() as data:
         command = [server, "serve", "--host", "127.0.0.1", "--port", "0", "--data-dir", data, "--worker", worker, "--show-webhook-secret"]
@@ -64,7 +64,7 @@ def gather(server, worker):
                     urllib.request.urlopen(request).read()
                     while not webhooks or json.loads(webhooks[-1][1])["completed_at"] is None or receiver.refuse or receiver.sent.qsize():
                         webhooks.append(receiver.sent.get(timeout=30))
-                    # The end that was refused comes again.
+                    # The rejected end is sent again.
                     if prompt == PROMPTS[0]:
                         webhooks.append(receiver.sent.get(timeout=30))
                 secret = json.load(urllib.request.urlopen(f"{url}/v1/webhooks/default/secret"))["key"]
@@ -104,7 +104,7 @@ def main():
         except Exception as error:  # what the tolerance refuses is refused too
             by_python = False if not valid else error
         if (by_python, by_javascript) != (valid, valid):
-            print(f"{what}: wanted {valid}, Python says {by_python}, JavaScript says {by_javascript}: {headers}")
+            print(f"{what}: expected {valid}, Python says {by_python}, JavaScript says {by_javascript}: {headers}")
             wrong += 1
     events = {(json.loads(body)["status"], bool(json.loads(body)["logs"]), bool(json.loads(body)["output"])) for _, body in webhooks}
     ends = [headers["webhook-id"] for headers, body in webhooks if json.loads(body)["completed_at"]]

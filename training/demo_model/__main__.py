@@ -1,4 +1,4 @@
-"""The demo model from nothing: `python -m demo_model STAGE...`, or `all`. A stage that was interrupted goes on where it was."""
+"""Trains the demo model: `python -m demo_model STAGE...`, or `all`. An interrupted stage resumes where it stopped."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from .work import Work
 PROJECT = Path(__file__).parents[2]
 SCENES = 12_000
 LARGE = 6_000
-"""So many of them are learnt at full size."""
+"""The number of scenes that are used at full size."""
 
 
 def pictures(work: Work):

@@ -223,7 +223,7 @@ class Canvas:
     def fill(self, profile: np.ndarray, colour, far: float, *, light: np.ndarray | None = None, snow: np.ndarray | None = None, mist: float = 0.0):
         """Everything under `profile` (a row a column).
 
-        `light` multiplies the colour ([height, width]); under `snow` (a row for every pixel) there is none; `mist` gathers at the foot.
+        `light` multiplies the colour ([height, width]); snow lies above the row `snow` (a row for every pixel); `mist` collects at the foot.
         """
         top = int(max(0, profile.min() - 2))
         if top >= self.height:
@@ -245,7 +245,7 @@ class Canvas:
         self._blend(mask, self.hazed(paint, haze), top)
 
     def range(self, base: float, height: float, colour, far: float, *, snow: str = "none", mist: float = 0.2, a_square: float = 2.2):
-        """A range of mountains whose foot is at row `base`, with a lit and a dark side; `snow` is none, caps or all."""
+        """A range of mountains whose foot is at row `base`, with a lit and a dark side; `snow` is "none", "caps" or "all"."""
         size = height * self.height
         ridge, summit, belongs = self.peaks(a_square, self.uniform(1.1, 1.7) * 0.3 / max(height, 0.12))
         profile = (base - size * ridge).astype(F)

@@ -11,7 +11,7 @@ from .scene import Scene, sample
 from .work import Progress, Work
 
 HELD_OUT = 300
-"""So many scenes at the end are never trained on."""
+"""The number of scenes, the last ones, that are never trained on."""
 
 
 def scene_of(index: int) -> Scene:

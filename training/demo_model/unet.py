@@ -23,8 +23,8 @@ CONFIG = {
     "use_linear_projection": True,
     "norm_num_groups": 16,
 }
-# SD2's betas, rescaled so that the last step is noise and nothing else. As they are they leave a trace of the latent's mean there;
-# a model learns to read a scene's colours from it, and when it draws there is none to read.
+# The betas of SD2, rescaled so that the last step is pure noise. Unscaled, they leave a trace of the mean of the latent there; the
+# model would learn to read the colours of a scene from it, but when it draws, that trace is missing.
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -38,7 +38,7 @@ SCHEDULE = {
     "timestep_spacing": "trailing",
 }
 CAPTIONS = 6
-"""So many captions are made for each scene."""
+"""The number of captions for each scene."""
 
 
 def caption_tokens(work: Work) -> np.ndarray:

@@ -19,7 +19,7 @@ class Work:
             folder.mkdir(parents=True, exist_ok=True)
 
     def array(self, name: str, dtype, shape: tuple[int, ...]) -> np.memmap:
-        """An array on disk, zeros at first. It is made anew where its size is another than it was."""
+        """An array on disk, zeros at first. It is created again if its size has changed."""
         path = self.data / name
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         old = path.exists() and path.stat().st_size == size

@@ -80,7 +80,7 @@ class Trained(unittest.TestCase):
                 names = [key for key in weights.keys() if key.endswith(name)]
                 self.assertEqual(len(names), 1, f"{file} has {sorted(weights.keys())[:4]}...")
                 self.assertEqual(weights.get_slice(names[0]).get_shape(), shape)
-                # Numbers of positions are no weights.
+                # Position ids are not weights.
                 dtypes = {weights.get_slice(key).get_dtype() for key in weights.keys() if not key.endswith("position_ids")}
                 self.assertEqual(dtypes, {"F16"}, file)
 

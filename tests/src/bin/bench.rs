@@ -1,4 +1,5 @@
-//! Measures the overhead of the service from outside, with the stand-in worker: `cargo run --release -p tests --bin bench`.
+//! Measures the overhead of the service from outside, with the stand-in worker: `cargo run --release -p tests --bin
+//! bench`.
 //!
 //! - time from POST to the start in the worker, with the default store and in memory;
 //! - time of a synchronous prediction of one instant step;

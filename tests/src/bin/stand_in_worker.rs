@@ -1,9 +1,10 @@
 //! A worker without tensors: it speaks the protocol, draws a gradient from the seed, and misbehaves on request.
 //!
-//! Words in the prompt of a job control it: `step=MS` (duration of a step, 1 by default), `fail`, `crash`, `crash-once=FILE`
-//! (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores a cancellation), `clock` (logs
-//! the microseconds since 1970 when it starts). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
-//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it reports a machine with a CPU, or `STAND_IN_DOCTOR`.
+//! Words in the prompt of a job control it: `step=MS` (duration of a step, 1 by default), `fail`, `crash`,
+//! `crash-once=FILE` (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores
+//! a cancellation), `clock` (logs the microseconds since 1970 when it starts). The environment controls how it loads:
+//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it
+//! reports a machine with a CPU, or `STAND_IN_DOCTOR`.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Pictures in buckets: the requests to an S3 store, against a receiver that responds like one; and, by `make test-s3`, against a
-//! real store, which checks every signature.
+//! Pictures in buckets: the requests to an S3 store, against a receiver that responds like one; and, by `make test-s3`,
+//! against a real store, which checks every signature.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

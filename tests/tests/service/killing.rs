@@ -1,5 +1,5 @@
-//! Servers and workers that are killed at random moments while predictions wait, run and end: accepted ones are not lost, ended
-//! ones do not change, and every webhook arrives.
+//! Servers and workers that are killed at random moments while predictions wait, run and end: accepted ones are not
+//! lost, ended ones do not change, and every webhook arrives.
 
 use std::collections::BTreeMap;
 use std::path::Path;
