@@ -1,7 +1,7 @@
 //! What happens to a prediction, in order and numbered, for those who follow it.
 //!
 //! A feed keeps the newest events; a [`Reader`] takes them from any point on and waits for more, so replay and live are one thing.
-//! A reader that falls behind what is kept, or comes too late for all of it, is told how much it missed.
+//! A reader that falls behind what is kept, or comes too late for all of it, learns how much it missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::wire::Prediction;
 
 /// How many events a reader may be behind.
-pub const BUFFER: usize = 1024;
+const MAX_LAG: usize = 1024;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -55,43 +55,46 @@ pub struct Item {
 
 /// The events of one prediction.
 #[derive(Debug)]
-pub struct Feed {
-    kept: Mutex<VecDeque<Item>>,
+pub(crate) struct Feed {
+    /// The newest events, without holes.
+    items: Mutex<VecDeque<Item>>,
+    /// The number of the newest event: what readers wait for.
     newest: watch::Sender<u64>,
+    /// How many events are shown to readers that come later.
     history: usize,
 }
 
 impl Feed {
     /// A feed that shows its newest `history` events to those who come later.
-    pub fn new(history: usize) -> Self {
-        Self { kept: Mutex::default(), newest: watch::Sender::new(0), history }
+    pub(crate) fn new(history: usize) -> Self {
+        Self { items: Mutex::default(), newest: watch::Sender::new(0), history }
     }
 
     /// Adds an event.
-    pub fn push(&self, event: Event) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn push(&self, event: Event) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.newest.borrow() + 1;
-        if kept.len() == self.history.max(BUFFER) {
-            kept.pop_front();
+        if items.len() == self.history.max(MAX_LAG) {
+            items.pop_front();
         }
-        kept.push_back(Item { id, event });
+        items.push_back(Item { id, event });
         self.newest.send_replace(id);
     }
 
     /// Whether nothing has happened yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self.newest.borrow() == 0
     }
 
     /// Follows the feed from the event after number `after` on.
-    pub fn reader(self: &Arc<Self>, after: u64) -> Reader {
+    pub(crate) fn reader(self: &Arc<Self>, after: u64) -> Reader {
         let next = after.saturating_add(1);
         Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next, missed: None, over: false }
     }
 
     /// Follows the feed from the event after number `after` on, as far back as it is shown to those who come later.
-    /// A number that was not given out yet is that of an earlier server, and everything is shown.
-    pub fn replay(self: &Arc<Self>, after: u64) -> Reader {
+    /// A number that does not exist yet is that of an earlier server, and everything is shown.
+    pub(crate) fn replay(self: &Arc<Self>, after: u64) -> Reader {
         let newest = *self.newest.borrow();
         let mut reader = self.reader(if after > newest { 0 } else { after });
         let shown = (newest + 1).saturating_sub(self.history as u64);
@@ -101,17 +104,17 @@ impl Feed {
     }
 
     /// The event of a number, or the oldest kept number if it is gone.
-    fn take(&self, id: u64) -> Taken {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.front() {
-            Some(first) if first.id > id => Taken::Gone(first.id),
-            Some(first) => kept.get((id - first.id) as usize).cloned().map_or(Taken::NotYet, Taken::Item),
-            None => Taken::NotYet,
+    fn find(&self, id: u64) -> Found {
+        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        match items.front() {
+            Some(first) if first.id > id => Found::Gone(first.id),
+            Some(first) => items.get((id - first.id) as usize).cloned().map_or(Found::NotYet, Found::Item),
+            None => Found::NotYet,
         }
     }
 }
 
-enum Taken {
+enum Found {
     Item(Item),
     Gone(u64),
     NotYet,
@@ -119,17 +122,20 @@ enum Taken {
 
 /// One who follows a feed.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     feed: Arc<Feed>,
     newest: watch::Receiver<u64>,
+    /// The number of the event to read next.
     next: u64,
+    /// How many events were gone before the first read, to be reported then.
     missed: Option<u64>,
+    /// It has read the last event.
     over: bool,
 }
 
 impl Reader {
     /// The next event; `Err` with how many were missed; `None` after [`Event::Completed`].
-    pub async fn next(&mut self) -> Option<Result<Item, u64>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Item, u64>> {
         if self.over {
             return None;
         }
@@ -138,19 +144,19 @@ impl Reader {
         }
         loop {
             self.newest.borrow_and_update();
-            match self.feed.take(self.next) {
-                Taken::Item(item) => {
+            match self.feed.find(self.next) {
+                Found::Item(item) => {
                     self.next += 1;
                     self.over = matches!(item.event, Event::Completed(_));
                     return Some(Ok(item));
                 }
-                Taken::Gone(oldest) => {
+                Found::Gone(oldest) => {
                     let missed = oldest - self.next;
                     self.next = oldest;
                     return Some(Err(missed));
                 }
                 // The feed is held here, so its sender is alive and the wait ends with the next event.
-                Taken::NotYet => self.newest.changed().await.ok()?,
+                Found::NotYet => self.newest.changed().await.ok()?,
             }
         }
     }
@@ -171,7 +177,7 @@ mod tests {
         feed.push(Event::Log("a\n".into()));
         let (id, mut early) = waiting.await.unwrap();
         assert_eq!(id, 2);
-        for _ in 0..BUFFER + 5 {
+        for _ in 0..MAX_LAG + 5 {
             feed.push(Event::Log("b\n".into()));
         }
         assert_eq!(early.next().await.unwrap().unwrap_err(), 5);

@@ -1,36 +1,37 @@
 //! The service: what happens to a prediction between the request and the answer.
 //!
 //! ```text
-//! JSON -> input -> service::intake -> Store + queue -> service::crew == worker::process ==> the worker
-//!   response . stream . webhook <- feed <- live <- service::crew <- worker::supervise <== its events
+//! JSON -> input -> service::intake -> Store + queue -> service::dispatch ==> worker::process
+//!   response . stream . webhook <- feed <- active <- service::finish <- service::events <== its messages
 //! ```
 //!
 //! - [`input`]: the table of the thirteen inputs, and the way from JSON to a valid one.
 //! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
-//! - [`service`]: who takes it in, who works on it, how it ends; [`store`]: where it is kept.
-//! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is told; [`outgoing`]: which URLs are called.
-//! - [`worker`]: the processes; [`progress`], [`cost`]: what their names say.
+//! - `lifecycle`: the phases of a prediction; `active`: one that has not ended.
+//! - [`service`]: who accepts it, who works on it, how it ends; [`store`]: where it is kept.
+//! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs may be called.
+//! - [`worker`]: the processes; `progress`, `cost`: what their names say.
 //!
 //! No tensors and no HTTP server live here.
 
-pub mod cost;
+mod active;
+mod cost;
 pub mod feed;
 pub mod hidden;
 pub mod input;
-pub mod live;
+mod lifecycle;
 pub mod outgoing;
 pub mod output;
-pub mod progress;
+mod progress;
 mod random;
 pub mod service;
 pub mod store;
-pub mod time;
+mod time;
 pub mod upload;
 pub mod webhook;
 pub mod wire;
 pub mod worker;
 
-pub use protocol;
 pub use service::Service;
 pub use wire::{Prediction, Status};
 

@@ -1,13 +1,10 @@
-//! How the service is, as `/health-check` tells it.
+//! The state of the service, as the health check and the metrics show it.
 
 use serde::Serialize;
 
-use super::Service;
-use super::crew::{Duty, Post};
-use crate::time::Time;
-
-/// Most text that is kept of the loading of workers.
-const MOST_LOGS: usize = 64 << 10;
+use super::setup::Setup;
+use super::shared::Shared;
+use super::workers::{WorkerSlot, WorkerState};
 
 /// The states of Cog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,17 +14,17 @@ pub enum State {
     Starting,
     /// A prediction would begin at once.
     Ready,
-    /// All workers are taken.
+    /// All workers are busy.
     Busy,
     /// No worker could load.
     SetupFailed,
-    /// No worker is left, and none will come back by itself.
+    /// No worker is left, and none will be started.
     Defunct,
     /// Workers were lost and are being started again.
     Unhealthy,
 }
 
-/// How the service is.
+/// What the health check shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Health {
     /// In one word.
@@ -39,96 +36,52 @@ pub struct Health {
     pub user_healthcheck_error: Option<String>,
 }
 
-/// How the loading of the workers went.
-#[derive(Clone, Debug, Serialize)]
-pub struct Setup {
-    started_at: Time,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    completed_at: Option<Time>,
-    status: &'static str,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    logs: String,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self { started_at: Time::now(), completed_at: None, status: "starting", logs: String::new() }
-    }
-}
-
-impl Setup {
-    /// Adds a line of a worker that loads.
-    pub(super) fn log(&mut self, line: &str) {
-        if self.logs.len() + line.len() < MOST_LOGS {
-            self.logs.push_str(line);
-            self.logs.push('\n');
-        }
-    }
-
-    /// A worker has loaded.
-    pub(super) fn succeed(&mut self) {
-        self.completed_at.get_or_insert_with(Time::now);
-        self.status = "succeeded";
-    }
-
-    /// A worker could not load. If another did, that counts.
-    pub(super) fn fail(&mut self, error: &str) {
-        self.log(error);
-        if self.status != "succeeded" {
-            self.completed_at.get_or_insert_with(Time::now);
-            self.status = "failed";
-        }
-    }
-}
-
-/// How many are where.
+/// Numbers of predictions and of workers, by state.
 #[derive(Clone, Copy, Debug)]
-pub struct Census {
+pub struct Counts {
     /// Predictions that wait for a worker.
     pub waiting: usize,
     /// Predictions that workers hold.
     pub running: usize,
-    /// Workers by what can be expected of them.
+    /// Workers by state.
     pub workers: [(&'static str, usize); 5],
 }
 
-impl Service {
-    /// How many are where.
-    pub fn census(&self) -> Census {
-        let table = self.shared.table();
+impl Shared {
+    pub(super) fn counts(&self) -> Counts {
+        let table = self.table();
         let mut workers = [("loading", 0), ("ready", 0), ("lost", 0), ("failed", 0), ("dead", 0)];
-        for post in &table.crew {
-            let place = match post.duty {
-                Duty::Loading => 0,
-                Duty::Ready => 1,
-                Duty::Lost(_) => 2,
-                Duty::LoadFailed(_) => 3,
-                Duty::Dead(_) => 4,
+        for slot in table.workers.slots() {
+            let state = match slot.state {
+                WorkerState::Loading => 0,
+                WorkerState::Ready => 1,
+                WorkerState::Lost(_) => 2,
+                WorkerState::LoadFailed(_) => 3,
+                WorkerState::Dead(_) => 4,
             };
-            workers[place].1 += 1;
+            workers[state].1 += 1;
         }
-        let running = table.crew.iter().map(|post| post.running().count()).sum();
-        Census { waiting: table.queue.len(), running, workers }
+        Counts { waiting: table.queue.len(), running: table.workers.running().count(), workers }
     }
 
-    /// How the service is.
-    pub fn health(&self) -> Health {
-        let table = self.shared.table();
-        let any = |wanted: fn(&Post) -> bool| table.crew.iter().any(wanted);
-        let status = if any(Post::is_ready) {
-            if table.crew.iter().map(Post::free).sum::<usize>() > 0 { State::Ready } else { State::Busy }
-        } else if any(|post| post.duty == Duty::Loading) {
+    pub(super) fn health(&self) -> Health {
+        let table = self.table();
+        let slots = table.workers.slots();
+        let any = |wanted: fn(&WorkerSlot) -> bool| slots.iter().any(wanted);
+        let status = if any(WorkerSlot::is_ready) {
+            if table.workers.free() > 0 { State::Ready } else { State::Busy }
+        } else if any(|slot| slot.state == WorkerState::Loading) {
             State::Starting
-        } else if any(|post| matches!(post.duty, Duty::Lost(_))) {
+        } else if any(|slot| matches!(slot.state, WorkerState::Lost(_))) {
             State::Unhealthy
-        } else if any(|post| matches!(post.duty, Duty::Dead(_))) {
+        } else if any(|slot| matches!(slot.state, WorkerState::Dead(_))) {
             State::Defunct
         } else {
             State::SetupFailed
         };
-        let why = table.crew.iter().find_map(|post| match &post.duty {
-            Duty::Lost(why) => Some(format!("the worker was lost and is being started again: {why}")),
-            Duty::Dead(why) => Some(format!("the worker was lost for good: {why}; restart the server")),
+        let why = slots.iter().find_map(|slot| match &slot.state {
+            WorkerState::Lost(why) => Some(format!("the worker was lost and is being started again: {why}")),
+            WorkerState::Dead(why) => Some(format!("the worker was lost for good: {why}; restart the server")),
             _ => None,
         });
         let user_healthcheck_error = why.filter(|_| matches!(status, State::Unhealthy | State::Defunct));

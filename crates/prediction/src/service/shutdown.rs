@@ -3,55 +3,52 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Command;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Service;
-use super::crew::Post;
-use crate::live::{End, Stage};
+use super::shared::Shared;
+use crate::active::ActivePrediction;
+use crate::lifecycle::End;
 
-/// How long workers may take to leave, and webhooks to go out.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long pictures and webhooks may take to leave after the grace period.
+const LAST_SENDS: Duration = Duration::from_secs(5);
+/// How often it is looked whether something still runs.
+const CHECK: Duration = Duration::from_millis(10);
 
-impl Service {
-    /// Ends the service: what runs may go on for `grace`; what then has not ended goes back to the store, uncounted, or
-    /// fails if the store does not outlive the process.
-    pub async fn close(&self, grace: Duration) {
-        let shared = &self.shared;
-        shared.table().closing = true;
+impl Shared {
+    /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted, or fails if the
+    /// store does not outlive the process.
+    pub(super) async fn close(self: &Arc<Self>, grace: Duration) {
+        self.table().closing = true;
         let until = Instant::now() + grace;
-        while shared.table().crew.iter().any(|post| post.running().next().is_some()) && Instant::now() < until {
-            sleep(Duration::from_millis(10)).await;
+        while self.table().workers.running().next().is_some() && Instant::now() < until {
+            sleep(CHECK).await;
         }
-        let (held, waiting) = {
-            let mut table = shared.table();
-            table.crew.iter_mut().for_each(|post| post.send(Command::Shutdown));
-            let held: Vec<_> = table.crew.iter_mut().flat_map(Post::dismiss).collect();
-            let waiting: Vec<_> = std::mem::take(&mut table.queue).into_values().collect();
-            (held, waiting)
+        let rest: Vec<_> = {
+            let mut table = self.table();
+            let mut held = table.workers.detach_all();
+            held.extend(std::mem::take(&mut table.queue).into_values());
+            held
         };
-        for live in held.iter().chain(&waiting) {
-            if !shared.store.durable() {
-                shared.conclude(
-                    Arc::clone(live),
-                    End::Failed("the server was stopped before it was done".to_owned()),
-                    None,
-                );
-                continue;
+        for active in rest {
+            if self.store.durable() {
+                self.hand_back(&active).await;
+            } else {
+                self.finish(&active, End::Failed("the server was stopped before it was done".to_owned()), None);
             }
-            let attempts = live.state().attempts;
-            let given_back =
-                if held.iter().any(|held| Arc::ptr_eq(held, live)) { attempts.saturating_sub(1) } else { attempts };
-            if let Err(error) = shared.store.note(&live.id, live.seq, None, given_back).await {
-                live.span.in_scope(|| tracing::error!(%error, "a prediction could not be given back to the store"));
-            }
-            live.take_back(None);
-            live.stage.send_replace(Stage::HandedBack);
         }
-        shared.tasks.close();
+        self.tasks.close();
         // What has left its worker may still be on its way to a receiver.
-        let rest = until.saturating_duration_since(Instant::now()).max(LAST_WORDS);
-        let _ = tokio::time::timeout(rest, shared.tasks.wait()).await;
-        shared.webhooks.flush(LAST_WORDS).await;
+        let _ = timeout(until.saturating_duration_since(Instant::now()).max(LAST_SENDS), self.tasks.wait()).await;
+        self.webhooks.flush(LAST_SENDS).await;
+    }
+
+    /// Leaves a prediction to the next process.
+    async fn hand_back(&self, active: &ActivePrediction) {
+        if !active.hand_back() {
+            return;
+        }
+        if let Err(error) = self.store.note(active.id(), active.seq(), None, active.attempts()).await {
+            active.span.in_scope(|| tracing::error!(%error, "a prediction could not be given back to the store"));
+        }
     }
 }

@@ -1,6 +1,5 @@
-//! Workers seen from the server: a [process] that speaks the protocol, and the [supervisor](supervise) that keeps one alive.
+//! Workers seen from the server: processes that speak the [protocol](protocol).
 
-pub mod process;
-pub(crate) mod supervise;
+mod process;
 
-pub use process::{Heard, Program, Worker};
+pub use process::{Message, Program, Worker};

@@ -1,7 +1,7 @@
 //! One worker process: its pipes, its threads and its end.
 //!
 //! Three threads serve a process: one reads frames from its stdout, one lines from its stderr, one writes commands to its stdin.
-//! What always holds: [`Heard::Ended`] is the last thing heard, and after it or after the [`Worker`] is dropped
+//! What always holds: [`Message::Exited`] is the last message, and after it or after the [`Worker`] is dropped
 //! the process is gone.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use rustix::process::Pid;
 /// File name of the worker, looked for beside the server.
 const FILE_NAME: &str = "syncdiffusion-worker";
 /// How long a process may live after its stdout has ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How far a worker steps back for the server.
 const NICENESS: i32 = 5;
 /// What a worker's environment says, where the server's own does not.
@@ -55,11 +55,11 @@ impl Program {
         }
     }
 
-    /// Starts the process. Everything it says goes to `heard`, called from threads of its own.
+    /// Starts the process. Everything it sends goes to `on_message`, called from threads of its own.
     ///
     /// # Errors
     /// If it cannot be started; the text says which file and what to do.
-    pub fn spawn(&self, heard: impl Fn(Heard) + Send + Sync + 'static) -> io::Result<Worker> {
+    pub fn spawn(&self, on_message: impl Fn(Message) + Send + Sync + 'static) -> io::Result<Worker> {
         let environment = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let mut child = Spawn::new(&self.path)
             .args(&self.arguments)
@@ -79,43 +79,43 @@ impl Program {
         else {
             return Err(io::Error::other("the worker has no pipes"));
         };
-        let heard = Arc::new(heard);
+        let on_message = Arc::new(on_message);
         let child = Arc::new(Mutex::new(child));
         let last = Arc::new(Mutex::new(VecDeque::new()));
         let (commands, queue) = mpsc::channel();
-        thread::Builder::new().name("worker stdin".to_owned()).spawn(move || write(stdin, &queue))?;
+        thread::Builder::new().name("worker stdin".to_owned()).spawn(move || write_commands(stdin, &queue))?;
         let lines = thread::Builder::new().name("worker stderr".to_owned()).spawn({
-            let (heard, last) = (Arc::clone(&heard), Arc::clone(&last));
-            move || listen(stderr, &*heard, &last)
+            let (on_message, last) = (Arc::clone(&on_message), Arc::clone(&last));
+            move || read_lines(stderr, &*on_message, &last)
         })?;
         thread::Builder::new().name("worker stdout".to_owned()).spawn({
             let child = Arc::clone(&child);
             move || {
-                read(stdout, &*heard);
+                read_frames(stdout, &*on_message);
                 let status = reap(&child);
                 // A grandchild may hold stderr open for ever, so the last lines are waited for a moment only.
                 let until = Instant::now() + Duration::from_millis(200);
                 while !lines.is_finished() && Instant::now() < until {
                     thread::sleep(Duration::from_millis(1));
                 }
-                heard(Heard::Ended(describe(status.as_ref(), &last)));
+                on_message(Message::Exited(describe(status.as_ref(), &last)));
             }
         })?;
         Ok(Worker { commands, child })
     }
 }
 
-/// What a worker process says.
+/// What a worker process sends.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Message {
     /// An event, with the bytes of its frame.
     Event(Event, Vec<u8>),
-    /// Something on stdout that is no event.
+    /// Something on stdout that is not an event.
     Malformed(String),
     /// A line of stderr.
     Line(String),
     /// The process is gone, and how.
-    Ended(String),
+    Exited(String),
 }
 
 /// A running worker. Dropping it kills the process.
@@ -126,7 +126,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Sends a command. One that cannot be delivered is dropped: the end of the process is heard anyway.
+    /// Sends a command. One that cannot be delivered is dropped: the end of the process is reported anyway.
     pub fn send(&self, command: Command) {
         let _ = self.commands.send(command);
     }
@@ -152,7 +152,7 @@ impl Drop for Worker {
 }
 
 /// Writes commands until there are no more senders or the process stops reading.
-fn write(mut stdin: ChildStdin, commands: &Receiver<Command>) {
+fn write_commands(mut stdin: ChildStdin, commands: &Receiver<Command>) {
     while let Ok(command) = commands.recv() {
         if frame::write(&mut stdin, &command, &[]).is_err() {
             return;
@@ -161,19 +161,19 @@ fn write(mut stdin: ChildStdin, commands: &Receiver<Command>) {
 }
 
 /// Passes frames on until stdout ends.
-fn read(stdout: ChildStdout, heard: &impl Fn(Heard)) {
+fn read_frames(stdout: ChildStdout, on_message: &impl Fn(Message)) {
     let mut stdout = BufReader::with_capacity(1 << 16, stdout);
     loop {
         match frame::read(&mut stdout) {
-            Ok(Received::Frame(event, bytes)) => heard(Heard::Event(event, bytes)),
-            Ok(Received::Malformed(why)) => heard(Heard::Malformed(why)),
+            Ok(Received::Frame(event, bytes)) => on_message(Message::Event(event, bytes)),
+            Ok(Received::Malformed(why)) => on_message(Message::Malformed(why)),
             Ok(Received::End) | Err(_) => return,
         }
     }
 }
 
 /// Passes lines of stderr on until it ends.
-fn listen(stderr: ChildStderr, heard: &impl Fn(Heard), last: &Mutex<VecDeque<String>>) {
+fn read_lines(stderr: ChildStderr, on_message: &impl Fn(Message), last: &Mutex<VecDeque<String>>) {
     let mut stderr = BufReader::new(stderr);
     let mut bytes = Vec::new();
     while matches!(stderr.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
@@ -185,13 +185,13 @@ fn listen(stderr: ChildStderr, heard: &impl Fn(Heard), last: &Mutex<VecDeque<Str
         }
         last.push_back(line.clone());
         drop(last);
-        heard(Heard::Line(line));
+        on_message(Message::Line(line));
     }
 }
 
 /// Waits for the process, and kills it if it does not go by itself.
 fn reap(child: &Mutex<Child>) -> Option<ExitStatus> {
-    let until = Instant::now() + LAST_WORDS;
+    let until = Instant::now() + EXIT_PATIENCE;
     loop {
         let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         match child.try_wait() {

@@ -1,0 +1,369 @@
+//! A prediction that has not ended, in memory: what was accepted, where it is, and what is shown of it.
+//!
+//! What always holds: what was accepted never changes; everything else changes under one lock, by the methods here, and every change
+//! that clients follow goes to the [`Feed`]; the end is published once, and it is up to the caller that it was stored before.
+
+use std::sync::Arc;
+
+use protocol::{Input, Model};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::feed::{Event, Feed};
+use crate::lifecycle::{End, Lifecycle, Phase, Stop};
+use crate::progress;
+use crate::store::Record;
+use crate::time::Time;
+use crate::webhook::subscription::Webhook;
+use crate::wire::{Metrics, Output, Prediction, Status};
+
+/// A prediction that waits or runs, or is on its way in or out.
+#[derive(Debug)]
+pub(crate) struct ActivePrediction {
+    /// As it was accepted: what never changes, and what the store needs to know.
+    accepted: Record,
+    /// For clients, streams and webhooks.
+    pub(crate) feed: Arc<Feed>,
+    /// Cancelled when it is asked to stop, for what is under way outside of a worker.
+    pub(crate) stopping: CancellationToken,
+    /// What is logged of it is logged in here.
+    pub(crate) span: Span,
+    /// A channel, so that others can wait for a phase; they are woken by changes of the phase only.
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    life: Lifecycle,
+    shown: Shown,
+}
+
+/// What the wire shows and changes while it runs.
+#[derive(Debug)]
+struct Shown {
+    started_at: Option<Time>,
+    logs: String,
+    metrics: Metrics,
+    model: Option<String>,
+    version: Option<String>,
+}
+
+impl Shown {
+    fn prediction(&self, accepted: &Prediction, status: Status) -> Prediction {
+        Prediction {
+            completed_at: None,
+            created_at: accepted.created_at,
+            error: None,
+            id: accepted.id.clone(),
+            input: accepted.input.clone(),
+            logs: self.logs.clone(),
+            metrics: self.metrics.clone(),
+            model: self.model.clone(),
+            output: None,
+            started_at: self.started_at,
+            status,
+            urls: accepted.urls.clone(),
+            version: self.version.clone(),
+        }
+    }
+}
+
+/// What a worker's beginning is noted with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started {
+    pub(crate) at: Time,
+    /// Seconds since it was accepted.
+    pub(crate) queue_time: f64,
+    /// How many attempts that makes.
+    pub(crate) attempts: u32,
+}
+
+impl ActivePrediction {
+    /// A prediction that is about to be stored. Those who come later are shown its newest `history` events.
+    pub(crate) fn new(accepted: Record, history: usize, span: Span) -> Self {
+        Self::with(Lifecycle::storing(), accepted, history, span)
+    }
+
+    /// A prediction that the store holds unfinished.
+    pub(crate) fn resume(stored: Record, history: usize, span: Span) -> Self {
+        Self::with(Lifecycle::queued(stored.attempts), stored, history, span)
+    }
+
+    fn with(life: Lifecycle, accepted: Record, history: usize, span: Span) -> Self {
+        let Prediction { started_at, model, version, .. } = &accepted.prediction;
+        let shown = Shown {
+            started_at: *started_at,
+            logs: String::new(),
+            metrics: Metrics::default(),
+            model: model.clone(),
+            version: version.clone(),
+        };
+        Self {
+            accepted,
+            feed: Arc::new(Feed::new(history)),
+            stopping: CancellationToken::new(),
+            span,
+            state: watch::Sender::new(State { life, shown }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.accepted.prediction.id
+    }
+
+    /// Its place in the order of acceptance.
+    pub(crate) fn seq(&self) -> u64 {
+        self.accepted.seq
+    }
+
+    pub(crate) fn input(&self) -> &Input {
+        &self.accepted.prediction.input
+    }
+
+    pub(crate) fn webhook(&self) -> Option<&Webhook> {
+        self.accepted.webhook.as_ref()
+    }
+
+    /// Where its picture is sent, if its request said so.
+    pub(crate) fn output_file_prefix(&self) -> Option<&str> {
+        self.accepted.output_file_prefix.as_deref()
+    }
+
+    /// When it is given up.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.accepted.deadline
+    }
+
+    /// What the store accepts.
+    pub(crate) fn accepted(&self) -> &Record {
+        &self.accepted
+    }
+
+    /// The record of its end, as it is stored beside the picture, which `file` names if it has a URL.
+    pub(crate) fn record_of(&self, ended: &Prediction, file: Option<String>) -> Record {
+        let Record { seq, webhook, output_file_prefix, deadline, .. } = &self.accepted;
+        let mut prediction = ended.clone();
+        // The picture is stored by itself; a URL stays.
+        prediction.output.take_if(|output| matches!(output, Output::Whole(text) if text.starts_with("data:")));
+        Record {
+            prediction,
+            seq: *seq,
+            attempts: self.attempts(),
+            webhook: webhook.clone(),
+            output_file_prefix: output_file_prefix.clone(),
+            file,
+            deadline: *deadline,
+        }
+    }
+
+    /// The prediction at this moment, as the wire shows it.
+    pub(crate) fn snapshot(&self) -> Prediction {
+        let state = self.state.borrow();
+        match state.life.phase() {
+            Phase::Ended(prediction) => Prediction::clone(prediction),
+            phase => state.shown.prediction(&self.accepted.prediction, phase.status()),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.state.borrow().life.phase().clone()
+    }
+
+    /// How many times a worker was given it.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.state.borrow().life.attempts()
+    }
+
+    /// Whether it was asked to stop.
+    pub(crate) fn is_to_stop(&self) -> bool {
+        self.state.borrow().life.stop().is_some()
+    }
+
+    /// Share of its work that is done, 0 to 1.
+    pub(crate) fn progress_share(&self) -> f64 {
+        self.state.borrow().shown.metrics.progress.unwrap_or(0.0)
+    }
+
+    /// Estimated seconds until its end, once a worker has got on with it.
+    pub(crate) fn seconds_left(&self) -> Option<f64> {
+        self.state.borrow().shown.metrics.seconds_left
+    }
+
+    /// Waits for the first phase of a kind.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Phase) -> bool) -> Phase {
+        let mut state = self.state.subscribe();
+        let reached = state.wait_for(|state| wanted(state.life.phase())).await;
+        // The sender is in `self`, so the channel is open and the wait ends with the phase.
+        reached.map_or_else(|_| self.phase(), |state| state.life.phase().clone())
+    }
+
+    /// Changes the phase, and wakes those who wait for one if that was allowed.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> Option<T>) -> Option<T> {
+        let mut changed = None;
+        self.state.send_if_modified(|state| {
+            changed = change(state);
+            changed.is_some()
+        });
+        changed
+    }
+
+    /// Changes what is shown; nobody waits for that.
+    fn update<T>(&self, update: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let mut updated = None;
+        self.state.send_if_modified(|state| {
+            updated = Some(update(state));
+            false
+        });
+        updated
+    }
+
+    /// It is stored, and waits.
+    pub(crate) fn stored(&self) -> bool {
+        self.change(|state| state.life.stored().then_some(())).is_some()
+    }
+
+    /// It could not be stored.
+    pub(crate) fn refuse(&self, why: &str) -> bool {
+        self.change(|state| state.life.refuse(why.to_owned()).then_some(())).is_some()
+    }
+
+    /// Its id has ended before.
+    pub(crate) fn known(&self, ended: Prediction) -> bool {
+        self.change(|state| state.life.known(Arc::new(ended)).then_some(())).is_some()
+    }
+
+    /// A worker begins with it; `None` if it does not wait, or is to stop.
+    pub(crate) fn begin(&self, worker: usize, job: String, model: Option<&Model>) -> Option<Started> {
+        let now = Time::now();
+        let queue_time = now.since(self.accepted.prediction.created_at);
+        let attempts = self.change(|State { life, shown }| {
+            life.begin(worker, job).then(|| {
+                shown.started_at = Some(now);
+                shown.metrics = Metrics { queue_time: Some(queue_time), ..Metrics::default() };
+                shown.model = model.map(|model| model.name.clone());
+                shown.version = model.map(|model| model.version.clone());
+                life.attempts()
+            })
+        })?;
+        if self.feed.is_empty() {
+            self.feed.push(Event::Start);
+        }
+        Some(Started { at: now, queue_time, attempts })
+    }
+
+    /// Its worker was lost, and it waits again. False if it does not run, or is to stop.
+    pub(crate) fn requeue(&self, why: &str) -> bool {
+        let requeued = self.change(|State { life, shown }| life.requeue().then(|| shown.restart())).is_some();
+        if requeued {
+            self.log(&format!("the worker was lost ({why}); trying once more"));
+        }
+        requeued
+    }
+
+    /// The server stops, and it waits in the store for the next one.
+    pub(crate) fn hand_back(&self) -> bool {
+        self.change(|State { life, shown }| life.hand_back().then(|| shown.restart())).is_some()
+    }
+
+    /// Its worker is done with it.
+    pub(crate) fn computed(&self) -> bool {
+        self.change(|state| state.life.computed().then_some(())).is_some()
+    }
+
+    /// Adds a line to the logs.
+    pub(crate) fn log(&self, line: &str) {
+        let line = format!("{line}\n");
+        self.update(|state| state.shown.logs.push_str(&line));
+        self.feed.push(Event::Log(line.into()));
+    }
+
+    /// Its worker got on: `fraction` of the work is done, and `step` of `of` steps, after `seconds`.
+    pub(crate) fn progress(&self, step: u32, of: u32, seconds: f64, fraction: f64) {
+        let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        let seconds_left = (fraction > 0.0).then(|| seconds * (1.0 - fraction) / fraction);
+        let before = self.update(|State { shown: Shown { metrics, .. }, .. }| {
+            metrics.progress = Some(fraction);
+            metrics.steps = Some(of);
+            metrics.seconds_left = seconds_left;
+            metrics.step.replace(step).unwrap_or(0)
+        });
+        self.feed.push(Event::Progress { progress: fraction, step, steps: of, seconds_left });
+        for step in before.unwrap_or(0).saturating_add(1)..=step.min(of) {
+            self.log(&progress::line(step, of, seconds));
+        }
+    }
+
+    /// Asks it to stop; false if it is ending already. The first reason stays.
+    pub(crate) fn request_stop(&self, stop: Stop) -> bool {
+        let asked = self.update(|state| state.life.request_stop(stop)).unwrap_or_default();
+        if asked {
+            self.stopping.cancel();
+        }
+        asked
+    }
+
+    /// Takes it towards its end: what is to be stored and then published, or `None` if that has happened before.
+    pub(crate) fn finish(&self, proposed: End) -> Option<Prediction> {
+        let now = Time::now();
+        let (end, mut prediction) = self.change(|State { life, shown }| {
+            let end = life.finish(proposed)?;
+            Some((end, shown.prediction(&self.accepted.prediction, life.phase().status())))
+        })?;
+        prediction.completed_at = Some(now);
+        let metrics = &mut prediction.metrics;
+        metrics.predict_time = Some(prediction.started_at.map_or(0.0, |started| now.since(started)));
+        metrics.total_time = Some(now.since(prediction.created_at));
+        metrics.seconds_left = None;
+        match end {
+            End::Canceled => prediction.status = Status::Canceled,
+            End::Failed(error) => {
+                prediction.status = Status::Failed;
+                prediction.error = Some(error);
+            }
+            End::Succeeded { output, work } => {
+                prediction.status = Status::Succeeded;
+                prediction.output = Some(Output::Whole(output));
+                metrics.progress = Some(1.0);
+                metrics.work = Some(work);
+            }
+        }
+        Some(prediction)
+    }
+
+    /// Publishes the end that was stored, to all who follow or wait.
+    pub(crate) fn publish_end(&self, ended: Prediction) {
+        let ended = Arc::new(ended);
+        if self.change(|state| state.life.publish(Arc::clone(&ended)).then_some(())).is_none() {
+            return;
+        }
+        if let Some(Output::Whole(picture)) = &ended.output {
+            self.feed.push(Event::Output(Arc::clone(picture)));
+        }
+        if let Some(value) = ended.metrics.predict_time {
+            self.feed.push(Event::Metric { name: "predict_time", value });
+        }
+        self.feed.push(Event::Completed(ended));
+    }
+
+    /// One more follows its feed; `cancel_when_unfollowed` stops it when the last of them leaves.
+    pub(crate) fn follow(&self, cancel_when_unfollowed: bool) {
+        self.update(|state| state.life.follow(cancel_when_unfollowed));
+    }
+
+    /// One less follows its feed; whether it is to stop for that.
+    pub(crate) fn unfollow(&self) -> bool {
+        self.update(|state| state.life.unfollow()).unwrap_or_default()
+    }
+}
+
+impl Shown {
+    /// As before a worker began.
+    fn restart(&mut self) {
+        self.started_at = None;
+        self.metrics = Metrics::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;

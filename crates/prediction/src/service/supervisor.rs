@@ -1,0 +1,57 @@
+//! Keeps one worker alive: starts its process, passes on what it sends, ends it when it is silent for too long, and starts another when
+//! it is lost. What follows from each of these is decided in `events` and `workers`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::shared::Shared;
+use crate::worker::{Message, Program};
+
+/// How often the timeouts of a silent worker are looked at. A job may be given to it at any time, and its timeout begins then.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Serves the slot of one worker until the server stops or the worker is given up.
+pub(super) async fn run(shared: Arc<Shared>, worker: usize, program: Program) {
+    for process in 0.. {
+        if process > 0 {
+            metrics::counter!("syncdiffusion_worker_restarts_total", "worker" => worker.to_string()).increment(1);
+        }
+        let (to, mut messages) = unbounded_channel();
+        let how = match program.spawn(move |message| _ = to.send(message)) {
+            Err(error) => error.to_string(),
+            Ok(process) => {
+                process.step_back();
+                shared.on_start(worker, process);
+                listen(&shared, worker, &mut messages).await
+            }
+        };
+        match shared.on_exit(worker, how) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return,
+        }
+    }
+}
+
+/// Passes on what a process sends until it has ended or is to be, and returns why.
+async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut UnboundedReceiver<Message>) -> String {
+    loop {
+        let message = match shared.patience(worker).unwrap_or(CHECK) {
+            Duration::ZERO => return shared.on_silence(worker),
+            patience => match tokio::time::timeout(patience.min(CHECK), messages.recv()).await {
+                Err(_) => continue,
+                Ok(message) => message,
+            },
+        };
+        match message {
+            None => return String::new(),
+            Some(Message::Exited(how)) => return how,
+            Some(Message::Line(line)) => shared.on_line(worker, &line),
+            Some(Message::Malformed(why)) => {
+                tracing::warn!(worker, %why, "worker sent something that is not an event");
+            }
+            Some(Message::Event(event, bytes)) => shared.on_event(worker, event, bytes),
+        }
+    }
+}
