@@ -14,7 +14,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use indicatif::{ProgressBar, ProgressStyle};
 use prediction::input::{self, Default as InputDefault, Geometry, Invalid, Kind, TABLE};
 use prediction::output::{self, Metadata};
-use prediction::worker::{Heard, Worker};
+use prediction::worker::{Message, Worker};
 use protocol::{Event, Input, Model, Work};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -108,12 +108,12 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     check_place(&output)?;
     crew.resolve()?;
     let Some(program) = crew.programs(1).into_iter().next() else { bail!("`--device` names no device") };
-    let (to, heard) = unbounded_channel();
-    let worker = program.spawn(move |word| _ = to.send(word))?;
+    let (to, messages) = unbounded_channel();
+    let worker = program.spawn(move |message| _ = to.send(message))?;
     let bar = ProgressBar::new_spinner().with_message(format!("loading `{}`", crew.model));
     bar.enable_steady_tick(Duration::from_millis(100));
     let made = tokio::select! {
-        made = make(&worker, heard, &input, &bar) => made,
+        made = make(&worker, messages, &input, &bar) => made,
         () = interrupt() => Ok(Made::Interrupted),
     };
     bar.finish_and_clear();
@@ -174,24 +174,24 @@ struct Picture {
 /// Takes a worker from its start to the picture.
 async fn make(
     worker: &Worker,
-    mut heard: UnboundedReceiver<Heard>,
+    mut messages: UnboundedReceiver<Message>,
     input: &Input,
     bar: &ProgressBar,
 ) -> anyhow::Result<Made> {
     let job = || "generate".to_owned();
     let mut loaded = None;
-    while let Some(word) = heard.recv().await {
-        let (event, rgb) = match word {
-            Heard::Event(event, bytes) => (event, bytes),
-            Heard::Line(line) => {
+    while let Some(message) = messages.recv().await {
+        let (event, rgb) = match message {
+            Message::Event(event, bytes) => (event, bytes),
+            Message::Line(line) => {
                 tracing::info!(target: "worker", "{line}");
                 continue;
             }
-            Heard::Malformed(why) => {
-                tracing::warn!(%why, "the worker said something that is no event");
+            Message::Malformed(why) => {
+                tracing::warn!(%why, "the worker sent something that is not an event");
                 continue;
             }
-            Heard::Ended(how) => bail!("the worker ended: {how}"),
+            Message::Exited(how) => bail!("the worker ended: {how}"),
         };
         match event {
             Event::Loading { model } => {

@@ -108,7 +108,7 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Writes the file that probes in Kubernetes look for, as soon as the server is ready.
 async fn tell_kubernetes(service: Service) {
-    while !service.takes_work() {
+    while !service.accepts_work() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let dir = Path::new("/var/run/cog");

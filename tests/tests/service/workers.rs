@@ -72,7 +72,7 @@ async fn a_worker_that_hangs_while_idle_is_replaced_at_its_next_job() {
 async fn garbage_on_stdout_is_ignored() {
     let server = Server::start(&[]).await;
     assert_eq!(server.predict(&job("garbage")).await.json["status"], "succeeded");
-    server.logged("worker said something that is no event").await;
+    server.logged("worker sent something that is not an event").await;
 }
 
 #[tokio::test]

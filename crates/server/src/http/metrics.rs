@@ -16,5 +16,5 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn render(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, TYPE)], app.figures.render(&app.service.census()))
+    ([(header::CONTENT_TYPE, TYPE)], app.figures.render(&app.service.counts()))
 }

@@ -63,7 +63,7 @@ async fn put(
         return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
     }
     // What is known already is told whatever the rest of the request says.
-    if app.service.is_live(&id) && accept::wants_events(&headers) {
+    if app.service.is_active(&id) && accept::wants_events(&headers) {
         return events::attach(&app, &id, 0).await;
     }
     if let Some(known) = app.service.get(&id).await? {
@@ -82,7 +82,7 @@ async fn make(
     idempotent: bool,
 ) -> Result<Response, Error> {
     // Before any worker has loaded nothing is known of the model, and nothing is said of the input.
-    if !app.service.takes_work() {
+    if !app.service.accepts_work() {
         return Err(service::Refused::NotReady.into());
     }
     let parsed = input::parse(&body.input, app.service.geometry())
@@ -115,7 +115,7 @@ async fn make(
         output_file_prefix: body.output_file_prefix,
         base: base(app, headers),
         cancel_after,
-        goes_on: prefer.respond_async && !streams,
+        detached: prefer.respond_async && !streams,
         idempotent,
         span: telemetry::prediction(request_id),
     };
@@ -138,7 +138,7 @@ async fn make(
 async fn wait(mut ticket: Ticket, prefer: Prefer) -> Response {
     let limit = prefer.wait.unwrap_or(Duration::MAX);
     let end = tokio::time::timeout(limit, ticket.end()).await.ok().flatten();
-    ticket.let_go();
+    ticket.detach();
     match end {
         Some(prediction) => (StatusCode::OK, Json(prediction.as_ref())).into_response(),
         None => (StatusCode::ACCEPTED, Json(ticket.snapshot())).into_response(),
@@ -161,7 +161,7 @@ async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Response {
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Error> {
-    if app.service.is_live(&id) {
+    if app.service.is_active(&id) {
         return Err(Error::NotEnded(id));
     }
     if app.service.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::Unknown(id)) }

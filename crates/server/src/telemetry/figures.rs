@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use prediction::Status;
-use prediction::service::Census;
+use prediction::service::Counts;
 
 /// How often what was recorded is put together, whether or not anybody asks.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -161,10 +161,10 @@ impl Figures {
     }
 
     /// All figures as Prometheus reads them, with those of the service as they are now.
-    pub(crate) fn render(&self, census: &Census) -> String {
-        gauge!("syncdiffusion_queue_depth").set(census.waiting as f64);
-        gauge!("syncdiffusion_predictions_running").set(census.running as f64);
-        for (state, count) in census.workers {
+    pub(crate) fn render(&self, counts: &Counts) -> String {
+        gauge!("syncdiffusion_queue_depth").set(counts.waiting as f64);
+        gauge!("syncdiffusion_predictions_running").set(counts.running as f64);
+        for (state, count) in counts.workers {
             gauge!("syncdiffusion_workers", "state" => state).set(count as f64);
         }
         self.0.render()

@@ -16,9 +16,9 @@ use tokio_util::task::TaskTracker;
 use super::signature::Secret;
 use super::subscription::{EventKind, Webhook};
 use super::transport::{Delivery, Http, Transport, Undelivered};
+use crate::active::ActivePrediction;
 use crate::feed::{Event, Item};
 use crate::hidden::Hidden;
-use crate::live::Live;
 use crate::outgoing::Gate;
 use crate::random;
 use crate::store::{Record, Store, StoreError};
@@ -76,11 +76,11 @@ impl WebhookSender {
     }
 
     /// Follows a prediction to its end, if it has a webhook.
-    pub(crate) fn follow(&self, live: &Arc<Live>) {
-        let Some(webhook) = live.webhook.clone() else { return };
+    pub(crate) fn follow(&self, active: &Arc<ActivePrediction>) {
+        let Some(webhook) = active.webhook().cloned() else { return };
         let sender = self.clone();
-        let live = Arc::clone(live);
-        self.tasks.spawn(async move { sender.send_events(live, &webhook).await });
+        let active = Arc::clone(active);
+        self.tasks.spawn(async move { sender.send_events(active, &webhook).await });
     }
 
     /// Sends an end whose webhook an earlier process left pending.
@@ -97,8 +97,8 @@ impl WebhookSender {
         let _ = tokio::time::timeout(within, self.tasks.wait()).await;
     }
 
-    async fn send_events(&self, live: Arc<Live>, webhook: &Webhook) {
-        let mut reader = live.feed.reader(0);
+    async fn send_events(&self, active: Arc<ActivePrediction>, webhook: &Webhook) {
+        let mut reader = active.feed.reader(0);
         let mut last: Option<Instant> = None;
         let mut gathered = false;
         loop {
@@ -109,7 +109,7 @@ impl WebhookSender {
                 () = sleep_until(due), if gathered => {
                     gathered = false;
                     last = Some(Instant::now());
-                    self.send_once(webhook, &live.snapshot()).await;
+                    self.send_once(webhook, &active.snapshot()).await;
                     continue;
                 }
             };
@@ -119,18 +119,18 @@ impl WebhookSender {
                 Some(Ok(Item { event, .. })) => match event {
                     Event::Start if webhook.wants(EventKind::Start) => {
                         last = Some(Instant::now());
-                        self.send_once(webhook, &live.snapshot().at_start()).await;
+                        self.send_once(webhook, &active.snapshot().at_start()).await;
                     }
                     Event::Log(_) => gathered |= webhook.wants(EventKind::Logs),
                     Event::Output(_) if webhook.wants(EventKind::Output) => {
                         gathered = false;
                         last = Some(Instant::now());
-                        self.send_once(webhook, &live.snapshot().at_output()).await;
+                        self.send_once(webhook, &active.snapshot().at_output()).await;
                     }
                     Event::Completed(prediction) if webhook.wants(EventKind::Completed) => {
-                        let (id, seq, created_at) = (live.id.clone(), live.seq, prediction.created_at);
+                        let (id, seq, created_at) = (active.id().to_owned(), active.seq(), prediction.created_at);
                         // What follows may take a day, and the prediction is not held that long.
-                        drop((reader, live));
+                        drop((reader, active));
                         let pending = Pending { id, seq, created_at, prediction: Some(prediction) };
                         return self.send_end(webhook, pending).await;
                     }

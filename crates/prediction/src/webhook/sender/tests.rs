@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::live::{End, Stage};
+use crate::lifecycle::End;
 use crate::store::Memory;
 use crate::webhook::transport::{Sending, judge};
 use crate::wire::tests::accepted;
@@ -75,10 +75,10 @@ fn record(id: &str, events: &[EventKind]) -> Record {
 }
 
 /// Ends a prediction as the service does: stored first, then published.
-async fn end(live: &Live, store: &Arc<dyn Store>) {
-    let prediction = live.end(End::Failed("why".to_owned())).unwrap();
-    store.finish(Record { prediction: prediction.clone(), ..live.record() }, None, true).await.unwrap();
-    live.tell_end(prediction);
+async fn end(active: &ActivePrediction, store: &Arc<dyn Store>) {
+    let prediction = active.finish(End::Failed("why".to_owned())).unwrap();
+    store.finish(active.record_of(&prediction, None), None, true).await.unwrap();
+    active.publish_end(prediction);
 }
 
 async fn all_sent(sender: &WebhookSender) {
@@ -91,10 +91,10 @@ async fn a_receiver_that_is_down_for_an_hour_accepts_the_end_once() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 0 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    sender.follow(&live);
-    end(&live, &store).await;
-    let ended = live.snapshot();
+    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    sender.follow(&active);
+    end(&active, &store).await;
+    let ended = active.snapshot();
     all_sent(&sender).await;
     let came = receiver.came();
     assert_eq!(receiver.accepted_bodies(), [serde_json::to_value(&ended).unwrap()]);
@@ -118,11 +118,11 @@ async fn a_restart_in_between_changes_nothing_for_the_receiver() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 503 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
     let first = sender(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    end(&live, &store).await;
-    let ended = Arc::new(live.snapshot());
+    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    end(&active, &store).await;
+    let ended = Arc::new(active.snapshot());
     let pending = Pending { id: "a".to_owned(), seq: 1, created_at: ended.created_at, prediction: Some(ended) };
-    let webhook = live.webhook.clone().unwrap();
+    let webhook = active.webhook().cloned().unwrap();
     // A process that ends takes what it was about to do with it.
     assert!(tokio::time::timeout(Duration::from_mins(30), first.send_end(&webhook, pending)).await.is_err());
     let before = receiver.came().len();
@@ -143,9 +143,9 @@ async fn a_receiver_is_given_the_time_that_it_asks_for() {
     let busy = |at: Duration| if at < Duration::from_mins(9) { (429, Some("600")) } else { (200, None) };
     let (receiver, store) = (Receiver::new(busy), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    sender.follow(&live);
-    end(&live, &store).await;
+    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    sender.follow(&active);
+    end(&active, &store).await;
     all_sent(&sender).await;
     let times: Vec<u64> = receiver.came().iter().map(|(at, ..)| at.as_secs()).collect();
     assert_eq!(times, [0, 600]);
@@ -156,9 +156,9 @@ async fn what_is_refused_or_never_accepted_is_given_up() {
     for (status, attempts) in [(410, 1), (0, MAX_ATTEMPTS as usize)] {
         let (receiver, store) = (Receiver::new(move |_| (status, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
         let sender = sender(&receiver, &store);
-        let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-        sender.follow(&live);
-        end(&live, &store).await;
+        let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+        sender.follow(&active);
+        end(&active, &store).await;
         all_sent(&sender).await;
         assert_eq!(receiver.came().len(), attempts);
         assert!(receiver.begun.elapsed() < Duration::from_hours(48));
@@ -170,9 +170,9 @@ async fn what_is_refused_or_never_accepted_is_given_up() {
 async fn what_was_removed_is_not_sent() {
     let (receiver, store) = (Receiver::new(|_| (0, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &[EventKind::Completed]), Stage::Accepted, 0, tracing::Span::none()));
-    sender.follow(&live);
-    end(&live, &store).await;
+    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    sender.follow(&active);
+    end(&active, &store).await;
     sleep(Duration::from_mins(1)).await;
     assert!(store.delete("a").await.unwrap());
     all_sent(&sender).await;
@@ -184,14 +184,14 @@ async fn order_and_throttle_hold_for_a_slow_receiver() {
     let (receiver, store) =
         (Receiver::slow(Duration::from_secs(2), |_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let live = Arc::new(Live::new(record("a", &EventKind::ALL), Stage::Accepted, 0, tracing::Span::none()));
-    sender.follow(&live);
-    live.begin(0, "1".to_owned(), None);
+    let active = Arc::new(ActivePrediction::resume(record("a", &EventKind::ALL), 0, tracing::Span::none()));
+    sender.follow(&active);
+    active.begin(0, "1".to_owned(), None).unwrap();
     for step in 1..=100 {
-        live.progress(step, 100, f64::from(step), f64::from(step) / 100.0);
+        active.progress(step, 100, f64::from(step), f64::from(step) / 100.0);
         sleep(Duration::from_millis(100)).await;
     }
-    end(&live, &store).await;
+    end(&active, &store).await;
     all_sent(&sender).await;
     let sent = receiver.accepted_bodies();
     let steps: Vec<usize> = sent.iter().map(|one| one["logs"].as_str().unwrap().lines().count()).collect();
