@@ -13,7 +13,7 @@ const SYNC: f64 = 10.0;
 const NEW: f64 = 0.3;
 
 /// The cost of an input, in UNet forwards of one window.
-pub fn units(input: &Input, geometry: Geometry) -> f64 {
+pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
     let along = |size: u32| {
         let latents = size / geometry.vae_factor.max(1);
         u64::from(latents.saturating_sub(geometry.window) / input.stride.max(1)) + 1
@@ -28,11 +28,11 @@ pub fn units(input: &Input, geometry: Geometry) -> f64 {
 
 /// Seconds a unit takes on this machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rate(Option<f64>);
+pub(crate) struct Rate(Option<f64>);
 
 impl Rate {
     /// Learns from a finished prediction that shared its worker with `beside` others.
-    pub fn learn(&mut self, units: f64, seconds: f64, beside: usize) {
+    pub(crate) fn learn(&mut self, units: f64, seconds: f64, beside: usize) {
         if units <= 0.0 || seconds <= 0.0 {
             return;
         }
@@ -41,7 +41,7 @@ impl Rate {
     }
 
     /// The seconds that so many units take; `None` until something was measured.
-    pub fn seconds(self, units: f64) -> Option<f64> {
+    pub(crate) fn seconds(self, units: f64) -> Option<f64> {
         self.0.map(|rate| rate * units)
     }
 }

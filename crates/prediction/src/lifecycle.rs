@@ -167,8 +167,7 @@ impl Lifecycle {
 
     /// Asks it to stop. The first reason stays.
     pub(crate) fn request_stop(&mut self, stop: Stop) -> bool {
-        let allowed =
-            matches!(self.phase, Phase::Storing | Phase::Queued | Phase::Running { .. } | Phase::Delivering);
+        let allowed = matches!(self.phase, Phase::Storing | Phase::Queued | Phase::Running { .. } | Phase::Delivering);
         if allowed {
             self.stop.get_or_insert(stop);
         }
@@ -305,9 +304,9 @@ mod tests {
                     Step::Finish(end) => {
                         let decided = life.finish(end.clone());
                         match (&decided, &stop, &end) {
-                            (None, ..) => {}
-                            (Some(End::Canceled), Some(Stop::Canceled), _) => {}
-                            (Some(End::Failed(_)), Some(Stop::TooLong(_)), End::Canceled) => {}
+                            (None, ..)
+                            | (Some(End::Canceled), Some(Stop::Canceled), _)
+                            | (Some(End::Failed(_)), Some(Stop::TooLong(_)), End::Canceled) => {}
                             (Some(is), stop, end) => {
                                 prop_assert!(*stop != Some(Stop::Canceled));
                                 prop_assert_eq!(format!("{is:?}"), format!("{end:?}"));
@@ -366,12 +365,12 @@ mod tests {
         statuses.push(life.phase().status());
         life.publish(ended(Status::Canceled));
         statuses.push(life.phase().status());
-        use Status::{Canceled, Processing, Starting};
-        assert_eq!(statuses, [Starting, Starting, Processing, Processing, Processing, Canceled]);
+        let [starting, processing, canceled] = [Status::Starting, Status::Processing, Status::Canceled];
+        assert_eq!(statuses, [starting, starting, processing, processing, processing, canceled]);
 
         let mut waits = Lifecycle::queued(0);
         waits.finish(End::Canceled);
-        assert_eq!(waits.phase().status(), Starting, "no worker ever began");
+        assert_eq!(waits.phase().status(), starting, "no worker ever began");
     }
 
     #[test]

@@ -8,7 +8,7 @@ const CELLS: u64 = 10;
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
 /// The line after `step` of `of` steps and `seconds` of work, without line end.
-pub fn line(step: u32, of: u32, seconds: f64) -> String {
+pub(crate) fn line(step: u32, of: u32, seconds: f64) -> String {
     let (done, all) = (u64::from(step.min(of)), u64::from(of.max(1)));
     let percent = done * 100 / all;
     let eighths = done * CELLS * 8 / all;

@@ -31,7 +31,7 @@ impl Time {
     }
 
     /// How long it is from now to this point; zero if it is past.
-    pub fn from_now(self) -> Duration {
+    pub fn remaining(self) -> Duration {
         Duration::try_from(self.0.duration_since(Timestamp::now())).unwrap_or_default()
     }
 

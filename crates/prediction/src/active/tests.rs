@@ -8,15 +8,8 @@ use crate::wire::tests::accepted;
 
 fn active() -> ActivePrediction {
     let prediction = accepted("a", &json!({"prompt": "a"}));
-    let record = Record {
-        prediction,
-        seq: 1,
-        attempts: 0,
-        webhook: None,
-        output_file_prefix: None,
-        file: None,
-        deadline: None,
-    };
+    let record =
+        Record { prediction, seq: 1, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None };
     let active = ActivePrediction::new(record, 10, Span::none());
     assert!(active.stored());
     active

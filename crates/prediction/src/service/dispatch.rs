@@ -50,7 +50,7 @@ impl Shared {
     /// Stops a prediction when its `Cancel-After` has passed.
     pub(super) fn stop_at_deadline(self: &Arc<Self>, active: &Arc<ActivePrediction>) {
         if let Some(deadline) = active.deadline() {
-            self.stop_after(active, deadline.from_now(), Stop::Canceled, |_| true);
+            self.stop_after(active, deadline.remaining(), Stop::Canceled, |_| true);
         }
     }
 

@@ -7,7 +7,7 @@ use protocol::Event;
 
 use super::intake::MAX_ATTEMPTS;
 use super::shared::Shared;
-use super::workers::{WorkerSlot, WorkerState};
+use super::workers::WorkerState;
 use crate::lifecycle::End;
 use crate::worker::Worker;
 
@@ -137,8 +137,7 @@ impl Shared {
             if active.is_to_stop() {
                 ended.push((active, End::Canceled));
             } else if attempts >= MAX_ATTEMPTS {
-                let error =
-                    format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
+                let error = format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
                 ended.push((active, End::Failed(error)));
             } else if active.requeue(&exit.why) {
                 self.note(&active, None, attempts);

@@ -71,12 +71,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    fn new(
-        shared: &Arc<Shared>,
-        active: &Arc<ActivePrediction>,
-        reader: Reader,
-        cancel_when_unfollowed: bool,
-    ) -> Self {
+    fn new(shared: &Arc<Shared>, active: &Arc<ActivePrediction>, reader: Reader, cancel_when_unfollowed: bool) -> Self {
         active.follow(cancel_when_unfollowed);
         Self { shared: Arc::clone(shared), active: Arc::clone(active), reader }
     }
