@@ -1,7 +1,7 @@
 //! What happens to a prediction, in order and numbered, for those who follow it.
 //!
-//! A feed keeps the newest events; a [`Reader`] takes them from any point on and waits for more, so replay and live are one thing.
-//! A reader that falls behind what is kept, or comes too late for all of it, learns how much it missed.
+//! A feed keeps the newest events; a [`Reader`] takes them from any point on and waits for more, so replay and live are
+//! one thing. A reader that falls behind what is kept, or comes too late for all of it, learns how much it missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

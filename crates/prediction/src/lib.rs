@@ -9,7 +9,8 @@
 //! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
 //! - `lifecycle`: the phases of a prediction; `active`: one that has not ended.
 //! - [`service`]: who accepts it, who works on it, how it ends; [`store`]: where it is kept.
-//! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs may be called.
+//! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs
+//!   may be called.
 //! - [`worker`]: the processes; `progress`, `cost`: what their names say.
 //!
 //! No tensors and no HTTP server live here.

@@ -12,11 +12,13 @@
 //!    +-- known ----------------------------------------------------------------> Ended
 //! ```
 //!
-//! Fields are private and change by these methods only; each reports whether the change was allowed, and leaves everything as it was
-//! if not. What always holds: a prediction ends at most once, and only by way of [`Phase::Finishing`], in which its end is being stored;
-//! nothing leads away from [`Phase::Ended`], [`Phase::HandedBack`] and [`Phase::Refused`]; the first reason to stop stays.
+//! Fields are private and change by these methods only; each reports whether the change was allowed, and leaves
+//! everything as it was if not. What always holds: a prediction ends at most once, and only by way of
+//! [`Phase::Finishing`], in which its end is being stored; nothing leads away from [`Phase::Ended`],
+//! [`Phase::HandedBack`] and [`Phase::Refused`]; the first reason to stop stays.
 //!
-//! A prediction that runs on another node of a fleet will be one more phase, entered from `Queued` and left to `Queued` or `Ended`.
+//! A prediction that runs on another node of a fleet will be one more phase, entered from `Queued` and left to `Queued`
+//! or `Ended`.
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ impl Time {
         self.0.as_microsecond()
     }
 
-    /// The point so many microseconds after 1970; the nearest there is.
+    /// The point at a number of microseconds after 1970, or the nearest that can be represented.
     pub fn from_micros(micros: i64) -> Self {
         Self(Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX))
     }

@@ -1,7 +1,7 @@
 //! The prediction as everybody sees it: one struct, one serialisation.
 //!
-//! Responses, webhooks, streams and lists carry a [`Prediction`], whole, with `null` for what is not there yet. Keys are in
-//! alphabetical order, as Cog writes them.
+//! Responses, webhooks, streams and lists carry a [`Prediction`], whole, with `null` for what is not there yet. Keys
+//! are in alphabetical order, as Cog writes them.
 
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ pub struct Metrics {
     pub work: Option<Work>,
 }
 
-/// What a prediction gives out.
+/// What a prediction returns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Output {
@@ -151,7 +151,7 @@ impl Urls {
         Self { cancel: format!("{get}/cancel"), stream: format!("{get}/stream"), get }
     }
 
-    /// The URL of a file that the same server gives out.
+    /// The URL of a file that the same server serves.
     pub fn file(&self, name: &str) -> String {
         // An id never adds a slash to it.
         let base = self.get.rsplit_once("/predictions/").map_or("", |(base, _)| base);

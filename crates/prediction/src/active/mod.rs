@@ -1,7 +1,8 @@
 //! A prediction that has not ended, in memory: what was accepted, where it is, and what is shown of it.
 //!
-//! What always holds: what was accepted never changes; everything else changes under one lock, by the methods here, and every change
-//! that clients follow goes to the [`Feed`]; the end is published once, and it is up to the caller that it was stored before.
+//! What always holds: what was accepted never changes; everything else changes under one lock, by the methods here, and
+//! every change that clients follow goes to the [`Feed`]; the end is published once, and it is up to the caller that it
+//! was stored before.
 
 use std::sync::Arc;
 

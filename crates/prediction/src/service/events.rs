@@ -119,8 +119,8 @@ impl Shared {
         self.finish(&active, end, None);
     }
 
-    /// A worker process has ended, or could not be started, and `how`: what it held goes back to the queue, once. Returns how long to
-    /// wait before another is started; `None` for no other.
+    /// A worker process has ended, or could not be started, and `how`: what it held goes back to the queue, once.
+    /// Returns how long to wait before another is started; `None` for no other.
     pub(super) fn on_exit(self: &Arc<Self>, worker: usize, how: String) -> Option<Duration> {
         let mut table = self.table();
         let exit = table.workers.slot(worker).exited(how);

@@ -1,7 +1,7 @@
 //! Those who wait for a prediction: the [`Ticket`] of whoever asked for it, and [`Follower`]s of its events.
 //!
-//! What always holds: a prediction stops when its ticket is dropped, unless it was detached; and one whose ticket was made a follower
-//! stops when the last of all its followers leaves.
+//! What always holds: a prediction stops when its ticket is dropped, unless it was detached; and one whose ticket was
+//! made a follower stops when the last of all its followers leaves.
 
 use std::sync::Arc;
 

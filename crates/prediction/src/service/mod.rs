@@ -5,8 +5,9 @@
 //!   get, follow <- active prediction <- finish <- events <- supervisor <== what they send
 //! ```
 //!
-//! A [`Service`] is a handle; what its parts share is in `shared`. What always holds: a prediction is in the store before its submission
-//! is answered; the queue is first in, first out, and what a lost worker held goes back to its front.
+//! A [`Service`] is a handle; what its parts share is in `shared`. What always holds: a prediction is in the store
+//! before its submission is answered; the queue is first in, first out, and what a lost worker held goes back to its
+//! front.
 
 mod dispatch;
 mod events;
@@ -137,8 +138,8 @@ impl Service {
         self.shared.store.file(name).await
     }
 
-    /// Predictions newest first, with their places in the order of acceptance. A stored picture is left out, and so the output is what
-    /// [`Service::picture`] returns.
+    /// Predictions newest first, with their places in the order of acceptance. A stored picture is left out, and so the
+    /// output is what [`Service::picture`] returns.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -150,7 +151,7 @@ impl Service {
             .collect())
     }
 
-    /// Removes a prediction that has ended; false if there is none.
+    /// Removes a prediction that has ended; false if there is no such prediction.
     ///
     /// # Errors
     /// If the store cannot be written.
@@ -163,7 +164,7 @@ impl Service {
         self.shared.active(id).is_some()
     }
 
-    /// Stops a prediction that has not ended. False if there is none, or its end is being stored.
+    /// Stops a prediction that has not ended. False if it does not exist, or its end is being stored.
     pub fn cancel(&self, id: &str) -> bool {
         self.shared.active(id).is_some_and(|active| self.shared.stop(&active, Stop::Canceled))
     }
@@ -183,8 +184,8 @@ impl Service {
         self.shared.counts()
     }
 
-    /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted, or fails if the
-    /// store does not outlive the process.
+    /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted,
+    /// or fails if the store does not outlive the process.
     pub async fn close(&self, grace: Duration) {
         self.shared.close(grace).await;
     }

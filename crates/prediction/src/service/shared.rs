@@ -1,7 +1,7 @@
 //! What all parts of a service share: how it behaves, the store, and the table of everything that has not ended.
 //!
-//! The other files of this folder add to [`Shared`] what happens at one point of a prediction's way. What always holds: locks are taken
-//! in the order table, prediction, feed, and never across an await.
+//! The other files of this folder add to [`Shared`] what happens at one point of a prediction's way. What always holds:
+//! locks are taken in the order table, prediction, feed, and never across an await.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,8 @@ pub(super) struct Table {
     pub(super) active: HashMap<String, Arc<ActivePrediction>>,
     /// What waits, in the order of acceptance. What comes back from a lost worker is first again by its number.
     pub(super) queue: BTreeMap<u64, Arc<ActivePrediction>>,
-    /// How many of `active` have a place in the queue and are still being stored, so that no more are accepted than there is room for.
+    /// How many of `active` have a place in the queue and are still being stored, so that no more are accepted than
+    /// there is room for.
     pub(super) storing: usize,
     /// The newest number in the order of acceptance.
     pub(super) last_seq: u64,

@@ -15,8 +15,8 @@ const LAST_SENDS: Duration = Duration::from_secs(5);
 const CHECK: Duration = Duration::from_millis(10);
 
 impl Shared {
-    /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted, or fails if the
-    /// store does not outlive the process.
+    /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted,
+    /// or fails if the store does not outlive the process.
     pub(super) async fn close(self: &Arc<Self>, grace: Duration) {
         self.table().closing = true;
         let until = Instant::now() + grace;

@@ -1,5 +1,5 @@
-//! Keeps one worker alive: starts its process, passes on what it sends, ends it when it is silent for too long, and starts another when
-//! it is lost. What follows from each of these is decided in `events` and `workers`.
+//! Keeps one worker alive: starts its process, passes on what it sends, ends it when it is silent for too long, and
+//! starts another when it is lost. What follows from each of these is decided in `events` and `workers`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::shared::Shared;
 use crate::worker::{Message, Program};
 
-/// How often the timeouts of a silent worker are looked at. A job may be given to it at any time, and its timeout begins then.
+/// How often the timeouts of a silent worker are looked at. A job may be given to it at any time, and its timeout
+/// begins then.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// Serves the slot of one worker until the server stops or the worker is given up.

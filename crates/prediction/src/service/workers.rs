@@ -258,8 +258,8 @@ impl Workers {
         !self.slots.iter().any(|slot| slot.accepts_work() || slot.state == WorkerState::Loading)
     }
 
-    /// The worker that gets the next job: of those with room the one with the fewest. A suspect, which has lost a worker before,
-    /// gets one for itself.
+    /// The worker that gets the next job: of those with room the one with the fewest. A suspect, which has lost a
+    /// worker before, gets one for itself.
     pub(super) fn choose(&self, suspect: bool) -> Option<usize> {
         let fits = |slot: &WorkerSlot| slot.free() > 0 && (!suspect || slot.running.is_empty());
         let fitting = self.slots.iter().enumerate().filter(|(_, slot)| fits(slot));

@@ -1,8 +1,8 @@
 //! One worker process: its pipes, its threads and its end.
 //!
-//! Three threads serve a process: one reads frames from its stdout, one lines from its stderr, one writes commands to its stdin.
-//! What always holds: [`Message::Exited`] is the last message, and after it or after the [`Worker`] is dropped
-//! the process is gone.
+//! Three threads serve a process: one reads frames from its stdout, one lines from its stderr, one writes commands to
+//! its stdin. What always holds: [`Message::Exited`] is the last message, and after it or after the [`Worker`] is
+//! dropped the process is gone.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
