@@ -7,7 +7,7 @@ use std::{
 };
 
 use sd2::{
-    Kept, Sd2,
+    Checkpointing, Sd2,
     ddim::Step,
     lpips::Features,
     unet::{Text, TextKeys, Time},
@@ -131,7 +131,7 @@ impl Engine {
             Kind::Denoise => side_by_side(&|tasks| {
                 let _no_grad = tch::no_grad_guard();
                 let latents = stack(tasks);
-                guide(tasks, self.sd2.unet.forward(&latents, &times(tasks), &texts(tasks), &mut Kept::nothing()))
+                guide(tasks, self.sd2.unet.forward(&latents, &times(tasks), &texts(tasks)))
             })
             .into_iter()
             .map(Outcome::Output)
@@ -155,18 +155,17 @@ impl Engine {
     /// network, the decoder, DDIM, guidance and the UNet.
     fn gradient(&self, tasks: &[Task]) -> Tensor {
         let (latents, text) = (stack(tasks), texts(tasks));
-        let mut of_unet = Kept::new(self.limits.thrifty);
-        let prediction = self.sd2.unet.forward(&latents, &times(tasks), &text, &mut of_unet);
+        let checkpointing = if self.limits.thrifty { Checkpointing::On } else { Checkpointing::Off };
+        let (prediction, unet_tape) = self.sd2.unet.forward_recorded(&latents, &times(tasks), &text, checkpointing);
         // From the latents and the prediction to the original samples it is a few multiplications.
         let (latents, prediction) = (latents.set_requires_grad(true), prediction.set_requires_grad(true));
         let originals = originals(tasks, &latents, &guide(tasks, prediction.shallow_clone()));
-        let mut of_decoder = Kept::new(self.limits.thrifty);
-        let pictures = self.sd2.decoder.pictures(&originals.detach(), &mut of_decoder);
-        let gradient = self.sd2.decoder.pictures_backward(&self.distance_gradient(tasks, &pictures), &mut of_decoder);
+        let (pictures, decoder_tape) = self.sd2.decoder.pictures_recorded(&originals.detach(), checkpointing);
+        let gradient = self.sd2.decoder.pictures_backward(&self.distance_gradient(tasks, &pictures), decoder_tape);
         // The samples depend on the latents directly, and through the prediction.
         let product = originals.flatten(0, -1).dot(&gradient.flatten(0, -1));
         let gradients = Tensor::run_backward(&[product], &[&latents, &prediction], false, false);
-        &gradients[0] + self.sd2.unet.backward(&gradients[1], &text, &mut of_unet)
+        &gradients[0] + self.sd2.unet.backward(&gradients[1], &text, unet_tape)
     }
 
     /// The gradient of pictures in 0..1 with respect to their distances to the targets of the tasks.
@@ -193,7 +192,7 @@ impl Engine {
     /// Perceptual features of the pictures of latents. The picture is clamped before, as in the original: what is
     /// clipped has no gradient.
     fn features(&self, latents: &Tensor) -> Features {
-        self.sd2.lpips.features(&(self.sd2.decoder.pictures(latents, &mut Kept::nothing()) * 2.0 - 1.0))
+        self.sd2.lpips.features(&(self.sd2.decoder.pictures(latents) * 2.0 - 1.0))
     }
 
     fn picture(&self, latents: &Tensor) -> Picture {

@@ -1,6 +1,7 @@
-//! What it takes to decode a picture of any size: `cargo run --release -p sd2 --example decode -- MODEL [WIDTH HEIGHT] [f32|bf16]`
+//! Time and memory of decoding a picture of any size:
+//! `cargo run --release -p sd2 --example decode -- MODEL [WIDTH HEIGHT] [f32|bf16]`
 //!
-//! Loads the decoder of a bundle alone, decodes noise, and prints seconds and the largest resident memory.
+//! Loads the decoder of a bundle, decodes noise, and prints the seconds and the peak of resident memory.
 
 use std::env;
 use std::error::Error;
@@ -13,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
-    let model = args.first().ok_or("which model? give the folder of a bundle, such as `models/demo`")?;
+    let model = args.first().ok_or("no model given; pass the folder of a bundle, such as `models/demo`")?;
     let side = |i: usize| args.get(i).map_or(Ok(2048), |text| text.parse::<i64>());
     let (width, height) = (side(1)?, side(2)?);
     let kind = if args.iter().any(|arg| arg == "bf16") { Kind::BFloat16 } else { Kind::Float };
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Largest resident memory of this process so far, in GiB.
+/// Peak resident memory of this process so far, in GiB.
 fn peak() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");

@@ -10,7 +10,7 @@ use crate::load::{Bundle, Result};
 
 /// What the UNet predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prediction {
+enum Prediction {
     /// The noise.
     Epsilon,
     /// The velocity, `sqrt(a) * noise - sqrt(1 - a) * original`.
@@ -28,6 +28,7 @@ enum Spacing {
 pub struct Ddim {
     /// Cumulative products of `1 - beta`, one for each training step.
     alphas: Vec<f64>,
+    /// The alpha after the last step.
     final_alpha: f64,
     prediction: Prediction,
     clip: Option<f64>,
@@ -38,21 +39,21 @@ pub struct Ddim {
 /// One step of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// The training timestep the UNet is told.
+    /// The training timestep, an input of the UNet.
     pub timestep: i64,
-    /// Share of signal variance in the latents before the step.
+    /// The share of the signal in the variance of the latents before the step.
     alpha: f64,
-    /// The same after the step.
+    /// The same after it.
     alpha_next: f64,
     prediction: Prediction,
     clip: Option<f64>,
 }
 
 impl Ddim {
-    /// Reads `scheduler/scheduler_config.json`. As in diffusers, the configuration of a PNDM scheduler will do.
+    /// Reads `scheduler/scheduler_config.json`. As in diffusers, the configuration of a PNDM scheduler works, too.
     ///
     /// # Errors
-    /// If it is malformed or asks for something else than DDIM does here.
+    /// If it is malformed or asks for something unsupported.
     pub fn load(bundle: &Bundle) -> Result<Self> {
         let mut c = Config::read(bundle, "scheduler/scheduler_config.json", &["DDIMScheduler", "PNDMScheduler"])?;
         let training_steps = c.size("num_train_timesteps", Some(1000));
@@ -89,7 +90,9 @@ impl Ddim {
             }
         };
         if prediction == Prediction::Epsilon && alphas.last() == Some(&0.0) {
-            c.problem("`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`: where all is noise, the noise tells nothing".to_owned());
+            let problem = "`rescale_betas_zero_snr` needs `prediction_type` to be `v_prediction`: where the latents \
+                           are pure noise, predicting the noise says nothing about the picture";
+            c.problem(problem.to_owned());
         }
         let clip_range = c.or("clip_sample_range", 1.0);
         let scheduler = Self {
@@ -102,32 +105,17 @@ impl Ddim {
         };
         c.none(&["trained_betas"]);
         c.only("thresholding", false);
-        // Of thresholding, and of the PNDM scheduler.
+        // They belong to thresholding and to the PNDM scheduler.
         c.ignore(&["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps"]);
         c.finish()?;
         Ok(scheduler)
-    }
-
-    /// Shares of signal variance, one for each training step.
-    pub fn alphas(&self) -> &[f64] {
-        &self.alphas
-    }
-
-    /// The share that stands before the first of them.
-    pub fn final_alpha(&self) -> f64 {
-        self.final_alpha
-    }
-
-    /// What the UNet of this model predicts.
-    pub fn prediction(&self) -> Prediction {
-        self.prediction
     }
 
     /// The steps from noise to picture, `n` of them.
     pub fn schedule(&self, n: u32) -> Vec<Step> {
         let (n, training) = (i64::from(n.max(1)), self.alphas.len() as i64);
         let stride = training / n;
-        // NumPy rounds halves to even, in all three.
+        // Halves are rounded to even, as by NumPy.
         let timesteps: Vec<i64> = match self.spacing {
             Spacing::Leading => (0..n).rev().map(|i| i * stride + self.steps_offset).collect(),
             Spacing::Trailing => {
@@ -178,8 +166,9 @@ impl Step {
     }
 }
 
-/// The betas whose last step leaves no signal: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed",
-/// arXiv 2305.08891, algorithm 1. It goes through the products and back to betas, as diffusers does, and so rounds alike.
+/// Rescales the betas so that the last step leaves no signal: Lin et al., "Common Diffusion Noise Schedules and Sample
+/// Steps are Flawed", arXiv 2305.08891, algorithm 1. By way of the products and back to betas, to round as diffusers
+/// does.
 fn without_last_signal(betas: &Tensor) -> Tensor {
     let roots = (-betas + 1.0).cumprod(0, Kind::Float).sqrt();
     let (first, last) = (roots.get(0), roots.get(-1));
@@ -188,4 +177,22 @@ fn without_last_signal(betas: &Tensor) -> Tensor {
     let alphas =
         Tensor::cat(&[products.narrow(0, 0, 1), products.narrow(0, 1, n - 1) / products.narrow(0, 0, n - 1)], 0);
     -alphas + 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use fixtures::{BUNDLES, Cases, assert_close, path};
+
+    use super::*;
+
+    #[test]
+    fn alphas_match_diffusers() {
+        for name in BUNDLES {
+            let bundle = Bundle::open(path(&format!("bundles/{name}"))).unwrap();
+            let (ddim, cases) = (Ddim::load(&bundle).unwrap(), Cases::of(name));
+            let alphas = Tensor::from_slice(&ddim.alphas).to_kind(Kind::Float);
+            assert_close(&format!("{name} alphas"), &alphas, cases.top("alphas_cumprod"));
+            assert!((ddim.final_alpha - cases.number("final_alpha_cumprod")).abs() < 1e-6);
+        }
+    }
 }

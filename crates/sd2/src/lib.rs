@@ -1,6 +1,6 @@
-//! The networks of Stable Diffusion 2, on libtorch: tensors in, tensors out.
+//! The networks of Stable Diffusion 2 on libtorch: tensors in, tensors out.
 //!
-//! A [`Bundle`] is a model in the diffusers folder layout. [`Sd2`] loads all of it; its parts can be used alone:
+//! A [`Bundle`] is a model in the diffusers folder layout. [`Sd2`] loads all of it; its parts also work alone:
 //!
 //! | module | what | diffusers' or transformers' name |
 //! |---|---|---|
@@ -11,11 +11,15 @@
 //! | [`vae`] | latents to pictures | `AutoencoderKL` |
 //! | [`lpips`] | the perceptual distance of two pictures | `lpips.LPIPS(net="vgg")` |
 //!
-//! Everything is built from the `config.json` files; what a configuration asks for and this crate does not do is an
-//! error that names the key. Weights never require gradients: the only gradients anyone asks for are those of inputs.
+//! Below them are `load` (files, configurations, weights), `nn` (shared layers and the [`Tape`]) and `cpu` (kernels
+//! that replace libtorch's on a CPU; the networks read without them).
 //!
-//! A failure inside libtorch (out of memory, say) is a panic, as in `tch`: the networks read like their formulas, and
-//! who runs them puts one `catch_unwind` round a batch. Everything that reads files returns [`Error`].
+//! Everything is built from the `config.json` files. A key that this crate does not support is an error that names it.
+//! Weights never require gradients: only gradients of inputs are computed. For them a network has a `*_recorded`
+//! variant of its forward pass, which returns the [`Tape`] that its backward pass consumes.
+//!
+//! A failure inside libtorch, such as running out of memory, is a panic, as in `tch`: so the networks read like their
+//! formulas, and their caller puts one `catch_unwind` around a batch. Everything that reads files returns [`Error`].
 
 mod cpu;
 pub mod ddim;
@@ -34,5 +38,5 @@ pub mod vae;
 
 pub use load::{Bundle, Error, Result};
 pub use model::{Geometry, Sd2};
-pub use nn::tape::Kept;
+pub use nn::tape::{Checkpointing, Tape};
 pub use placement::Placement;

@@ -3,9 +3,11 @@
 //! Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv 1801.03924, as the
 //! package `lpips` 0.1.4 computes it. The channels of the five stages come from `perceptual/config.json`.
 
+use std::iter;
+
 use tch::{Kind, Tensor};
 
-use crate::cpu::lpips::Back;
+use crate::cpu::LpipsBackward;
 use crate::load::config::Config;
 use crate::load::weights::Weights;
 use crate::load::{Bundle, Result};
@@ -16,11 +18,11 @@ use crate::placement::Placement;
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
 const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 
-/// Convolutions of each stage of VGG16; a stage begins by halving the picture, but for the first.
+/// Convolutions of each stage of VGG16. Every stage but the first begins by halving its input.
 const STAGES: [usize; 5] = [2, 2, 3, 3, 3];
 
 /// Added to lengths, which may be 0.
-pub(crate) const TINY: f32 = 1e-10;
+const EPSILON: f32 = 1e-10;
 
 /// The perceptual network.
 pub struct Lpips {
@@ -31,29 +33,28 @@ pub struct Lpips {
 
 struct Stage {
     convolutions: Vec<Conv2d>,
-    /// `[1, channels, 1, 1]` in fp32, not negative.
-    lin: Tensor,
-    back: Back,
+    head: Head,
 }
 
-/// Features of `n` pictures: for each stage, `[n, channels, h, w]` in fp32 of length 1 along the channels.
+/// Features of `n` pictures: for each stage `[n, channels, h, w]` in fp32, of length 1 along the channels.
 pub struct Features(Vec<Tensor>);
 
 impl Lpips {
     /// Loads `perceptual/` of a bundle.
     ///
     /// # Errors
-    /// If a file is missing or does not fit; see [`crate::Error`].
+    /// If a file is missing or does not match; see [`crate::Error`].
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let mut c = Config::read(bundle, "perceptual/config.json", &[])?;
         let channels = c.sizes("channels", STAGES.len(), None);
         c.finish()?;
         let weights = Weights::open(bundle, "perceptual", "model", placement, placement.picture_kind)?;
         let root = weights.root();
-        // The number of a module in torchvision's `features`: convolution and ReLU alternate, a pooling ends each stage.
+        // The number of a module in torchvision's `features`: convolution and ReLU alternate, a pooling ends each
+        // stage.
         let mut number = 0;
         let mut inputs = 3;
-        let stages = std::iter::zip(STAGES, &channels).enumerate().map(|(i, (convolutions, &outputs))| {
+        let stages = iter::zip(STAGES, &channels).enumerate().map(|(i, (convolutions, &outputs))| {
             let convolutions = (0..convolutions)
                 .map(|_| {
                     let convolution = Conv2d::load(&root.at("features").at(number), inputs, outputs);
@@ -64,7 +65,7 @@ impl Lpips {
                 .collect();
             number += 1;
             let lin = root.at(format!("lin{i}")).tensor("weight", &[1, outputs, 1, 1]).to_kind(Kind::Float);
-            Stage { convolutions, back: Back::new(&lin), lin }
+            Stage { convolutions, head: Head::new(lin) }
         });
         let stages = stages.collect();
         weights.finish()?;
@@ -81,21 +82,15 @@ impl Lpips {
         Features(self.maps(pictures).map(|maps| normalise(&maps[maps.len() - 1])).collect())
     }
 
-    /// The distance of each of `n` pictures to its target, `[n]` in fp32. The targets are as many, or one for all.
-    pub fn distance(&self, pictures: &Features, targets: &Features) -> Tensor {
-        let stages = std::iter::zip(&pictures.0, &targets.0).zip(&self.stages);
-        let distances = stages.map(|((picture, target), stage)| distance(picture, target, &stage.lin));
-        distances.reduce(|sum, distance| sum + distance).expect("VGG16 has five stages")
-    }
-
-    /// The gradient of each of `n` pictures `[n, 3, h, w]` in -1..1, of its distance to its target.
+    /// The gradients of `n` pictures `[n, 3, h, w]` in -1..1 with respect to their distances to their targets, of which
+    /// there are `n` or one for all.
     pub fn gradient(&self, pictures: &Tensor, targets: &Features) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let maps: Vec<_> = self.maps(pictures).collect();
         let mut gradient = None;
-        for ((stage, mut maps), target) in std::iter::zip(&self.stages, maps).zip(&targets.0).rev() {
+        for ((stage, mut maps), target) in iter::zip(&self.stages, maps).zip(&targets.0).rev() {
             let last = maps.pop().expect("each stage has convolutions");
-            let mut g = stage.back.run(&last, target, gradient.as_ref());
+            let mut g = stage.head.backward(&last, target, gradient.as_ref());
             for convolution in stage.convolutions.iter().rev() {
                 g = convolution.backward(&g, &g.size());
                 if let Some(map) = maps.pop() {
@@ -107,47 +102,132 @@ impl Lpips {
         gradient.expect("VGG16 has five stages").to_kind(pictures.kind()) / &self.scale
     }
 
-    /// Stage by stage, the maps after each of its ReLUs.
+    /// Stage by stage, the outputs of its ReLUs.
     fn maps(&self, pictures: &Tensor) -> impl Iterator<Item = Vec<Tensor>> {
         let first = (pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale;
         self.stages.iter().scan(None, move |before: &mut Option<Tensor>, stage| {
             let mut x = before.as_ref().map_or_else(|| first.shallow_clone(), pool);
-            let through = |convolution: &Conv2d| {
+            let maps = stage.convolutions.iter().map(|convolution| {
                 x = convolution.forward(&x).relu_();
                 x.shallow_clone()
-            };
-            let maps = stage.convolutions.iter().map(through).collect();
+            });
+            let maps: Vec<Tensor> = maps.collect();
             *before = Some(x);
             Some(maps)
         })
     }
 }
 
-/// Halves height and width.
-pub(crate) fn pool(x: &Tensor) -> Tensor {
-    x.max_pool2d([2], [2], [0], [1], false)
-}
-
 impl Features {
-    /// Puts the features of several pictures in one batch.
+    /// The features of several pictures as one batch.
     pub fn cat(parts: &[&Self]) -> Self {
         let stage = |i: usize| Tensor::cat(&parts.iter().map(|part| &part.0[i]).collect::<Vec<_>>(), 0);
         Self((0..STAGES.len()).map(stage).collect())
     }
 }
 
-/// Divides by the length along the channels, in fp32: 1e-10 is nothing in the narrower dtypes.
-///
-/// Where all channels are 0 the package's gradient is 0/0; the clamp makes it 0 there and changes nothing elsewhere.
-pub(crate) fn normalise(x: &Tensor) -> Tensor {
-    let x = x.to_kind(Kind::Float);
-    let length = x.square().sum_dim_intlist([1].as_slice(), true, Kind::Float).clamp_min(1e-30).sqrt();
-    x / (length + f64::from(TINY))
+/// What compares the last map of a stage with that of the target.
+struct Head {
+    /// Weights of the channels, `[1, channels, 1, 1]` in fp32, not negative.
+    lin: Tensor,
+    kernel: LpipsBackward,
 }
 
-/// What one stage adds to the distance of pictures to targets, `[n]`.
-pub(crate) fn distance(pictures: &Tensor, targets: &Tensor, lin: &Tensor) -> Tensor {
-    // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
-    let means = (pictures - targets).square().mean_dim([2, 3].as_slice(), true, Kind::Float);
-    (means * lin).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
+impl Head {
+    fn new(lin: Tensor) -> Self {
+        Self { kernel: LpipsBackward::new(&lin, EPSILON), lin }
+    }
+
+    /// The gradient of the input of the stage's last ReLU, whose output is `map` `[n, channels, h, w]`. `targets` are
+    /// features, `n` or one for all; `grad_pooled` is the gradient of [`pool`] of the map, if another stage follows.
+    fn backward(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Tensor {
+        let by_kernel = self.kernel.try_backward(map, targets, grad_pooled);
+        by_kernel.unwrap_or_else(|| self.backward_by_autograd(map, targets, grad_pooled))
+    }
+
+    fn backward_by_autograd(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Tensor {
+        let leaf = map.detach().set_requires_grad(true);
+        let total = tch::with_grad(|| {
+            let total = self.distance(&normalise(&leaf), targets).sum(Kind::Float);
+            // The gradient of this product with respect to the pooled map is `grad_pooled`.
+            grad_pooled.map_or_else(|| total.shallow_clone(), |g| &total + (pool(&leaf) * g).sum(Kind::Float))
+        });
+        map.threshold_backward(&Tensor::run_backward(&[total], &[leaf], false, false)[0], 0.0)
+    }
+
+    /// What the stage adds to the distances of pictures to targets, `[n]`.
+    fn distance(&self, pictures: &Tensor, targets: &Tensor) -> Tensor {
+        // The 1x1 convolution and the spatial mean, the mean first: fewer numbers, same result.
+        let means = (pictures - targets).square().mean_dim([2, 3].as_slice(), true, Kind::Float);
+        (means * &self.lin).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
+    }
+}
+
+/// Halves height and width.
+fn pool(x: &Tensor) -> Tensor {
+    x.max_pool2d([2], [2], [0], [1], false)
+}
+
+/// Divides by the length along the channels, in fp32: narrower dtypes cannot represent 1e-10.
+///
+/// Where all channels are 0 the package's gradient is 0/0; the clamp makes it 0 there and changes nothing elsewhere.
+fn normalise(x: &Tensor) -> Tensor {
+    let x = x.to_kind(Kind::Float);
+    let length = x.square().sum_dim_intlist([1].as_slice(), true, Kind::Float).clamp_min(1e-30).sqrt();
+    x / (length + f64::from(EPSILON))
+}
+
+#[cfg(test)]
+mod tests {
+    use fixtures::{BUNDLES, Cases, F32, assert_close, path};
+
+    use super::*;
+    use crate::layout::channels_last;
+    use crate::testing::{random, relative_error};
+
+    /// The distances themselves, which are computed here only: the program needs their gradients.
+    #[test]
+    fn distances_match_the_package() {
+        for name in BUNDLES {
+            let bundle = Bundle::open(path(&format!("bundles/{name}"))).unwrap();
+            let (lpips, cases) = (Lpips::load(&bundle, Placement::new(F32.device, F32.kind)).unwrap(), Cases::of(name));
+            for case in cases.list("lpips") {
+                let [pictures, targets] = ["picture", "target"].map(|field| lpips.features(cases.tensor(case, field)));
+                let stages = iter::zip(&pictures.0, &targets.0).zip(&lpips.stages);
+                let distances = stages.map(|((picture, target), stage)| stage.head.distance(picture, target));
+                let distance: Tensor = distances.reduce(|sum, distance| sum + distance).unwrap();
+                assert_close(&format!("{name} distance"), &distance, &cases.tensor(case, "loss").view([1]));
+            }
+        }
+    }
+
+    /// Against autograd in fp32, relative to the norm of the expected gradient.
+    #[test]
+    fn the_kernel_matches_autograd() {
+        // Whole lanes and not, even and odd rows, as many targets and one for all, maps for several threads.
+        for (shape, targets) in
+            [([2, 8, 4, 6], 2), ([3, 12, 5, 7], 1), ([1, 3, 2, 2], 1), ([2, 64, 9, 16], 2), ([1, 16, 161, 130], 1)]
+        {
+            let [n, channels, height, width] = shape;
+            let head = Head::new(random(&[1, channels, 1, 1]).abs());
+            let map = channels_last(&random(&shape).relu());
+            let targets = normalise(&random(&[targets, channels, height, width]).relu());
+            // As large as the gradients of the distance.
+            let grad_pooled = random(&[n, channels, height / 2, width / 2]) / (height * width);
+            // In f16 some are so small that they have few bits.
+            for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2), (Kind::Half, 5e-3)] {
+                let map = map.to_kind(kind);
+                for grad_pooled in [None, Some(&grad_pooled.to_kind(kind))] {
+                    let (map32, grad32) = (map.to_kind(Kind::Float), grad_pooled.map(|g| g.to_kind(Kind::Float)));
+                    let expected = head.backward_by_autograd(&map32.contiguous(), &targets, grad32.as_ref());
+                    for threads in [1, 3] {
+                        tch::set_num_threads(threads);
+                        let found = head.kernel.try_backward(&map, &targets, grad_pooled).unwrap();
+                        let error = relative_error(&found.to_kind(Kind::Float), &expected);
+                        assert!(error < tolerance, "{shape:?} {kind:?} {} {threads}: {error}", grad_pooled.is_some());
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A whole model: all the networks of one bundle.
+//! A whole model: all networks of one bundle.
 
 use serde::Deserialize;
 
@@ -11,13 +11,13 @@ use crate::tokenizer::Tokenizer;
 use crate::unet::UNet;
 use crate::vae::Decoder;
 
-/// The networks of Stable Diffusion 2, and the perceptual one beside them.
+/// The networks of Stable Diffusion 2, and the perceptual network.
 pub struct Sd2 {
     /// Text to token ids.
     pub tokenizer: Tokenizer,
     /// Token ids to embeddings.
     pub text_encoder: TextEncoder,
-    /// Latents to the prediction.
+    /// Latents, a timestep and a text to the prediction.
     pub unet: UNet,
     /// Latents to pictures.
     pub decoder: Decoder,
@@ -25,11 +25,11 @@ pub struct Sd2 {
     pub ddim: Ddim,
     /// The perceptual distance.
     pub lpips: Lpips,
-    /// Where all of it lives and computes.
+    /// Device and dtypes of all of it.
     pub placement: Placement,
 }
 
-/// What the geometry of panoramas depends on. Cheap to read: no weights are opened.
+/// What the geometry of panoramas depends on. Cheap to read: weights are not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Side of a window, in latents.
@@ -39,10 +39,10 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Reads what it needs of the configurations of a bundle.
+    /// Reads it from the configurations of a bundle.
     ///
     /// # Errors
-    /// If they cannot be read. That they are complete is checked when the model is loaded.
+    /// If they cannot be read. Whether they are supported is checked when the model is loaded.
     pub fn read(bundle: &Bundle) -> Result<Self> {
         #[derive(Deserialize)]
         struct UNet {
@@ -65,12 +65,12 @@ fn parse<T: for<'a> Deserialize<'a>>(bundle: &Bundle, file: &str) -> Result<T> {
 }
 
 impl Sd2 {
-    /// Loads all of a bundle.
+    /// Loads all parts of a bundle.
     ///
     /// # Errors
-    /// If a file is missing, malformed or asks for what this crate does not do, or if the parts do not fit each other.
+    /// If a file is missing, malformed or asks for something unsupported, or if the parts do not match each other.
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
-        // Small files first: what is wrong with them is told before gigabytes are read.
+        // Small files first, so that their errors are reported before gigabytes are read.
         let ddim = Ddim::load(bundle)?;
         let tokenizer = Tokenizer::load(bundle)?;
         let lpips = Lpips::load(bundle, placement)?;
@@ -78,14 +78,22 @@ impl Sd2 {
         let text_encoder = TextEncoder::load(bundle, placement)?;
         let unet = UNet::load(bundle, placement)?;
         let mut problems = Vec::new();
-        let mut fit = |what: &str, a: i64, b: i64| {
+        let mut match_up = |what: &str, a: i64, b: i64| {
             if a != b {
-                problems.push(format!("{what}: `{a}` and `{b}`"));
+                problems.push(format!("{what} differ: `{a}` and `{b}`"));
             }
         };
-        fit("width of the text encoder and of the UNet's cross-attention", text_encoder.width, unet.text_width);
-        fit("channels of the UNet and of the decoder", unet.channels, decoder.channels);
-        fit("length of the tokenizer and of the text encoder", tokenizer.length as i64, text_encoder.length);
+        match_up(
+            "the width of the text encoder and that of the UNet's cross-attention",
+            text_encoder.width,
+            unet.text_width,
+        );
+        match_up("the channels of the UNet and those of the decoder", unet.channels, decoder.channels);
+        match_up(
+            "the length of the tokenizer and that of the text encoder",
+            tokenizer.length as i64,
+            text_encoder.length,
+        );
         if problems.is_empty() {
             Ok(Self { tokenizer, text_encoder, unet, decoder, ddim, lpips, placement })
         } else {

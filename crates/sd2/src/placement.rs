@@ -1,23 +1,23 @@
-//! Where tensors live and what they are made of.
+//! Where tensors live and which dtypes they have.
 
 use tch::{Device, Kind};
 
-/// Where tensors live and what they are made of.
+/// Device, dtypes and memory order of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
-    /// The device.
+    /// The device of weights and activations.
     pub device: Device,
-    /// The dtype of the text encoder's and the UNet's weights, and of what flows between their norms.
+    /// The dtype of the text encoder and the UNet: of their weights, and of the activations between their norms.
     pub kind: Kind,
-    /// The same for the decoder and the perceptual network, whose activations do not fit fp16.
+    /// The same for the decoder and the perceptual network, whose activations overflow fp16.
     pub picture_kind: Kind,
-    /// Whether feature maps lie in memory as `[n, h, w, channels]`. On a CPU convolutions are faster with it, in bf16 with
-    /// AMX up to four times, and there are norms for it that are faster than libtorch's.
+    /// Whether feature maps lie in memory as `[n, h, w, channels]`. On a CPU convolutions are faster that way, in bf16
+    /// with AMX up to four times, and this crate has norms for it that are faster than libtorch's.
     pub channels_last: bool,
 }
 
 impl Placement {
-    /// What serves best on a device with weights of a dtype.
+    /// The best choice for a device and a dtype of weights.
     pub const fn new(device: Device, kind: Kind) -> Self {
         // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
         let picture_kind = if matches!(kind, Kind::Half) { Kind::Float } else { kind };

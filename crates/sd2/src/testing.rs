@@ -1,16 +1,17 @@
-//! What the tests of this crate's insides share.
+//! Helpers of this crate's unit tests.
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-/// Normally distributed, in fp32 on the CPU: the same numbers for the same draw of a test, whatever runs beside it.
+/// Normally distributed numbers in fp32 on the CPU. The n-th draw of a test is the same whatever runs beside it.
 pub(crate) fn random(shape: &[i64]) -> Tensor {
     /// libtorch has one generator for the process: nobody else may draw between seed and numbers.
     static GENERATOR: Mutex<()> = Mutex::new(());
     thread_local! {
-        /// A test has a thread of its own. The first seeds make a map whose gradient is 0, which nothing is relative to.
+        /// A test has a thread of its own. The first seeds make a map whose gradient is 0, so that no error is
+        /// relative to anything.
         static SEED: Cell<i64> = const { Cell::new(100) };
     }
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);

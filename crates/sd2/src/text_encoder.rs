@@ -10,9 +10,9 @@ use crate::placement::Placement;
 
 /// The text encoder. Its output is the last hidden state after the final layer norm, as Stable Diffusion 2 uses it.
 pub struct TextEncoder {
-    /// On a GPU. In main memory it would be a quarter of all weights, idle but for a moment of each job; there it is read
-    /// from its files for each new text, which takes about a second.
-    kept: Option<Network>,
+    /// On a GPU only. In main memory it would be a quarter of all weights and nearly always idle; there it is loaded
+    /// from the mapped files for each new text, which takes about a second.
+    resident: Option<Network>,
     settings: Settings,
     weights: Weights,
     /// Length of its input in tokens.
@@ -72,7 +72,7 @@ impl Settings {
                 settings.width, settings.heads
             ));
         }
-        // Training only, or of the tokenizer, or of outputs that are not used.
+        // They belong to training, to the tokenizer, or to outputs that are not used.
         c.ignore(&[
             "attention_dropout",
             "dropout",
@@ -99,29 +99,31 @@ impl TextEncoder {
     /// Loads `text_encoder/` of a bundle.
     ///
     /// # Errors
-    /// If a file is missing or does not fit; see [`crate::Error`].
+    /// If a file is missing or does not match; see [`crate::Error`].
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
         let weights = Weights::open(bundle, "text_encoder", "model", placement, placement.kind)?;
-        // A table of 0, 1, 2, .. that older files keep; and a projection that this use of the model does not need.
+        // A table of 0, 1, 2, .. in older files, and a projection that Stable Diffusion does not use.
         weights.ignore(|name| name.ends_with("embeddings.position_ids") || name == "text_projection.weight");
         let network = Network::load(&weights, &settings)?;
-        let kept = (placement.device != Device::Cpu).then_some(network);
-        Ok(Self { kept, length: settings.length, width: settings.width, settings, weights })
+        let resident = (placement.device != Device::Cpu).then_some(network);
+        Ok(Self { resident, length: settings.length, width: settings.width, settings, weights })
     }
 
-    /// Embeds one text: as many token ids as [`Self::length`], to `[1, length, width]` in the dtype of the weights.
+    /// Embeds one text: [`Self::length`] token ids to `[1, length, width]` in the dtype of the weights.
     pub fn forward(&self, ids: &[i64]) -> Tensor {
-        match &self.kept {
+        match &self.resident {
             Some(network) => network.forward(ids),
-            None => Network::load(&self.weights, &self.settings).expect("what fitted once fits again").forward(ids),
+            None => Network::load(&self.weights, &self.settings)
+                .expect("the weights matched when the model was loaded")
+                .forward(ids),
         }
     }
 }
 
 impl Network {
     fn load(weights: &Weights, settings: &Settings) -> Result<Self> {
-        // Files written by transformers 5 leave the prefix out.
+        // transformers 5 writes files without the prefix.
         let root = weights.root();
         let scope = if weights.has("text_model.") { root.at("text_model") } else { root };
         let embeddings = scope.at("embeddings");

@@ -1,8 +1,8 @@
 //! CLIP's tokenizer: text to token ids, by transformers' `CLIPTokenizer`.
 //!
-//! Text is put in NFC, its white space made single spaces, lower-cased, cut into words, and each word into byte-level
-//! BPE tokens. Names of special tokens inside a text are those tokens, which for the padding token of Stable Diffusion 2,
-//! `!`, means that no exclamation mark ever is part of a word.
+//! Text is normalised to NFC, white space becomes single spaces, letters become lower case; then it is split into
+//! words, and words into byte-level BPE tokens. The name of a special token inside a text becomes that token. The
+//! padding token of Stable Diffusion 2 is `!`, so an exclamation mark is never part of a word.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub struct Tokenizer {
     start: i64,
     end: i64,
     pad: i64,
-    /// Number of ids it makes of any text.
+    /// The number of ids of every encoded text.
     pub length: usize,
 }
 
@@ -56,7 +56,8 @@ impl Tokenizer {
         Ok(Self { pipeline, start, end, pad, length: special.length })
     }
 
-    /// The ids of a text: start, its tokens, end, then padding up to [`Self::length`]. A longer text loses its end.
+    /// The ids of a text: start, its tokens, end, then padding up to [`Self::length`]. Tokens that do not fit are
+    /// dropped.
     pub fn encode(&self, text: &str) -> Vec<i64> {
         let encoding = self.pipeline.encode_fast(text, false).expect("byte-level tokens cover every text");
         let tokens = encoding.get_ids().iter().map(|&id| i64::from(id)).take(self.length - 2);
@@ -72,7 +73,7 @@ fn pipeline(
 ) -> tokenizers::Result<Pipeline> {
     let vocabulary: Vec<(String, u32)> = vocabulary.iter().map(|(token, &id)| (token.clone(), id)).collect();
     let bpe = BPE::builder()
-        .vocab_and_merges(vocabulary.into_iter().collect::<std::collections::HashMap<_, _, _>>(), merges)
+        .vocab_and_merges(vocabulary.into_iter().collect::<HashMap<_, _, _>>(), merges)
         .end_of_word_suffix("</w>".to_owned())
         .unk_token(END.to_owned())
         .build()?;
@@ -92,7 +93,7 @@ fn pipeline(
     Ok(pipeline)
 }
 
-/// The tokens with a meaning of their own.
+/// The tokens that are not text.
 struct SpecialTokens {
     start: SpecialToken,
     end: SpecialToken,
@@ -100,11 +101,11 @@ struct SpecialTokens {
     length: usize,
 }
 
-/// How a special token is found inside a text.
+/// A special token, and how it is found inside a text.
 #[derive(Clone, Deserialize)]
 struct SpecialToken {
     content: String,
-    /// Whether it is looked for after normalisation.
+    /// Whether it is searched for after normalisation.
     #[serde(default)]
     normalized: bool,
     #[serde(default)]
@@ -136,7 +137,7 @@ impl SpecialTokens {
             pad: token("pad_token", END)?,
             length: length
                 .filter(|length| (3..=4096).contains(length))
-                .ok_or_else(|| Error::Tokenizer("`model_max_length` is not a number from 3 to 4096".to_owned()))?
+                .ok_or_else(|| Error::Tokenizer("`model_max_length` must be a number from 3 to 4096".to_owned()))?
                 as usize,
         })
     }
@@ -159,7 +160,9 @@ fn merges(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     lines
         .map(|line| match line.split_once(' ') {
             Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
-            None => Err(Error::Tokenizer(format!("`merges.txt` has the line `{line}`, not two parts of a token"))),
+            None => {
+                Err(Error::Tokenizer(format!("`merges.txt` has the line `{line}`; a line is two parts of a token")))
+            }
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! The decoder of the VAE: latents to pictures, by diffusers' `AutoencoderKL`.
 //!
-//! The encoder's weights, which most files hold too, are left where they are: nothing here makes latents of pictures.
+//! The weights of the encoder, which most files hold too, are ignored: nothing here makes latents of pictures.
 
 use tch::{Kind, Tensor};
 
@@ -10,18 +10,18 @@ use crate::load::{Bundle, Result};
 use crate::nn::layers::{Conv2d, GroupNorm, Linear, attention};
 use crate::nn::resnet::{Resnet, Shift};
 use crate::nn::strips::Strips;
-use crate::nn::tape::Kept;
+use crate::nn::tape::{Checkpointing, Tape};
 use crate::nn::upsample::UpConv2d;
 use crate::placement::Placement;
 
 /// Epsilon of all norms of the VAE.
 const EPS: f64 = 1e-6;
 
-/// Most numbers of a strip of a feature map: 256 MiB in fp32.
-const LARGEST_STRIP: i64 = 1 << 26;
+/// Numbers of a strip of a feature map: 256 MiB in fp32.
+const MAX_STRIP: i64 = 1 << 26;
 
-/// Most scores of queries and keys at once: 1 GiB in fp32.
-const MOST_SCORES: i64 = 1 << 28;
+/// Attention scores that are computed at once: 1 GiB in fp32.
+const MAX_SCORES: i64 = 1 << 28;
 
 /// The decoder.
 pub struct Decoder {
@@ -86,7 +86,7 @@ impl Settings {
         c.only("in_channels", 3);
         c.only("out_channels", 3);
         c.none(&["latents_mean", "latents_std"]);
-        // Of the encoder, or advice on dtypes and on sizes of training pictures.
+        // They belong to the encoder, or advise on dtypes and on sizes of training pictures.
         c.ignore(&["use_quant_conv", "force_upcast", "sample_size"]);
         c.finish()?;
         Ok(settings)
@@ -97,7 +97,7 @@ impl Decoder {
     /// Loads the decoder of `vae/` of a bundle.
     ///
     /// # Errors
-    /// If a file is missing or does not fit; see [`crate::Error`].
+    /// If a file is missing or does not match; see [`crate::Error`].
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
         let weights = Weights::open(bundle, "vae", "diffusion_pytorch_model", placement, placement.picture_kind)?;
@@ -132,69 +132,79 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1, leaving what
-    /// [`Self::pictures_backward`] needs.
-    pub fn pictures(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
-        let picture = self.forward(latents, kept);
-        kept.push(&picture);
-        clamp(&picture)
+    /// Latents `[n, 4, h, w]` to pictures `[n, 3, factor * h, factor * w]` in fp32, clamped to 0..1.
+    pub fn pictures(&self, latents: &Tensor) -> Tensor {
+        clamp(&self.forward(latents))
     }
 
-    /// The same as the network gives them: about -1..1, not clamped.
-    pub fn forward(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+    /// [`Self::pictures`] for [`Self::pictures_backward`]: the pictures, and the tape of the pass.
+    pub fn pictures_recorded(&self, latents: &Tensor, checkpointing: Checkpointing) -> (Tensor, Tape) {
+        let mut tape = Tape::new(checkpointing);
+        let pictures = self.forward_on(&mut tape, latents);
+        tape.push(&pictures);
+        (clamp(&pictures), tape)
+    }
+
+    /// The output of the network: pictures in about -1..1, not clamped.
+    pub fn forward(&self, latents: &Tensor) -> Tensor {
+        self.forward_on(&mut Tape::off(), latents)
+    }
+
+    fn forward_on(&self, tape: &mut Tape, latents: &Tensor) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let mut x = self.middle(latents, kept);
+        let mut x = self.middle(latents, tape);
         for block in &self.up_blocks {
-            x = block.forward(x, kept);
+            x = block.forward(x, tape);
         }
-        kept.push(&x);
+        tape.push(&x);
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
 
-    /// [`Self::pictures`] for pictures of any size: where the feature maps are large they go through the layers in strips, so
-    /// that little more memory is taken than the largest of them.
+    /// [`Self::pictures`] for pictures of any size. Large feature maps go through the layers in strips, so that it
+    /// needs little more memory than the largest of them.
     pub fn large_pictures(&self, latents: &Tensor) -> Tensor {
         let (_, _, height, width) = latents.size4().expect("latents are [n, channels, h, w]");
-        // Each strip grows from level to level with the map; on the finest the map is the largest.
+        // A strip grows from level to level as the map does, which is largest on the finest level.
         let row = self.finest_inputs * width * self.factor * self.factor;
-        let rows = (LARGEST_STRIP / row).max(1);
+        let rows = (MAX_STRIP / row).max(1);
         if height <= rows {
-            return self.pictures(latents, &mut Kept::nothing());
+            return self.pictures(latents);
         }
         self.pictures_in_strips(latents, rows)
     }
 
-    /// [`Self::pictures`] in strips of so many rows of latents.
+    /// [`Self::pictures`] in strips of `rows` rows of latents.
     fn pictures_in_strips(&self, latents: &Tensor, rows: i64) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let mut x = Strips::cut(&self.middle(latents, &mut Kept::nothing()), rows);
+        let mut x = Strips::cut(&self.middle(latents, &mut Tape::off()), rows);
         for block in &self.up_blocks {
             x = block.forward_strips(x);
         }
         let norm = x.norm(&self.conv_norm_out);
         let pictures = x
-            .through()
+            .into_strips()
             .map(|strip| clamp(&strip.convolve(&self.conv_out, |x| norm.forward_silu(x)).to_kind(Kind::Float)));
         pictures.collect::<Strips>().join()
     }
 
     /// The gradient of the latents, in fp32, from that of the clamped pictures.
-    pub fn pictures_backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
+    pub fn pictures_backward(&self, gradient: &Tensor, mut tape: Tape) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let picture = kept.pop();
-        // What the clamp cut has no gradient; its bounds themselves have.
+        let tape = &mut tape;
+        let picture = tape.pop();
+        // Clamped numbers have no gradient; those at the bounds have.
         let inside = picture.ge(-1.0).logical_and(&picture.le(1.0));
         let mut g = (gradient * inside / 2.0).to_kind(self.kind);
-        let x = kept.pop();
+        let x = tape.pop();
         g = self.conv_norm_out.backward_silu(&x, &self.conv_out.backward(&g, &x.size()));
         for block in self.up_blocks.iter().rev() {
-            g = block.backward(g, kept);
+            g = block.backward(g, tape);
         }
-        g = self.mid_resnets[1].backward(&g, kept);
+        g = self.mid_resnets[1].backward(&g, tape);
         if let Some(attention) = &self.mid_attention {
-            g = kept.back(&g, |x| attention.forward(x));
+            g = tape.backward(&g, |x| attention.forward(x));
         }
-        g = self.mid_resnets[0].backward(&g, kept);
+        g = self.mid_resnets[0].backward(&g, tape);
         g = self.conv_in.backward(&g, &g.size());
         if let Some(conv) = &self.post_quant_conv {
             g = conv.backward(&g, &g.size());
@@ -203,17 +213,17 @@ impl Decoder {
     }
 
     /// The coarsest level, up to the end of the middle block.
-    fn middle(&self, latents: &Tensor, kept: &mut Kept) -> Tensor {
+    fn middle(&self, latents: &Tensor, tape: &mut Tape) -> Tensor {
         let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
         let x = match &self.post_quant_conv {
             Some(conv) => self.conv_in.forward(&conv.forward(&x)),
             None => self.conv_in.forward(&x),
         };
-        let mut x = self.mid_resnets[0].forward(&x, Shift::Bias, kept);
+        let mut x = self.mid_resnets[0].forward(&x, Shift::Bias, tape);
         if let Some(attention) = &self.mid_attention {
-            x = kept.apply(&x, |x| attention.forward(x));
+            x = tape.record(&x, |x| attention.forward(x));
         }
-        self.mid_resnets[1].forward(&x, Shift::Bias, kept)
+        self.mid_resnets[1].forward(&x, Shift::Bias, tape)
     }
 }
 
@@ -247,8 +257,8 @@ impl Attention {
         let pixels = self.group_norm.forward(x).view([n, channels, h * w]).transpose(1, 2);
         let project = |to: &Linear| to.forward(&pixels).unsqueeze(1);
         let (q, k, v) = (project(&self.to_q), project(&self.to_k), project(&self.to_v));
-        // Every query sees all keys, but not all queries need be asked at once: libtorch may write down every score.
-        let queries = (MOST_SCORES / (h * w)).max(1);
+        // Some queries at a time, because libtorch may hold the scores of all of them in memory.
+        let queries = (MAX_SCORES / (h * w)).max(1);
         let hidden: Vec<_> = q.split(queries, 2).iter().map(|q| attention(q, &k, &v, false)).collect();
         let hidden = self.to_out.forward(&Tensor::cat(&hidden, 2).squeeze_dim(1));
         x + hidden.transpose(1, 2).reshape([n, channels, h, w])
@@ -276,9 +286,9 @@ impl UpBlock {
         }
     }
 
-    fn forward(&self, mut x: Tensor, kept: &mut Kept) -> Tensor {
+    fn forward(&self, mut x: Tensor, tape: &mut Tape) -> Tensor {
         for resnet in &self.resnets {
-            x = resnet.forward(&x, Shift::Bias, kept);
+            x = resnet.forward(&x, Shift::Bias, tape);
         }
         match &self.upsample {
             Some(conv) => conv.forward(&x),
@@ -291,18 +301,18 @@ impl UpBlock {
             x = resnet.forward_strips(x);
         }
         match &self.upsample {
-            Some(conv) => x.through().map(|strip| strip.grow(conv)).collect(),
+            Some(conv) => x.into_strips().map(|strip| strip.upsample(conv)).collect(),
             None => x,
         }
     }
 
-    fn backward(&self, mut g: Tensor, kept: &mut Kept) -> Tensor {
+    fn backward(&self, mut g: Tensor, tape: &mut Tape) -> Tensor {
         if let Some(conv) = &self.upsample {
             let size = g.size();
             g = conv.backward(&g, [size[2] / 2, size[3] / 2]);
         }
         for resnet in self.resnets.iter().rev() {
-            g = resnet.backward(&g, kept);
+            g = resnet.backward(&g, tape);
         }
         g
     }
@@ -315,13 +325,13 @@ mod tests {
     use super::*;
     use crate::testing::random;
 
-    /// Cut anywhere, a picture is the same; at the cuts as well.
+    /// Wherever it is cut, the picture is the same, at the cuts as well.
     #[test]
-    fn strips_do_not_show() {
+    fn strips_are_seamless() {
         let decoder = Decoder::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Float)).unwrap();
         let latents = random(&[2, 4, 13, 21]);
-        let whole = decoder.pictures(&latents, &mut Kept::nothing());
-        assert!(whole.std(false).double_value(&[]) > 0.05, "a picture of nothing would prove nothing");
+        let whole = decoder.pictures(&latents);
+        assert!(whole.std(false).double_value(&[]) > 0.05, "a uniform picture would prove nothing");
         for rows in [1, 2, 6, 12, 13] {
             let strips = decoder.pictures_in_strips(&latents, rows);
             assert_eq!(strips.size(), whole.size());

@@ -1,4 +1,4 @@
-//! What is wrong with a bundle is said, all of it at once.
+//! Errors of loading a bundle: all of them are reported at once.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use sd2::{Bundle, Geometry, Sd2};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A copy of the bundle `epsilon` to be spoilt.
+/// A copy of the bundle `epsilon`, to be broken.
 struct Copy(TempDir);
 
 impl Copy {
@@ -67,23 +67,23 @@ impl Copy {
 
     fn error(&self) -> String {
         match Bundle::open(self.0.path()).and_then(|bundle| Sd2::load(&bundle, F32)) {
-            Ok(_) => panic!("a spoilt bundle is loaded"),
+            Ok(_) => panic!("a broken bundle was loaded"),
             Err(error) => error.to_string(),
         }
     }
 }
 
 #[track_caller]
-fn assert_says(error: &str, parts: &[&str]) {
+fn assert_contains(error: &str, parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
 }
 
 #[test]
-fn missing_misshaped_and_unknown_tensors_are_all_listed() {
+fn all_tensors_that_do_not_match_are_listed() {
     let copy = Copy::new();
-    let mut expected = vec!["`unet`".to_owned(), "`down_blocks.0.surprise` [2, 2] is not known".to_owned()];
+    let mut expected = vec!["`unet`".to_owned(), "`down_blocks.0.surprise` [2, 2] is unknown".to_owned()];
     copy.rewrite("unet/diffusion_pytorch_model.safetensors", |tensors| {
         for name in ["conv_in.weight", "mid_block.resnets.1.norm2.bias"] {
             let (shape, _) = tensors.remove(name).unwrap();
@@ -93,19 +93,19 @@ fn missing_misshaped_and_unknown_tensors_are_all_listed() {
         expected.push(format!("`conv_out.bias` has the shape [3], not {shape:?}"));
         tensors.insert("down_blocks.0.surprise".to_owned(), (vec![2, 2], vec![0; 16]));
     });
-    assert_says(&copy.error(), &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_contains(&copy.error(), &expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]
-fn keys_that_are_not_supported_are_named() {
-    let spoilt = [
+fn unsupported_keys_are_named() {
+    let broken = [
         (
             "unet/config.json",
             r#"{"class_embed_type":"timestep","dual_cross_attention":true,"brand_new":1}"#,
             vec![
                 "`class_embed_type` is `\"timestep\"`",
                 "`dual_cross_attention` is `true`",
-                "`brand_new` is not a key",
+                "`brand_new` is not a supported key",
             ],
         ),
         (
@@ -135,17 +135,17 @@ fn keys_that_are_not_supported_are_named() {
         ),
         ("perceptual/config.json", r#"{"channels":[1,2],"net":"alex"}"#, vec!["`channels`", "`net`"]),
     ];
-    for (file, change, parts) in spoilt {
+    for (file, change, parts) in broken {
         let copy = Copy::new();
         copy.configure(file, &serde_json::from_str(change).unwrap());
         let error = copy.error();
-        assert_says(&error, &[file]);
-        assert_says(&error, &parts);
+        assert_contains(&error, &[file]);
+        assert_contains(&error, &parts);
     }
 }
 
 #[test]
-fn files_that_are_missing_or_broken_are_named() {
+fn missing_and_broken_files_are_named() {
     for (file, says) in [
         ("unet/config.json", "`unet/config.json`"),
         ("vae/diffusion_pytorch_model.safetensors", "`vae/diffusion_pytorch_model.fp16.safetensors`"),
@@ -154,30 +154,30 @@ fn files_that_are_missing_or_broken_are_named() {
     ] {
         let copy = Copy::new();
         fs::remove_file(copy.at(file)).unwrap();
-        assert_says(&copy.error(), &[says]);
+        assert_contains(&copy.error(), &[says]);
     }
     for (file, says) in [
         ("unet/diffusion_pytorch_model.safetensors", "not a safetensors file"),
         ("unet/config.json", "not a JSON object"),
         ("tokenizer/vocab.json", "`vocab.json`"),
     ] {
-        for content in ["", "{", "some text that is none of that"] {
+        for content in ["", "{", "neither JSON nor safetensors"] {
             let copy = Copy::new();
             fs::write(copy.at(file), content).unwrap();
-            assert_says(&copy.error(), &[says]);
+            assert_contains(&copy.error(), &[says]);
         }
     }
     assert!(Bundle::open("no/such/folder").unwrap_err().to_string().contains("no/such/folder"));
 }
 
-/// A safetensors file that ends in the middle of its tensors is no surprise later on.
+/// A truncated safetensors file is an error when it is opened, and not while its tensors are read.
 #[test]
-fn a_file_that_was_cut_is_refused() {
+fn a_truncated_file_is_an_error() {
     let copy = Copy::new();
     let file = copy.at("unet/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    assert_says(&copy.error(), &["`unet`", "not a safetensors file"]);
+    assert_contains(&copy.error(), &["`unet`", "not a safetensors file"]);
 }
 
 #[test]
@@ -188,9 +188,9 @@ fn the_geometry_is_read_without_the_weights() {
     assert_eq!(Geometry::read(&bundle).unwrap(), Geometry { window: 16, factor: 4 });
 }
 
-/// The version tells models apart by what they are, not by where they lie.
+/// The version of a model depends on its content, not on its folder.
 #[test]
-fn the_fingerprint_is_of_the_content() {
+fn the_fingerprint_depends_on_the_content() {
     let copy = Copy::new();
     let of = |copy: &Copy| Bundle::open(copy.0.path()).unwrap().fingerprint().unwrap();
     assert_eq!(of(&copy), bundle("epsilon").fingerprint().unwrap());

@@ -1,15 +1,15 @@
-//! Where the files of a model come from: a folder, or the program itself.
+//! The files of a model: in a folder, or in the program itself.
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use sha2::{Digest, Sha256};
 
-use crate::load::{Error, Result};
+use super::error::{Error, Result};
 
 /// The folders of a model.
 const PARTS: [&str; 6] = ["perceptual", "scheduler", "text_encoder", "tokenizer", "unet", "vae"];
@@ -17,34 +17,36 @@ const PARTS: [&str; 6] = ["perceptual", "scheduler", "text_encoder", "tokenizer"
 /// A model in the diffusers folder layout. Paths inside it are relative and use `/`.
 #[derive(Clone, Debug)]
 pub enum Bundle {
-    /// A folder on disk.
+    /// A folder on disk. Its files are mapped into memory while they are loaded, those of the text encoder for as long
+    /// as it exists. They must not be changed meanwhile: reading the map of a truncated file kills the process with
+    /// SIGBUS. To replace a model, rename its files or folder; open maps keep the old content.
     Folder(PathBuf),
     /// Files compiled into the program, as pairs of path and content.
     Embedded(&'static [(&'static str, &'static [u8])]),
 }
 
 impl Bundle {
-    /// A folder on disk.
+    /// A model in a folder on disk; see [`Self::Folder`].
     ///
     /// # Errors
-    /// If it is not a folder.
+    /// If the path is not a folder.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
         match std::fs::metadata(&folder) {
             Ok(found) if found.is_dir() => Ok(Self::Folder(folder)),
-            Ok(_) => Err(Error::Io { path: folder, source: io::Error::other("it is not a folder") }),
+            Ok(_) => Err(Error::Io { path: folder, source: io::Error::other("not a folder") }),
             Err(source) => Err(Error::Io { path: folder, source }),
         }
     }
 
-    /// The demo model, for tests of what is not public.
+    /// The demo model.
     #[cfg(test)]
     pub(crate) fn demo() -> Self {
-        Self::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo")).expect("it is in the repository")
+        Self::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo")).expect("the repository has it")
     }
 
-    /// A hash of what the model is: its configurations, and names, shapes and places of its weights. The weights
-    /// themselves, gigabytes, are not read.
+    /// A hash that identifies the model: of its configurations, and of names, shapes and offsets of its weights. The
+    /// weights themselves, which are gigabytes, are not read.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -64,7 +66,7 @@ impl Bundle {
         Ok(hex(&hash.finalize()))
     }
 
-    /// The paths of the files that make the model, sorted.
+    /// The sorted paths of all files of the model.
     fn files(&self) -> Result<Vec<String>> {
         let mut paths = Vec::new();
         match self {
@@ -86,7 +88,7 @@ impl Bundle {
         Ok(paths)
     }
 
-    /// The content of a file, or `None` where there is none.
+    /// The content of a file, or `None` if it does not exist.
     pub(crate) fn find(&self, path: &str) -> Result<Option<Bytes>> {
         match self {
             Self::Embedded(files) => {
@@ -103,7 +105,7 @@ impl Bundle {
         }
     }
 
-    /// The content of a file that must be there.
+    /// The content of a file that has to exist.
     pub(crate) fn read(&self, path: &str) -> Result<Bytes> {
         self.find(path)?.ok_or_else(|| Error::Missing { wanted: path.to_owned() })
     }
@@ -111,7 +113,7 @@ impl Bundle {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -124,13 +126,18 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
-    /// Says that `range` will not be read again, so that its pages stop counting as memory of this process.
-    pub(crate) fn done_with(&self, range: &[u8]) {
-        // Advice that is not taken costs memory, not correctness.
-        #[expect(unsafe_code, reason = "the map is of a file and read-only: dropped pages are read again from it")]
+    /// Drops the pages of `range` from memory. They are read from the file again if they are needed again.
+    ///
+    /// # Panics
+    /// If the range is not inside the content.
+    pub(crate) fn done_with(&self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len(), "a range of the content");
         if let Self::Mapped(map) = self {
-            let start = range.as_ptr() as usize - map.as_ptr() as usize;
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len()) };
+            #[expect(unsafe_code, reason = "the safe advice has no `DontNeed`")]
+            // SAFETY: the range is inside the map, which is a read-only one of a file: dropped pages have no changes to
+            // lose, and read again they are the same.
+            // If it fails, the pages that stay cost memory only.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
     }
 }
@@ -149,12 +156,10 @@ impl Deref for Bytes {
 fn map(path: &Path) -> io::Result<Bytes> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
+        return Err(io::Error::other("not a file"));
     }
-    #[expect(
-        unsafe_code,
-        reason = "files of a model are not changed while a process loads them; nobody could read them safely otherwise"
-    )]
+    #[expect(unsafe_code, reason = "gigabytes of weights go to their device without a copy of the file in memory")]
+    // SAFETY: the map is read-only, and by the contract of `Bundle::Folder` nobody changes the file while it exists.
     let map = unsafe { Mmap::map(&file)? };
     Ok(Bytes::Mapped(map))
 }

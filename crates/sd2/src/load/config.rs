@@ -1,14 +1,15 @@
 //! Strict reading of the configuration files of a bundle.
 //!
-//! Every key is either understood, known to be without effect on what this crate computes, or a problem; problems are
-//! collected, so that one error tells all that is wrong with a file.
+//! Every key is supported, known to have no effect on what this crate computes, or a problem. Problems are collected,
+//! so that one error lists everything that is wrong with a file.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::load::{Bundle, Error, Result};
+use super::bundle::Bundle;
+use super::error::{Error, Result};
 
-/// Keys that the libraries write for themselves.
+/// Keys that the libraries write for their own use.
 const BOOKKEEPING: [&str; 6] =
     ["_class_name", "_diffusers_version", "_name_or_path", "architectures", "transformers_version", "model_type"];
 
@@ -51,7 +52,7 @@ impl Config {
         self.take(key).unwrap_or(default)
     }
 
-    /// The value of a key that must be there.
+    /// The value of a required key.
     pub(crate) fn need<T: DeserializeOwned + Default>(&mut self, key: &str) -> T {
         if self.keys.get(key).is_none_or(Value::is_null) {
             self.problem(format!("`{key}` is missing"));
@@ -59,7 +60,7 @@ impl Config {
         self.take(key).unwrap_or_default()
     }
 
-    /// A positive number that must be there or has a default.
+    /// A positive number, required unless it has a default.
     pub(crate) fn size(&mut self, key: &str, default: Option<i64>) -> i64 {
         let value = match default {
             Some(default) => self.or(key, default),
@@ -71,7 +72,7 @@ impl Config {
         value.max(1)
     }
 
-    /// A list of `n` positive numbers; a single number stands for all of them.
+    /// A list of `n` positive numbers. A single number stands for `n` of it.
     pub(crate) fn sizes(&mut self, key: &str, n: usize, default: Option<i64>) -> Vec<i64> {
         let sizes = match (self.take::<Value>(key), default) {
             (None, None) => {
@@ -90,7 +91,7 @@ impl Config {
         numbers
     }
 
-    /// A key with a single supported value, which is also what its absence means.
+    /// A key with a single supported value, which is also its default.
     pub(crate) fn only(&mut self, key: &str, supported: impl Into<Value>) {
         let supported = supported.into();
         match self.keys.remove(key) {
@@ -101,30 +102,30 @@ impl Config {
         }
     }
 
-    /// Keys that must be absent or null.
+    /// Keys of which only null is supported.
     pub(crate) fn none(&mut self, keys: &[&str]) {
         for key in keys {
             self.only(key, Value::Null);
         }
     }
 
-    /// Keys without effect on what is computed here.
+    /// Keys that have no effect on what is computed here.
     pub(crate) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {
             self.keys.remove(*key);
         }
     }
 
-    /// Notes something that is wrong.
+    /// Adds a problem.
     pub(crate) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
-    /// Ends the reading: what was not consumed is not supported.
+    /// Ends the reading: keys that were not consumed are not supported.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.ignore(&BOOKKEEPING);
         for (key, value) in &self.keys {
-            self.problems.push(format!("`{key}` is not a key that is supported (its value is `{value}`)"));
+            self.problems.push(format!("`{key}` is not a supported key (its value is `{value}`)"));
         }
         if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
     }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_listed_at_once() {
         let mut c = config(r#"{"_class_name":"Other","a":"x","heads":[1,0],"fixed":2,"new":true,"gone":null}"#);
         assert_eq!(c.size("a", None), 1);
         assert_eq!(c.sizes("heads", 2, None), [1, 1]);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood_passes() {
+    fn supported_keys_pass() {
         let mut c = config(r#"{"_class_name":"Net","_diffusers_version":"1","n":3,"heads":2,"scale":1,"eps":1e-5}"#);
         assert_eq!(c.size("n", None), 3);
         assert_eq!(c.sizes("heads", 3, None), [2, 2, 2]);

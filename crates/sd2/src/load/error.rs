@@ -1,4 +1,4 @@
-//! What can be wrong with a model on disk.
+//! Errors of loading a model.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,14 @@ pub enum Error {
     },
     /// The bundle lacks a file.
     #[error(
-        "the model has no `{wanted}`; a model is a diffusers folder with `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/` and `perceptual/`"
+        "the model has no `{wanted}`; a model is a diffusers folder with `unet/`, `vae/`, `text_encoder/`, \
+         `tokenizer/`, `scheduler/` and `perceptual/`"
     )]
     Missing {
-        /// The file, or the names that would do.
+        /// The file, or the names that it may have.
         wanted: String,
     },
-    /// A configuration is malformed or asks for something this crate does not do.
+    /// A configuration is malformed or asks for something unsupported.
     #[error("`{file}` cannot be used:\n{}", list(problems))]
     Config {
         /// The file inside the bundle.
@@ -29,8 +30,8 @@ pub enum Error {
         /// One line each.
         problems: Vec<String>,
     },
-    /// Weights are missing, misshaped or unknown.
-    #[error("the weights of `{part}` do not fit its configuration:\n{}", list(problems))]
+    /// Weights are missing, unknown or of another shape.
+    #[error("the weights of `{part}` do not match its configuration:\n{}", list(problems))]
     Weights {
         /// The part of the bundle.
         part: String,

@@ -1,4 +1,4 @@
-//! Reading a model from disk: its files, its configurations and its weights.
+//! Loading a model: its files, its configurations and its weights.
 
 pub(crate) mod bundle;
 pub(crate) mod config;

@@ -1,19 +1,21 @@
-//! Weights from safetensors files, straight to the device and dtype they are used in.
+//! Weights from safetensors files, loaded directly to their device and dtype.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::mem;
+use std::ops::Range;
 
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::load::bundle::Bytes;
-use crate::load::{Bundle, Error, Result};
+use super::bundle::{Bundle, Bytes};
+use super::error::{Error, Result};
 use crate::placement::Placement;
 
-/// All tensors of one part of a bundle. Problems are collected and told at the end, all at once; then all can be read again.
+/// All tensors of one part of a bundle. Problems are collected and reported by [`Self::finish`], all at once. After it
+/// all tensors can be loaded again.
 pub(crate) struct Weights {
     part: String,
     placement: Placement,
@@ -24,9 +26,10 @@ pub(crate) struct Weights {
 
 #[derive(Default)]
 struct State {
-    /// What is in the files and of use.
+    /// The tensors of the files, without those that are ignored.
     found: BTreeMap<String, Found>,
-    taken: BTreeSet<String>,
+    /// The names of those that were loaded.
+    loaded: BTreeSet<String>,
     problems: Vec<String>,
 }
 
@@ -35,7 +38,7 @@ struct Found {
     dtype: Dtype,
     shape: Vec<i64>,
     /// Where its bytes lie in the file.
-    range: (usize, usize),
+    range: Range<usize>,
 }
 
 impl Weights {
@@ -64,7 +67,8 @@ impl Weights {
         }
         Err(Error::Missing {
             wanted: format!(
-                "{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards `{part}/{stem}.safetensors.index.json"
+                "{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards \
+                 `{part}/{stem}.safetensors.index.json"
             ),
         })
     }
@@ -74,7 +78,7 @@ impl Weights {
             part: self.part.clone(),
             problems: vec![format!("`{path}` is not a safetensors file: {e}")],
         })?;
-        // An 8-byte length stands before the header.
+        // The header comes after its length, 8 bytes.
         let data = 8 + header;
         let state = self.state.get_mut();
         for (name, found) in tensors(&metadata, self.files.len(), data) {
@@ -86,47 +90,49 @@ impl Weights {
         Ok(())
     }
 
-    /// The root of the names.
+    /// The root of the tree of names.
     pub(crate) fn root(&self) -> Scope<'_> {
         Scope { weights: self, prefix: String::new() }
     }
 
-    /// Drops tensors that are in the files and without use here.
-    pub(crate) fn ignore(&self, without_use: impl Fn(&str) -> bool) {
-        self.state.borrow_mut().found.retain(|name, _| !without_use(name));
+    /// Drops tensors of the files that have no use here.
+    pub(crate) fn ignore(&self, useless: impl Fn(&str) -> bool) {
+        self.state.borrow_mut().found.retain(|name, _| !useless(name));
     }
 
-    /// Whether any name in the files starts so.
+    /// Whether any name in the files has this prefix.
     pub(crate) fn has(&self, prefix: &str) -> bool {
         self.state.borrow().found.keys().any(|name| name.starts_with(prefix))
     }
 
-    /// Ends the loading: one error that lists every tensor that is missing, misshaped or unknown.
+    /// Ends the loading.
+    ///
+    /// # Errors
+    /// Lists every tensor that is missing, unknown or of another shape.
     pub(crate) fn finish(&self) -> Result<()> {
         let mut state = self.state.borrow_mut();
-        let (taken, mut problems) = (mem::take(&mut state.taken), mem::take(&mut state.problems));
-        let left = state.found.iter().filter(|(name, _)| !taken.contains(*name));
-        problems.extend(left.map(|(name, found)| format!("`{name}` {:?} is not known", found.shape)));
+        let (loaded, mut problems) = (mem::take(&mut state.loaded), mem::take(&mut state.problems));
+        let unknown = state.found.iter().filter(|(name, _)| !loaded.contains(*name));
+        problems.extend(unknown.map(|(name, found)| format!("`{name}` {:?} is unknown", found.shape)));
         if problems.is_empty() { Ok(()) } else { Err(Error::Weights { part: self.part.clone(), problems }) }
     }
 
     fn load(&self, found: &Found) -> Tensor {
         let file = &self.files[found.file];
-        let bytes = &file[found.range.0..found.range.1];
         let kind = match found.dtype {
             Dtype::F16 => Kind::Half,
             Dtype::BF16 => Kind::BFloat16,
             Dtype::F64 => Kind::Double,
             _ => Kind::Float,
         };
-        let tensor =
-            Tensor::from_data_size(bytes, &found.shape, kind).to_device(self.placement.device).to_kind(self.kind);
-        file.done_with(bytes);
+        let tensor = Tensor::from_data_size(&file[found.range.clone()], &found.shape, kind);
+        let tensor = tensor.to_device(self.placement.device).to_kind(self.kind);
+        file.done_with(found.range.clone());
         tensor
     }
 }
 
-/// A place in the tree of names, as `down_blocks.0.resnets`.
+/// A node in the tree of names, such as `down_blocks.0.resnets`.
 #[derive(Clone)]
 pub(crate) struct Scope<'a> {
     weights: &'a Weights,
@@ -146,7 +152,7 @@ impl Scope<'_> {
         self.at(existing.unwrap_or(&names[0]))
     }
 
-    /// Whether feature maps are to be in the order that libtorch calls channels-last.
+    /// Whether feature maps are channels-last.
     pub(crate) fn channels_last(&self) -> bool {
         self.weights.placement.channels_last
     }
@@ -156,13 +162,13 @@ impl Scope<'_> {
         self.tensor_of(name, &[shape])
     }
 
-    /// The tensor `name` of one of these shapes, viewed as the first of them. Shapes must have the same number of elements.
+    /// The tensor `name` of one of these shapes, viewed as the first of them. All have the same number of elements.
     pub(crate) fn tensor_of(&self, name: &str, shapes: &[&[i64]]) -> Tensor {
         let name = self.at(name).prefix;
         let mut state = self.weights.state.borrow_mut();
-        let State { found, taken, problems } = &mut *state;
+        let State { found, loaded, problems } = &mut *state;
         let problem = match found.get(&name) {
-            _ if taken.contains(&name) => format!("`{name}` is wanted twice"),
+            _ if loaded.contains(&name) => format!("`{name}` is used twice"),
             None => format!("`{name}` {:?} is missing", shapes[0]),
             Some(found) if !shapes.contains(&found.shape.as_slice()) => {
                 format!("`{name}` has the shape {:?}, not {:?}", found.shape, shapes[0])
@@ -171,26 +177,26 @@ impl Scope<'_> {
                 format!("`{name}` has the dtype {:?}, not F32, F16 or BF16", found.dtype)
             }
             Some(found) => {
-                taken.insert(name);
+                loaded.insert(name);
                 return self.weights.load(found).view(shapes[0]);
             }
         };
         problems.push(problem);
-        // A stand-in that takes no memory; `finish` turns the problem into an error before anyone computes with it.
+        // A placeholder without memory of its own: `finish` reports the problem before anything is computed with it.
         Tensor::zeros([1], (self.weights.kind, Device::Cpu)).expand(shapes[0], false)
     }
 }
 
 fn tensors(metadata: &Metadata, file: usize, data: usize) -> Vec<(String, Found)> {
-    let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+    let found = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
         let shape = info.shape.iter().map(|&n| n as i64).collect();
-        let range = (data + info.data_offsets.0, data + info.data_offsets.1);
+        let range = data + info.data_offsets.0..data + info.data_offsets.1;
         (name, Found { file, dtype: info.dtype, shape, range })
     };
-    metadata.tensors().into_iter().map(place).collect()
+    metadata.tensors().into_iter().map(found).collect()
 }
 
-/// The distinct file names of an index, which may only be names of files beside it.
+/// The distinct file names of an index. All must be names of files in its folder.
 fn shards(bytes: &[u8], index: &str) -> Result<BTreeSet<String>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -200,7 +206,7 @@ fn shards(bytes: &[u8], index: &str) -> Result<BTreeSet<String>> {
     let index: Index = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not an index of shards: {e}")))?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
     match shards.iter().find(|shard| shard.contains(['/', '\\'])) {
-        Some(outside) => Err(wrong(format!("`{outside}` is not the name of a file beside it"))),
+        Some(outside) => Err(wrong(format!("`{outside}` is not the name of a file in the same folder"))),
         None => Ok(shards),
     }
 }

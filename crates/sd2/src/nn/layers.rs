@@ -1,15 +1,13 @@
-//! The layers that the networks are made of. Each loads itself from a [`Scope`] by the names of PyTorch's module.
+//! The layers of all networks. Each loads its weights from a [`Scope`] under the names of PyTorch's module.
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::cpu::norm_silu::NormSilu;
-use crate::cpu::winograd;
-use crate::cpu::winograd::Way;
+use crate::cpu::{Direction, GroupNormSilu, try_winograd};
 use crate::layout::{channels_last, is_channels_last};
 use crate::load::weights::Scope;
-use crate::nn::tape;
+use crate::nn::tape::vjp;
 
 /// `torch.nn.Linear`.
 pub(crate) struct Linear {
@@ -26,7 +24,8 @@ impl Linear {
         Self::load_from(scope, inputs, outputs, false, false)
     }
 
-    /// A linear layer whose file may hold a 1x1 convolution, which is the same thing on channels-last data.
+    /// A linear layer whose weights may be stored as those of a 1x1 convolution, which is the same on channels-last
+    /// data.
     pub(crate) fn or_conv(scope: &Scope, inputs: i64, outputs: i64) -> Self {
         Self::load_from(scope, inputs, outputs, true, true)
     }
@@ -38,7 +37,7 @@ impl Linear {
         Self { weight, bias: bias.then(|| scope.tensor("bias", &[outputs])) }
     }
 
-    /// One layer that computes the outputs of several on the same input, side by side.
+    /// One layer that computes the outputs of several layers of the same input, side by side.
     pub(crate) fn fused(layers: &[Self]) -> Self {
         let weights: Vec<_> = layers.iter().map(|layer| &layer.weight).collect();
         let biases: Option<Vec<_>> = layers.iter().map(|layer| layer.bias.as_ref()).collect();
@@ -73,7 +72,7 @@ impl Conv2d {
 
     pub(crate) fn load_with(scope: &Scope, inputs: i64, outputs: i64, kernel: i64, stride: i64, padding: i64) -> Self {
         let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel]);
-        // The results have the order of the weights, and what follows keeps it.
+        // Outputs have the memory order of the weights, and the layers after them keep it.
         let weight = if scope.channels_last() { channels_last(&weight) } else { weight };
         Self { weight, bias: scope.tensor("bias", &[outputs]), stride, padding }
     }
@@ -83,10 +82,9 @@ impl Conv2d {
         self.forward_with_bias(x, Some(&self.bias))
     }
 
-    /// The same of some rows of a map, with as many rows of zeros above and below as `edges` says, for a convolution of
-    /// stride 1.
+    /// [`Self::forward`] of some rows of a map, with `edges` rows of zeros above and below. For stride 1.
     pub(crate) fn forward_rows(&self, x: &Tensor, edges: [i64; 2]) -> Tensor {
-        if let Some(y) = self.by_fewer_products(x, Some(&self.bias), Way::There) {
+        if let Some(y) = self.try_winograd(x, Some(&self.bias), Direction::Forward) {
             let [top, bottom] = edges.map(|edge| 1 - edge);
             return y.narrow(2, top, y.size()[2] - top - bottom);
         }
@@ -94,33 +92,31 @@ impl Conv2d {
         x.conv2d(&self.weight, Some(&self.bias), [1], [0, self.padding], [1], 1)
     }
 
-    /// The gradient of its input, whose height and width are those of `size` `[n, .., h, w]`, from that of its output.
+    /// The gradient of the input, from that of the output. `size` `[n, .., h, w]` gives height and width of the input.
     pub(crate) fn backward(&self, gradient: &Tensor, size: &[i64]) -> Tensor {
-        if let Some(of_input) = self.by_fewer_products(gradient, None, Way::Back) {
-            return of_input;
+        if let Some(grad_input) = self.try_winograd(gradient, None, Direction::Backward) {
+            return grad_input;
         }
         let kernel = self.weight.size()[2];
-        // A stride may stop short of the last row and column.
+        // With a stride the last row and column may have no output.
         let beyond = [2, 3]
             .map(|axis: usize| size[axis] - ((gradient.size()[axis] - 1) * self.stride + kernel - 2 * self.padding));
         gradient.conv_transpose2d(&self.weight, None::<&Tensor>, [self.stride], [self.padding], beyond, 1, [1])
     }
 
-    /// The same with another bias, or none.
+    /// [`Self::forward`] with another bias, or none.
     pub(crate) fn forward_with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        self.by_fewer_products(x, bias, Way::There)
+        self.try_winograd(x, bias, Direction::Forward)
             .unwrap_or_else(|| x.conv2d(&self.weight, bias, [self.stride], [self.padding], [1], 1))
     }
 
-    /// There or back, if it is one that [`winograd`] does faster.
-    fn by_fewer_products(&self, x: &Tensor, bias: Option<&Tensor>, way: Way) -> Option<Tensor> {
-        (self.stride == 1 && self.padding == 1 && winograd::suits(x, &self.weight))
-            .then(|| winograd::convolve(x, &self.weight, bias, way))
+    fn try_winograd(&self, x: &Tensor, bias: Option<&Tensor>, direction: Direction) -> Option<Tensor> {
+        if self.stride == 1 && self.padding == 1 { try_winograd(x, &self.weight, bias, direction) } else { None }
     }
 }
 
-/// Most numbers of a feature map whose norm is differentiated at once: 64 MiB in fp32.
-const AT_ONCE: i64 = 1 << 24;
+/// Numbers of a feature map whose norm is differentiated at once by autograd: 64 MiB in fp32.
+const MAX_DIFFERENTIATED: i64 = 1 << 24;
 
 /// `torch.nn.GroupNorm`. Statistics are in fp32 whatever the dtype.
 pub(crate) struct GroupNorm {
@@ -128,8 +124,8 @@ pub(crate) struct GroupNorm {
     bias: Tensor,
     groups: i64,
     eps: f64,
-    /// The same where the processor can read it.
-    values: Option<NormSilu>,
+    /// The norm and the SiLU after it, on a CPU.
+    kernel: GroupNormSilu,
 }
 
 impl GroupNorm {
@@ -138,8 +134,8 @@ impl GroupNorm {
     }
 
     fn new(weight: Tensor, bias: Tensor, groups: i64, eps: f64) -> Self {
-        let values = (weight.device() == Device::Cpu).then(|| NormSilu::new(&weight, &bias, groups as usize, eps));
-        Self { weight, bias, groups, eps, values }
+        let kernel = GroupNormSilu::new(&weight, &bias, groups, eps);
+        Self { weight, bias, groups, eps, kernel }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
@@ -149,19 +145,18 @@ impl GroupNorm {
     /// Mean and variance of each group of `x`, `[n, groups, 1]` in fp64.
     pub(crate) fn statistics(&self, x: &Tensor) -> (Tensor, Tensor) {
         let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
-        // libtorch takes no gaps here. A copy has none, and the same order.
+        // libtorch wants no gaps here. A copy has none, and the same memory order.
         let x = if is_channels_last(x) || x.is_contiguous() { x.shallow_clone() } else { x.copy() };
-        // The statistics have the dtype of the weights.
+        // The statistics get the dtype of the weights.
         let [weight, bias] = [&self.weight, &self.bias].map(|values| values.to_kind(Kind::Float));
-        // For its by-products: libtorch's own variance takes eight times as long as all of a norm.
+        // Only for its by-products: libtorch's own variance takes eight times as long as a whole norm.
         let (_, mean, inverse) =
             x.native_group_norm(Some(weight), Some(bias), n, channels, h * w, self.groups, self.eps);
         let [mean, inverse] = [mean, inverse].map(|values| values.to_kind(Kind::Double).unsqueeze(-1));
         (mean, inverse.pow_tensor_scalar(-2) - self.eps)
     }
 
-    /// What it multiplies with and what it adds, `[n, channels, 1, 1]` in fp32, where mean and variance `[n, groups, 1]`
-    /// are known.
+    /// The norm as `x * scale + shift`, both `[n, channels, 1, 1]` in fp32, from mean and variance `[n, groups, 1]`.
     pub(crate) fn affine(&self, mean: &Tensor, variance: &Tensor) -> (Tensor, Tensor) {
         let (n, channels) = (mean.size()[0], self.weight.size()[0]);
         let by_group = |values: &Tensor| values.to_kind(Kind::Double).view([1, self.groups, channels / self.groups]);
@@ -171,29 +166,21 @@ impl GroupNorm {
         (by_channel(scale), by_channel(shift))
     }
 
-    /// Followed by SiLU, as nearly everywhere.
+    /// [`Self::forward`] followed by SiLU, as nearly everywhere.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        match &self.values {
-            Some(values) if is_channels_last(x) && !x.requires_grad() => values.forward(x),
-            _ => silu(self.forward(x)),
-        }
+        self.kernel.try_forward(x).unwrap_or_else(|| silu(self.forward(x)))
     }
 
     /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
     pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
-        match &self.values {
-            Some(values) if is_channels_last(x) => {
-                let gradient = if is_channels_last(gradient) { gradient } else { &channels_last(gradient) };
-                values.backward(x, gradient)
-            }
-            _ => self.backward_silu_by(AT_ONCE, x, gradient),
-        }
+        let by_kernel = self.kernel.try_backward(x, gradient);
+        by_kernel.unwrap_or_else(|| self.backward_silu_by_autograd(MAX_DIFFERENTIATED, x, gradient))
     }
 
-    /// The same with so many numbers at once, or the fewest that can be.
-    fn backward_silu_by(&self, at_once: i64, x: &Tensor, gradient: &Tensor) -> Tensor {
+    /// The same with at most `at_once` numbers at once, but at least one group.
+    fn backward_silu_by_autograd(&self, at_once: i64, x: &Tensor, gradient: &Tensor) -> Tensor {
         let (channels, width) = (self.weight.size()[0], self.weight.size()[0] / self.groups);
-        // Groups do not know of each other, and what autograd needs for all of a large map at once is several times the map.
+        // Groups are independent, and for a large map as a whole autograd needs several times its memory.
         let share = self.groups * at_once / x.numel() as i64;
         if share >= self.groups {
             return self.backward_silu_of(0..channels, x, gradient);
@@ -206,7 +193,7 @@ impl GroupNorm {
         Tensor::cat(&parts, 1)
     }
 
-    /// The same of some channels, which are whole groups.
+    /// The same for some channels, which are whole groups.
     fn backward_silu_of(&self, channels: Range<i64>, x: &Tensor, gradient: &Tensor) -> Tensor {
         let (from, count) = (channels.start, channels.end - channels.start);
         let [weight, bias] = [&self.weight, &self.bias].map(|values| values.narrow(0, from, count));
@@ -214,11 +201,11 @@ impl GroupNorm {
         let leaf = x.narrow(1, from, count).contiguous().detach().set_requires_grad(true);
         let normed = tch::with_grad(|| leaf.group_norm(groups, Some(&weight), Some(&bias), self.eps, true));
         let gradient = normed.detach().silu_backward(&gradient.narrow(1, from, count));
-        tape::pull(&normed, &leaf, &gradient)
+        vjp(&normed, &leaf, &gradient)
     }
 }
 
-/// SiLU of a tensor nobody else reads: in place where no gradient will be asked for.
+/// SiLU of a tensor that nothing else reads: in place, unless autograd needs the input.
 pub(crate) fn silu(mut x: Tensor) -> Tensor {
     if x.requires_grad() { x.silu() } else { x.silu_() }
 }
@@ -249,7 +236,7 @@ pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
 
 /// Undoes [`split_heads`].
 pub(crate) fn merge_heads(x: &Tensor) -> Tensor {
-    let (n, heads, l, d) = x.size4().expect("attention gives [n, heads, l, d]");
+    let (n, heads, l, d) = x.size4().expect("the output of attention is [n, heads, l, d]");
     x.transpose(1, 2).reshape([n, l, heads * d])
 }
 
@@ -264,14 +251,14 @@ mod tests {
     use crate::testing::random;
 
     #[test]
-    fn a_norm_is_differentiated_group_by_group() {
+    fn a_norm_is_differentiated_in_parts() {
         let norm = GroupNorm::new(random(&[12]), random(&[12]), 6, 1e-5);
         let (x, gradient) = (random(&[2, 12, 5, 7]), random(&[2, 12, 5, 7]));
         let leaf = x.copy().set_requires_grad(true);
-        let expected = tape::pull(&norm.forward(&leaf).silu(), &leaf, &gradient);
-        // All at once, four groups and two, one by one.
+        let expected = vjp(&norm.forward(&leaf).silu(), &leaf, &gradient);
+        // All at once, four groups and then two, one by one.
         for at_once in [840, 600, 1] {
-            let found = norm.backward_silu_by(at_once, &x, &gradient);
+            let found = norm.backward_silu_by_autograd(at_once, &x, &gradient);
             let difference = (found - &expected).abs().max().double_value(&[]);
             assert!(difference < 1e-5, "{at_once}: {difference}");
         }

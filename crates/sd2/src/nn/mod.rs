@@ -1,4 +1,4 @@
-//! The layers and blocks that the networks share, and the tape of their backward passes.
+//! Layers and blocks that the networks share, and the tape between forward and backward passes.
 
 pub(crate) mod layers;
 pub(crate) mod resnet;

@@ -1,11 +1,11 @@
-//! `ResnetBlock2D`, which the UNet and the decoder share.
+//! `ResnetBlock2D`, a block of the UNet and of the decoder.
 
 use tch::Tensor;
 
 use crate::load::weights::Scope;
 use crate::nn::layers::{Conv2d, GroupNorm};
 use crate::nn::strips::Strips;
-use crate::nn::tape::Kept;
+use crate::nn::tape::Tape;
 
 /// Two convolutions beside a shortcut.
 pub(crate) struct Resnet {
@@ -20,9 +20,10 @@ pub(crate) struct Resnet {
 pub(crate) enum Shift {
     /// Its own bias.
     Bias,
-    /// Another bias: `[channels]`.
+    /// One bias for all samples, instead of its own: `[channels]`.
     Same(Tensor),
-    /// One for each of some samples, in turn: `[samples, channels]`.
+    /// A bias for each window, instead of its own: `[windows, channels]`. The samples are one or more times the
+    /// windows.
     Each(Tensor),
 }
 
@@ -39,7 +40,7 @@ impl Resnet {
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
-    pub(crate) fn forward(&self, x: &Tensor, shift: Shift, kept: &mut Kept) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, shift: Shift, tape: &mut Tape) -> Tensor {
         let hidden = self.norm1.forward_silu(x);
         let hidden = match shift {
             Shift::Bias => self.conv1.forward(&hidden),
@@ -49,8 +50,8 @@ impl Resnet {
                 self.conv1.forward_with_bias(&hidden, None) + rows.repeat([copies, 1]).unsqueeze(-1).unsqueeze(-1)
             }
         };
-        kept.push(x);
-        kept.push(&hidden);
+        tape.push(x);
+        tape.push(&hidden);
         let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden));
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x) + hidden,
@@ -58,11 +59,11 @@ impl Resnet {
         }
     }
 
-    /// [`Self::forward`] of a map in strips, with its own bias.
+    /// [`Self::forward`] of a map in strips, with [`Shift::Bias`].
     pub(crate) fn forward_strips(&self, x: Strips) -> Strips {
         let norm = x.norm(&self.norm1);
         let (hidden, x): (Vec<Tensor>, Vec<Tensor>) = x
-            .through()
+            .into_strips()
             .map(|strip| {
                 let hidden = strip.convolve(&self.conv1, |x| norm.forward_silu(x));
                 (
@@ -73,14 +74,14 @@ impl Resnet {
             .unzip();
         let hidden = Strips::from_iter(hidden);
         let norm = hidden.norm(&self.norm2);
-        let hidden = hidden.through().map(|strip| strip.convolve(&self.conv2, |x| norm.forward_silu(x)));
+        let hidden = hidden.into_strips().map(|strip| strip.convolve(&self.conv2, |x| norm.forward_silu(x)));
         std::iter::zip(hidden, x).map(|(hidden, x)| hidden + x).collect()
     }
 
     /// The gradient of the input, from that of the output.
-    pub(crate) fn backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
-        let hidden = kept.pop();
-        let x = kept.pop();
+    pub(crate) fn backward(&self, gradient: &Tensor, tape: &mut Tape) -> Tensor {
+        let hidden = tape.pop();
+        let x = tape.pop();
         let g = self.norm2.backward_silu(&hidden, &self.conv2.backward(gradient, &hidden.size()));
         drop(hidden);
         let g = self.norm1.backward_silu(&x, &self.conv1.backward(&g, &x.size()));

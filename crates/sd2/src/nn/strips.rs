@@ -1,8 +1,8 @@
-//! Feature maps too large to be kept twice, cut into strips of rows.
+//! Feature maps that are too large to be in memory twice, cut into strips of rows.
 //!
-//! A convolution of 3x3 sees one row beyond its strip on either side, and a norm needs figures of the whole map; so a
-//! map goes through the layers one after the other, strip by strip. A strip is let go as soon as the strip below it has
-//! taken its row: a map and the one made of it are never both there as a whole.
+//! A 3x3 convolution reads one row beyond its strip on either side, and a norm needs statistics of the whole map; so a
+//! map goes through one layer after the other, strip by strip. A strip is freed as soon as the strip below it has
+//! copied its last row: input and output of a layer are never both in memory as a whole.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -15,13 +15,15 @@ use crate::nn::upsample::UpConv2d;
 /// A feature map: strips `[n, channels, rows, w]` from the top down.
 pub(crate) struct Strips(VecDeque<Tensor>);
 
-/// A strip on its way through a layer.
+/// A strip at the input of a layer.
 pub(crate) struct Strip {
     /// The strip itself.
     pub(crate) rows: Tensor,
-    /// With a row more above and below, where there are strips.
+    /// The strip with the row above it and the row below it, where there are any.
     around: Tensor,
+    /// How many rows `around` has above: 0 at the top of the map, else 1.
     above: i64,
+    /// How many it has below.
     below: i64,
 }
 
@@ -32,7 +34,7 @@ impl FromIterator<Tensor> for Strips {
 }
 
 impl Strips {
-    /// Cuts a map `[n, channels, h, w]` into strips of `rows` rows, or fewer at the bottom.
+    /// Cuts a map `[n, channels, h, w]` into strips of `rows` rows, of which the last may have fewer.
     pub(crate) fn cut(map: &Tensor, rows: i64) -> Self {
         map.split(rows, 2).into_iter().collect()
     }
@@ -42,8 +44,8 @@ impl Strips {
         Tensor::cat(&Vec::from(self.0), 2)
     }
 
-    /// The strips one by one, from the top down; each is let go when the one below it is made.
-    pub(crate) fn through(mut self) -> impl Iterator<Item = Strip> {
+    /// The strips one by one, from the top down. Each is freed when the next one is made.
+    pub(crate) fn into_strips(mut self) -> impl Iterator<Item = Strip> {
         let mut last_row: Option<Tensor> = None;
         iter::from_fn(move || {
             let rows = self.0.pop_front()?;
@@ -53,16 +55,16 @@ impl Strips {
                 &[last_row.as_ref(), Some(&rows), next_row.as_ref()].into_iter().flatten().collect::<Vec<_>>(),
                 2,
             );
-            // A copy: a view would keep the whole strip.
+            // A copy: a view would keep the whole strip in memory.
             last_row = Some(rows.narrow(2, rows.size()[2] - 1, 1).copy());
             Some(Strip { rows, around, above, below })
         })
     }
 
-    /// What a norm does to this map.
+    /// A norm with the statistics of this map.
     pub(crate) fn norm<'a>(&self, norm: &'a GroupNorm) -> Norm<'a> {
         let height: i64 = self.0.iter().map(|strip| strip.size()[2]).sum();
-        let parts: Vec<(f64, Tensor, Tensor)> = self
+        let statistics: Vec<(f64, Tensor, Tensor)> = self
             .0
             .iter()
             .map(|strip| {
@@ -71,29 +73,29 @@ impl Strips {
             })
             .collect();
         let sum = |value: &dyn Fn(&Tensor, &Tensor) -> Tensor| -> Tensor {
-            parts.iter().map(|(share, mean, variance)| value(mean, variance) * *share).sum()
+            statistics.iter().map(|(share, mean, variance)| value(mean, variance) * *share).sum()
         };
         let mean = sum(&|mean, _| mean.shallow_clone());
-        // The variance of the whole is that within the strips and that of their means.
+        // The variance of the map is that within the strips plus that of their means.
         let variance = sum(&|of_strip, variance| variance + (of_strip - &mean).square());
         Norm { norm, mean, variance }
     }
 }
 
 impl Strip {
-    /// A 3x3 convolution of what `activate` makes of the rows, pixel by pixel.
+    /// A 3x3 convolution of `activate` of the rows, a function that works pixel by pixel.
     pub(crate) fn convolve(&self, conv: &Conv2d, activate: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
         // Beyond the map there are zeros.
         conv.forward_rows(&activate(&self.around), [1 - self.above, 1 - self.below])
     }
 
     /// The rows at twice the height and width.
-    pub(crate) fn grow(&self, conv: &UpConv2d) -> Tensor {
+    pub(crate) fn upsample(&self, conv: &UpConv2d) -> Tensor {
         conv.forward_rows(&self.around, [self.above, self.below])
     }
 }
 
-/// A group norm whose figures are known.
+/// A group norm whose statistics are known.
 pub(crate) struct Norm<'a> {
     norm: &'a GroupNorm,
     /// `[n, groups, 1]`.
@@ -102,7 +104,7 @@ pub(crate) struct Norm<'a> {
 }
 
 impl Norm<'_> {
-    /// Norm and SiLU of some rows of the map, in fp32 between.
+    /// Norm and SiLU of some rows of the map, with fp32 between the two.
     pub(crate) fn forward_silu(&self, rows: &Tensor) -> Tensor {
         let (scale, shift) = self.norm.affine(&self.mean, &self.variance);
         (rows.to_kind(Kind::Float) * scale).g_add_(&shift).silu_().to_kind(rows.kind())

@@ -1,85 +1,94 @@
-//! Backward passes that keep little.
+//! The tape: what a forward pass records for its backward pass.
 //!
-//! Autograd keeps the input of every convolution although its weights are frozen, and both sides of every activation.
-//! All a gradient with respect to the *input* needs of norm, activation and convolution is the norm's input: the rest is
-//! cheap to compute again or not needed. So the networks have backward passes of their own, which read like their
-//! forwards run in reverse, and `Kept` is what the one leaves for the other: a stack.
+//! Autograd keeps the input of every convolution, although the weights are frozen, and both sides of every activation.
+//! A gradient with respect to the *input* needs less: of norm, activation and convolution only the norm's input. The
+//! rest is cheap to recompute or not needed. So the networks have backward passes of their own, which read like their
+//! forward passes in reverse. A [`Tape`] is a stack: the forward pass pushes, the backward pass pops.
 //!
-//! Attention is left to autograd, as a small graph of its own; where memory is short only its input is kept and it is
-//! computed again.
+//! Attention is left to autograd, as a small graph of its own. With gradient checkpointing (Chen et al., "Training Deep
+//! Nets with Sublinear Memory Cost", arXiv 1604.06174) only its input is recorded and the graph is recomputed.
 
 use tch::Tensor;
 
 use crate::layout::is_channels_last;
 
-/// What a forward pass leaves for its backward pass.
-pub struct Kept {
-    stack: Vec<Item>,
-    how: How,
+/// Gradient checkpointing: whether the backward pass recomputes the activations of attention to save memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// Record the inputs of attention only.
+    On,
+    /// Record its graph: faster, and more memory.
+    Off,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum How {
-    Nothing,
-    Thrifty,
-    Lavish,
+/// What one forward pass recorded. Its backward pass consumes it.
+pub struct Tape {
+    entries: Vec<Entry>,
+    /// `None` for a forward pass without a backward pass.
+    checkpointing: Option<Checkpointing>,
 }
 
-enum Item {
+enum Entry {
     Value(Tensor),
-    /// A graph from a leaf to a result.
-    Graph(Tensor, Tensor),
+    Graph { leaf: Tensor, output: Tensor },
 }
 
-impl Kept {
-    /// For a forward pass that no backward pass will follow.
-    pub fn nothing() -> Self {
-        Self { stack: Vec::new(), how: How::Nothing }
+impl Tape {
+    /// An empty tape to record on.
+    pub(crate) fn new(checkpointing: Checkpointing) -> Self {
+        Self { entries: Vec::new(), checkpointing: Some(checkpointing) }
     }
 
-    /// For a backward pass. If `thrifty`, more is computed twice so that less is kept.
-    pub fn new(thrifty: bool) -> Self {
-        Self { stack: Vec::new(), how: if thrifty { How::Thrifty } else { How::Lavish } }
+    /// A tape that records nothing, for inference.
+    pub(crate) fn off() -> Self {
+        Self { entries: Vec::new(), checkpointing: None }
     }
 
-    /// Keeps a tensor.
+    /// Records a tensor.
     pub(crate) fn push(&mut self, value: &Tensor) {
-        if self.how != How::Nothing {
-            self.stack.push(Item::Value(value.shallow_clone()));
+        if self.checkpointing.is_some() {
+            self.entries.push(Entry::Value(value.shallow_clone()));
         }
     }
 
-    /// The tensor that was kept last.
+    /// The last recorded tensor.
+    ///
+    /// # Panics
+    /// If the backward pass does not mirror the forward pass.
     pub(crate) fn pop(&mut self) -> Tensor {
-        match self.stack.pop() {
-            Some(Item::Value(value)) => value,
-            _ => panic!("a backward pass takes what its forward pass left, in reverse"),
+        match self.entries.pop() {
+            Some(Entry::Value(value)) => value,
+            Some(Entry::Graph { .. }) | None => panic!("a backward pass mirrors its forward pass"),
         }
     }
 
-    /// Applies a function that [`Self::back`] will differentiate.
-    pub(crate) fn apply(&mut self, input: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        if self.how != How::Lavish {
+    /// Applies a function and records what [`Self::backward`] needs to differentiate it.
+    pub(crate) fn record(&mut self, input: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        if self.checkpointing != Some(Checkpointing::Off) {
             self.push(input);
             return function(input);
         }
         let leaf = leaf(input);
         let output = tch::with_grad(|| function(&leaf));
         let value = output.detach();
-        self.stack.push(Item::Graph(leaf, output));
+        self.entries.push(Entry::Graph { leaf, output });
         value
     }
 
-    /// The gradient of a function applied by [`Self::apply`]: that of its output to that of its input.
-    pub(crate) fn back(&mut self, gradient: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        match self.stack.pop() {
-            Some(Item::Graph(leaf, output)) => pull(&output, &leaf, gradient),
-            Some(Item::Value(input)) => {
+    /// The backward pass of a recorded function, which is given again to be recomputed: from the gradient of its output
+    /// to that of its input.
+    ///
+    /// # Panics
+    /// If the backward pass does not mirror the forward pass.
+    pub(crate) fn backward(&mut self, gradient: &Tensor, function: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        match self.entries.pop() {
+            Some(Entry::Graph { leaf, output }) => vjp(&output, &leaf, gradient),
+            Some(Entry::Value(input)) => {
                 let leaf = leaf(&input);
                 let output = tch::with_grad(|| function(&leaf));
-                pull(&output, &leaf, gradient)
+                vjp(&output, &leaf, gradient)
             }
-            None => panic!("a backward pass takes what its forward pass left, in reverse"),
+            None => panic!("a backward pass mirrors its forward pass"),
         }
     }
 }
@@ -88,12 +97,12 @@ fn leaf(input: &Tensor) -> Tensor {
     input.detach().set_requires_grad(true)
 }
 
-/// The gradient of an output, pulled back to a leaf of its graph.
-pub(crate) fn pull(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor {
-    // Autograd begins with ones; the gradient of this product with respect to the output is the gradient.
-    // Both in the order in which the output lies, for a copy would take as long as a layer.
-    let by_pixels = output.dim() == 4 && is_channels_last(output);
-    let flat = |x: &Tensor| if by_pixels { x.permute([0, 2, 3, 1]).flatten(0, -1) } else { x.flatten(0, -1) };
+/// The vector-Jacobian product: the gradient of `leaf`, from that of `output`, which autograd has the graph of.
+pub(crate) fn vjp(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor {
+    // tch differentiates scalars only: the gradient of this product with respect to `output` is `gradient`.
+    // Both factors in the memory order of `output`, because a copy would take as long as a layer.
+    let pixels_first = output.dim() == 4 && is_channels_last(output);
+    let flat = |x: &Tensor| if pixels_first { x.permute([0, 2, 3, 1]).flatten(0, -1) } else { x.flatten(0, -1) };
     let product = tch::with_grad(|| flat(output).dot(&flat(&gradient.to_kind(output.kind()))));
     Tensor::run_backward(&[product], &[leaf], false, false).swap_remove(0)
 }

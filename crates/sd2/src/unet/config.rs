@@ -1,4 +1,4 @@
-//! `unet/config.json`.
+//! `unet/config.json`, and what the parts of the UNet need of it while they load.
 
 use crate::load::config::Config;
 use crate::load::{Bundle, Result};
@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     pub(crate) downsample_padding: i64,
     /// From the finest to the coarsest.
     pub(crate) levels: Vec<Level>,
-    /// Whether the up block of a level attends; as the levels, from the finest to the coarsest.
+    /// Whether the up block of each level attends to the text, from the finest to the coarsest.
     pub(crate) up_attends: Vec<bool>,
 }
 
@@ -30,7 +30,45 @@ pub(crate) struct Level {
     pub(crate) heads: i64,
     /// Transformer layers after each resnet.
     pub(crate) depth: i64,
+    /// Whether the down block attends to the text.
     pub(crate) down_attends: bool,
+}
+
+/// What the parts of the UNet share while they are loaded.
+pub(crate) struct LoadContext {
+    pub(crate) norm_groups: i64,
+    pub(crate) norm_eps: f64,
+    pub(crate) time_width: i64,
+    pub(crate) text_width: i64,
+    pub(crate) upcast_attention: bool,
+    /// Resnets so far: the index of the next one.
+    resnets: usize,
+    /// Cross-attentions so far: the index of the next one.
+    cross_attentions: usize,
+}
+
+impl LoadContext {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            norm_groups: settings.norm_groups,
+            norm_eps: settings.norm_eps,
+            time_width: 4 * settings.levels[0].channels,
+            text_width: settings.text_width,
+            upcast_attention: settings.upcast_attention,
+            resnets: 0,
+            cross_attentions: 0,
+        }
+    }
+
+    pub(crate) fn next_resnet(&mut self) -> usize {
+        self.resnets += 1;
+        self.resnets - 1
+    }
+
+    pub(crate) fn next_cross_attention(&mut self) -> usize {
+        self.cross_attentions += 1;
+        self.cross_attentions - 1
+    }
 }
 
 impl Settings {
@@ -46,7 +84,7 @@ impl Settings {
         up_attends.reverse();
         let layers = c.sizes("layers_per_block", n, Some(2));
         let depths = c.sizes("transformer_layers_per_block", n, Some(1));
-        // In this class the key means the number of heads, whatever it is called.
+        // In this class the key is the number of heads, despite its name.
         let heads = c.sizes("attention_head_dim", n, Some(8));
         let settings = Self {
             sample_size: c.size("sample_size", None),
@@ -88,13 +126,13 @@ impl Settings {
         if !matches!(settings.downsample_padding, 0 | 1) {
             c.problem(format!("`downsample_padding` is `{}`; supported: `0`, `1`", settings.downsample_padding));
         }
-        only_the_usual(&mut c);
+        only_defaults(&mut c);
         c.finish()?;
         Ok(settings)
     }
 }
 
-/// For each block type whether it is the first, attending, of two kinds.
+/// For each block whether its type is the first of two, which attends to the text.
 fn attends(c: &mut Config, key: &str, n: usize, (with, without): (&str, &str)) -> Vec<bool> {
     let types: Vec<String> = c.need(key);
     if types.len() != n || types.iter().any(|kind| kind != with && kind != without) {
@@ -104,8 +142,8 @@ fn attends(c: &mut Config, key: &str, n: usize, (with, without): (&str, &str)) -
     types.iter().map(|kind| kind == with).collect()
 }
 
-/// Options of the class that this crate knows with one value only.
-fn only_the_usual(c: &mut Config) {
+/// Options of the class of which this crate supports one value.
+fn only_defaults(c: &mut Config) {
     c.only("act_fn", "silu");
     c.only("mid_block_type", "UNetMidBlock2DCrossAttn");
     c.only("time_embedding_type", "positional");
@@ -136,6 +174,7 @@ fn only_the_usual(c: &mut Config) {
     if c.take::<bool>("mid_block_only_cross_attention") == Some(true) {
         c.problem("`mid_block_only_cross_attention` is `true`; supported: `null`".to_owned());
     }
-    // Both ways of projecting compute the same; the others are of embeddings that are excluded above, or of training.
+    // Both ways of projecting compute the same. The others belong to embeddings that are excluded above, or to
+    // training.
     c.ignore(&["use_linear_projection", "addition_embed_type_num_heads", "addition_time_embed_dim", "dropout"]);
 }

@@ -1,29 +1,28 @@
-//! The resnets of the UNet, which know of time, and what halves a level.
+//! The resnets of the UNet, which depend on the timestep, and the downsampling between levels.
 
 use tch::{Kind, Tensor};
 
+use super::config::LoadContext;
 use super::time::Time;
 use crate::load::weights::Scope;
 use crate::nn::layers::{Conv2d, Linear};
 use crate::nn::resnet::{Resnet, Shift};
-use crate::nn::tape::Kept;
+use crate::nn::tape::Tape;
 
-/// A resnet and its projection of time.
+/// A resnet and its projection of the time embedding.
 pub(crate) struct TimedResnet {
     resnet: Resnet,
     time_emb_proj: Linear,
-    /// Its place among the resnets of the UNet, and so in a [`super::TimeTable`].
-    number: usize,
+    /// Its index among the resnets of the UNet, and so in a time table.
+    index: usize,
 }
 
 impl TimedResnet {
-    pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64, net: &mut super::Common) -> Self {
-        let number = net.resnets;
-        net.resnets += 1;
+    pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64, context: &mut LoadContext) -> Self {
         Self {
-            resnet: Resnet::load(scope, inputs, outputs, net.norm_groups, net.norm_eps),
-            time_emb_proj: Linear::load(&scope.at("time_emb_proj"), net.time_width, outputs),
-            number,
+            resnet: Resnet::load(scope, inputs, outputs, context.norm_groups, context.norm_eps),
+            time_emb_proj: Linear::load(&scope.at("time_emb_proj"), context.time_width, outputs),
+            index: context.next_resnet(),
         }
     }
 
@@ -34,19 +33,19 @@ impl TimedResnet {
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`; `n` is a multiple of the windows that `time` has rows for.
-    pub(crate) fn forward(&self, x: &Tensor, time: &Time, kept: &mut Kept) -> Tensor {
-        self.resnet.forward(x, self.shift(time), kept)
+    pub(crate) fn forward(&self, x: &Tensor, time: &Time, tape: &mut Tape) -> Tensor {
+        self.resnet.forward(x, self.shift(time), tape)
     }
 
-    pub(crate) fn backward(&self, gradient: &Tensor, kept: &mut Kept) -> Tensor {
-        self.resnet.backward(gradient, kept)
+    pub(crate) fn backward(&self, gradient: &Tensor, tape: &mut Tape) -> Tensor {
+        self.resnet.backward(gradient, tape)
     }
 
-    /// The projection is constant over the picture, so it is a bias.
+    /// The projection is the same for all pixels, so it is a bias.
     fn shift(&self, time: &Time) -> Shift {
         match time {
-            Time::Same(table, row) => Shift::Same(table.0[self.number].select(0, *row)),
-            Time::Each(rows) => Shift::Each(rows[self.number].shallow_clone()),
+            Time::Same(table, row) => Shift::Same(table.0[self.index].select(0, *row)),
+            Time::Each(rows) => Shift::Each(rows[self.index].shallow_clone()),
         }
     }
 }

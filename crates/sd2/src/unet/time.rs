@@ -1,6 +1,6 @@
-//! What the UNet knows of time: sinusoids, an MLP, and one projection for each resnet.
+//! The timestep as the UNet sees it: sinusoids, an MLP, and one projection for each resnet.
 //!
-//! None of it depends on the latents, so a job computes it once, for all its steps.
+//! None of it depends on the latents, so a job computes it once for all its steps.
 
 use tch::{Device, Kind, Tensor};
 
@@ -29,7 +29,7 @@ impl TimeEmbedding {
         }
     }
 
-    /// `n` timesteps to `[n, 4 * width]` after SiLU, in fp32: it costs nothing and every resnet adds it.
+    /// `n` timesteps to `[n, 4 * width]` after SiLU, in fp32, which is cheap, because every resnet depends on it.
     pub(crate) fn forward(&self, timesteps: &[i64], device: Device) -> Tensor {
         let half = self.width / 2;
         let exponent = Tensor::arange(half, (Kind::Float, device)) * (-f64::ln(10_000.0));

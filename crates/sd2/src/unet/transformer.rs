@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::Text;
+use super::config::LoadContext;
+use super::text::Text;
 use crate::layout::copies;
 use crate::load::weights::Scope;
 use crate::nn::layers::{GroupNorm, LayerNorm, Linear, attention, merge_heads, split_heads};
@@ -16,12 +17,12 @@ pub(crate) struct Transformer {
 }
 
 impl Transformer {
-    pub(crate) fn load(scope: &Scope, channels: i64, heads: i64, depth: i64, net: &mut super::Common) -> Self {
+    pub(crate) fn load(scope: &Scope, channels: i64, heads: i64, depth: i64, context: &mut LoadContext) -> Self {
         Self {
-            norm: GroupNorm::load(&scope.at("norm"), channels, net.norm_groups, 1e-6),
+            norm: GroupNorm::load(&scope.at("norm"), channels, context.norm_groups, 1e-6),
             proj_in: Linear::or_conv(&scope.at("proj_in"), channels, channels),
             blocks: (0..depth)
-                .map(|i| Block::load(&scope.at("transformer_blocks").at(i), channels, heads, net))
+                .map(|i| Block::load(&scope.at("transformer_blocks").at(i), channels, heads, context))
                 .collect(),
             proj_out: Linear::or_conv(&scope.at("proj_out"), channels, channels),
         }
@@ -31,7 +32,7 @@ impl Transformer {
         into.extend(self.blocks.iter().map(|block| block.project_text(embedding)));
     }
 
-    /// `[n, channels, h, w]` to the same, or to one copy for each guidance branch of the text if `x` has one for all.
+    /// `[n, channels, h, w]` to the same, or to one copy for each guidance branch if `x` is the same for all branches.
     pub(crate) fn forward(&self, x: &Tensor, text: &Text) -> Tensor {
         let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
         let pixels = self.norm.forward(x).permute([0, 2, 3, 1]).reshape([n, h * w, channels]);
@@ -58,14 +59,12 @@ struct Block {
     ff_out: Linear,
     heads: i64,
     upcast: bool,
-    /// Its place among the cross-attentions of the UNet, and so in a [`Text`].
-    number: usize,
+    /// Its index among the cross-attentions of the UNet, and so in a [`Text`].
+    index: usize,
 }
 
 impl Block {
-    fn load(scope: &Scope, width: i64, heads: i64, net: &mut super::Common) -> Self {
-        let number = net.cross_attentions;
-        net.cross_attentions += 1;
+    fn load(scope: &Scope, width: i64, heads: i64, context: &mut LoadContext) -> Self {
         let norm = |name| LayerNorm::load(&scope.at(name), width, 1e-5);
         let (attn1, attn2) = (scope.at("attn1"), scope.at("attn2"));
         Self {
@@ -77,15 +76,15 @@ impl Block {
             norm2: norm("norm2"),
             attn2_q: Linear::without_bias(&attn2.at("to_q"), width, width),
             attn2_kv: Linear::fused(
-                &["to_k", "to_v"].map(|name| Linear::without_bias(&attn2.at(name), net.text_width, width)),
+                &["to_k", "to_v"].map(|name| Linear::without_bias(&attn2.at(name), context.text_width, width)),
             ),
             attn2_out: Linear::load(&attn2.at("to_out.0"), width, width),
             norm3: norm("norm3"),
             ff_in: Linear::load(&scope.at("ff.net.0.proj"), width, 8 * width),
             ff_out: Linear::load(&scope.at("ff.net.2"), 4 * width, width),
             heads,
-            upcast: net.upcast_attention,
-            number,
+            upcast: context.upcast_attention,
+            index: context.next_cross_attention(),
         }
     }
 
@@ -99,7 +98,7 @@ impl Block {
         let qkv = self.attn1_qkv.forward(&self.norm1.forward(&x)).chunk(3, -1);
         let [q, k, v] = [0, 1, 2].map(|i: usize| split_heads(&qkv[i], self.heads));
         let x = x + self.attn1_out.forward(&merge_heads(&self.attend(&q, &k, &v)));
-        // Up to this query the guidance branches are one and the same.
+        // Up to this query all guidance branches are the same.
         let q = self.attn2_q.forward(&self.norm2.forward(&x));
         let (x, q) = match text.branches / (x.size()[0] / text.windows) {
             1 => (x, q),
@@ -111,10 +110,10 @@ impl Block {
         x + self.ff_out.forward(&hidden)
     }
 
-    /// Cross-attention. Where windows share their text, their pixels are so many queries of one sequence, and the
-    /// text's keys and values are used as they are instead of copied for each window.
+    /// Cross-attention. Windows with the same text become one sequence of queries, so that keys and values of the text
+    /// are not copied for each window.
     fn attend_to_text(&self, q: &Tensor, text: &Text) -> Tensor {
-        let (k, v) = &text.keys_values[self.number];
+        let (k, v) = &text.keys_values[self.index];
         let (n, l, width) = q.size3().expect("queries are [n, l, width]");
         let texts = k.size()[0];
         let q = split_heads(&q.view([texts, n / texts * l, width]), self.heads);
