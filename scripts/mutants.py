@@ -17,13 +17,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ROOT / "target/mutants/tree"
-# Whose tests can notice a change in a crate.
+# The packages whose tests can notice a change in a crate. There are only two sets: each new one compiles all dependencies again.
+SERVICE = ["prediction", "server", "tests", "weights"]
+TENSORS = ["panorama", "worker"]
 TESTED_BY = {
-    "panorama": ["panorama", "worker"],
-    "prediction": ["prediction", "server", "tests"],
-    "server": ["server", "tests"],
-    "weights": ["weights", "server", "tests"],
-    "worker": ["worker"],
+    "panorama": TENSORS,
+    "prediction": SERVICE,
+    "server": SERVICE,
+    "weights": SERVICE,
+    "worker": TENSORS,
 }
 ENVIRONMENT = {
     "CARGO_TARGET_DIR": str(ROOT / "target/mutants/build"),

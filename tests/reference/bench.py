@@ -4,7 +4,7 @@
 
 Prints a Markdown table: seconds of sampling (without loading) as median and range, the ratio pair by pair, and peak memory.
 Each pair also compares the two pictures, so that a program cannot be fast by drawing something else. `--before` adds
-another build of `syncdiffusion` to the table.
+another build of `syncdiffusion` to the table, and prints the ratio of both after it.
 """
 
 import argparse
@@ -74,6 +74,7 @@ def main() -> None:
     print(f"{processor()}; {options.runs} runs of each, in turn, on {options.device}; job: `{shlex.join(job)}`\n")
     print("| model | who | seconds | reference / ours | memory, GiB | bytes within 1 | PSNR, dB |")
     print("|---|---|---|---|---|---|---|")
+    ratios_before = []
     for model in options.model or ["demo"]:
         programs = {dtype: (OURS, dtype) for dtype in dtypes}
         if options.before:
@@ -87,6 +88,9 @@ def main() -> None:
                 runs["reference"].append(reference(model, options.device, options.reference_dtype, options.threads, job, pictures["reference"]))
             same = {who: compare(pictures[who], pictures["reference"]) for who in programs}
         theirs = [run["seconds"] for run in runs["reference"]]
+        for dtype in dtypes if options.before else ():
+            ratios = [old["seconds"] / new["seconds"] for old, new in zip(runs[f"{dtype}, before"], runs[dtype])]
+            ratios_before.append(f"{Path(model).name}, {dtype}: before / now {spread(ratios, 2)}")
         for who, results in runs.items():
             seconds = [run["seconds"] for run in results]
             memory = max(run["peak_memory_bytes"] for run in results) / 2**30
@@ -99,6 +103,7 @@ def main() -> None:
                 line += f"{spread(ratios, 2)} | {memory:.2f} | {100 * same[who]['share_within_1']:.3f} % | "
                 line += "equal |" if psnr in (None, float("inf")) else f"{psnr:.1f} |"
             print(line, flush=True)
+    print("", *ratios_before, sep="\n")
 
 
 if __name__ == "__main__":
