@@ -82,8 +82,8 @@ impl Lpips {
         Features(self.maps(pictures).map(|maps| normalise(&maps[maps.len() - 1])).collect())
     }
 
-    /// The gradients of `n` pictures `[n, 3, h, w]` in -1..1 with respect to their distances to their targets, of which
-    /// there are `n` or one for all.
+    /// The gradients of the distances of `n` pictures `[n, 3, h, w]` in -1..1 to their targets, with respect to the
+    /// pictures. There are `n` targets, or one for all.
     pub fn gradient(&self, pictures: &Tensor, targets: &Features) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let maps: Vec<_> = self.maps(pictures).collect();
@@ -189,6 +189,7 @@ mod tests {
     #[test]
     fn distances_match_the_package() {
         for name in BUNDLES {
+            // The types of `fixtures` are those of the library, not of this test build.
             let bundle = Bundle::open(path(&format!("bundles/{name}"))).unwrap();
             let (lpips, cases) = (Lpips::load(&bundle, Placement::new(F32.device, F32.kind)).unwrap(), Cases::of(name));
             for case in cases.list("lpips") {
