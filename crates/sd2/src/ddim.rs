@@ -7,15 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::load::config::Config;
 use crate::load::{Bundle, Result};
-
-/// What the UNet predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Prediction {
-    /// The noise.
-    Epsilon,
-    /// The velocity, `sqrt(a) * noise - sqrt(1 - a) * original`.
-    Velocity,
-}
+pub use crate::prediction::Prediction;
 
 #[derive(Clone, Copy)]
 enum Spacing {
@@ -34,7 +26,76 @@ pub struct Ddim {
     clip: Option<f64>,
     spacing: Spacing,
     steps_offset: i64,
+    /// Keys of the configuration that only other samplers read.
+    pub left_out: Vec<String>,
 }
+
+/// What the names of schedulers contain whose models are not of this kind, so that DDIM would draw nothing with them.
+const FOREIGN_PROCESSES: [&str; 12] = [
+    "Flow",
+    "EDM",
+    "VQDiffusion",
+    "ScoreSde",
+    "KarrasVe",
+    "CMStochastic",
+    "Amused",
+    "Wuerstchen",
+    "CogVideoX",
+    "SCM",
+    "Cosine",
+    "RF",
+];
+
+/// Keys that diffusers' other samplers read and DDIM does not.
+const FOREIGN_KEYS: [&str; 47] = [
+    "algorithm_type",
+    "clip_denoised",
+    "corrector_order",
+    "disable_corrector",
+    "eta",
+    "euler_at_final",
+    "final_sigmas_type",
+    "flow_shift",
+    "gamma",
+    "interpolation_type",
+    "invert_sigmas",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "noise_sampler_seed",
+    "original_inference_steps",
+    "predict_x0",
+    "predictor_order",
+    "quantization_config",
+    "rho",
+    "s_churn",
+    "s_max",
+    "s_min",
+    "s_noise",
+    "shift_terminal",
+    "sigma_data",
+    "sigma_max",
+    "sigma_min",
+    "sigma_schedule",
+    "skip_prk_steps",
+    "snr_shift_scale",
+    "solver_order",
+    "solver_p",
+    "solver_type",
+    "stochastic_sampling",
+    "t_max",
+    "t_min",
+    "tau_func",
+    "time_shift_type",
+    "timestep_scaling",
+    "timestep_type",
+    "use_beta_sigmas",
+    "use_dynamic_shifting",
+    "use_exponential_sigmas",
+    "use_flow_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+    "variance_type",
+];
 
 /// One step of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,20 +111,38 @@ pub struct Step {
 }
 
 impl Ddim {
-    /// Reads `scheduler/scheduler_config.json`. As in diffusers, the configuration of a PNDM scheduler works, too.
+    /// Reads `scheduler/scheduler_config.json` as `DDIMScheduler.from_pretrained` does: of the class of any sampler of
+    /// diffused noise it takes the keys that are DDIM's own, and DDIM's defaults for the others.
     ///
     /// # Errors
     /// If it is malformed or asks for something unsupported.
     pub fn load(bundle: &Bundle) -> Result<Self> {
-        let mut c = Config::read(bundle, "scheduler/scheduler_config.json", &["DDIMScheduler", "PNDMScheduler"])?;
+        let (mut c, class) = Config::read_any(bundle, "scheduler/scheduler_config.json")?;
+        if let Some(class) = class.filter(|class| FOREIGN_PROCESSES.iter().any(|part| class.contains(part))) {
+            c.problem(format!(
+                "`_class_name` is `{class}`, which is not of a model that diffuses noise as Stable Diffusion does"
+            ));
+        }
+        let left_out = c.drop_foreign(&FOREIGN_KEYS);
         let training_steps = c.size("num_train_timesteps", Some(1000));
         let (start, end) = (c.or("beta_start", 0.0001), c.or("beta_end", 0.02));
         let betas = |from, to| Tensor::linspace(from, to, training_steps, (Kind::Float, Device::Cpu));
-        let betas = match c.or("beta_schedule", "linear".to_owned()).as_str() {
-            "scaled_linear" => betas(f64::sqrt(start), f64::sqrt(end)).square(),
-            other => {
+        let schedule = c.or("beta_schedule", "linear".to_owned());
+        let betas = match (c.take::<Vec<f64>>("trained_betas"), schedule.as_str()) {
+            (Some(trained), _) if trained.len() as i64 == training_steps => {
+                Tensor::from_slice(&trained).to_kind(Kind::Float)
+            }
+            (Some(trained), _) => {
+                c.problem(format!("`trained_betas` has {} numbers for {training_steps} steps", trained.len()));
+                betas(start, end)
+            }
+            (None, "scaled_linear") => betas(f64::sqrt(start), f64::sqrt(end)).square(),
+            (None, "squaredcos_cap_v2") => cosine_betas(training_steps),
+            (None, other) => {
                 if other != "linear" {
-                    c.problem(format!("`beta_schedule` is `{other}`; supported: `scaled_linear`, `linear`"));
+                    c.problem(format!(
+                        "`beta_schedule` is `{other}`; supported: `scaled_linear`, `linear`, `squaredcos_cap_v2`"
+                    ));
                 }
                 betas(start, end)
             }
@@ -102,11 +181,11 @@ impl Ddim {
             clip: c.or("clip_sample", true).then_some(clip_range),
             spacing,
             steps_offset: c.or("steps_offset", 0),
+            left_out,
         };
-        c.none(&["trained_betas"]);
         c.only("thresholding", false);
-        // They belong to thresholding and to the PNDM scheduler.
-        c.ignore(&["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps"]);
+        // Of thresholding.
+        c.ignore(&["dynamic_thresholding_ratio", "sample_max_value"]);
         c.finish()?;
         Ok(scheduler)
     }
@@ -164,6 +243,15 @@ impl Step {
         };
         self.original(latents, output) * self.alpha_next.sqrt() + epsilon * (1.0 - self.alpha_next).sqrt()
     }
+}
+
+/// The betas of Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", arXiv 2102.09672.
+fn cosine_betas(steps: i64) -> Tensor {
+    let signal = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+    let n = steps as f64;
+    let betas: Vec<f64> =
+        (0..steps).map(|i| (1.0 - signal((i + 1) as f64 / n) / signal(i as f64 / n)).min(0.999)).collect();
+    Tensor::from_slice(&betas).to_kind(Kind::Float)
 }
 
 /// Rescales the betas so that the last step leaves no signal: Lin et al., "Common Diffusion Noise Schedules and Sample

@@ -1,6 +1,7 @@
 //! The networks of Stable Diffusion 2 on libtorch: tensors in, tensors out.
 //!
-//! A [`Bundle`] is a model in the diffusers folder layout. [`Sd2`] loads all of it; its parts also work alone:
+//! A [`Bundle`] is a model: in the diffusers folder layout, or a checkpoint in one file. [`Sd2`] loads all of it; its
+//! parts also work alone:
 //!
 //! | module | what | diffusers' or transformers' name |
 //! |---|---|---|
@@ -29,14 +30,16 @@ pub mod lpips;
 mod model;
 mod nn;
 mod placement;
+mod prediction;
 #[cfg(test)]
 mod testing;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+mod words;
 
-pub use load::{Bundle, Error, Result};
+pub use load::{Bundle, Error, Result, Said};
 pub use model::{Geometry, Sd2};
 pub use nn::tape::{Checkpointing, Tape};
 pub use placement::Placement;

@@ -1,9 +1,15 @@
 //! A whole model: all networks of one bundle.
 
+use std::sync::PoisonError;
+
 use serde::Deserialize;
+use tch::{Device, Kind};
 
 use crate::ddim::Ddim;
-use crate::load::{Bundle, Error, Result};
+use crate::load::bundle::Bundle;
+use crate::load::error::{Error, Result};
+use crate::load::problem;
+use crate::load::single_file::SingleFile;
 use crate::lpips::Lpips;
 use crate::placement::Placement;
 use crate::text_encoder::TextEncoder;
@@ -27,6 +33,11 @@ pub struct Sd2 {
     pub lpips: Lpips,
     /// Device and dtypes of all of it.
     pub placement: Placement,
+    /// What was concluded or left out while it was loaded, in words for a log.
+    pub notes: Vec<String>,
+    /// Weights that hold numbers that are not finite.
+    pub damaged: Vec<String>,
+    bundle: Bundle,
 }
 
 /// What the geometry of panoramas depends on. Cheap to read: weights are not opened.
@@ -46,22 +57,29 @@ impl Geometry {
     pub fn read(bundle: &Bundle) -> Result<Self> {
         #[derive(Deserialize)]
         struct UNet {
-            sample_size: u32,
+            sample_size: Side,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Side {
+            One(u32),
+            Two([u32; 2]),
         }
         #[derive(Deserialize)]
         struct Vae {
             block_out_channels: Vec<u32>,
         }
+        bundle.check_family()?;
         let unet: UNet = parse(bundle, "unet/config.json")?;
         let vae: Vae = parse(bundle, "vae/config.json")?;
         let halvings = vae.block_out_channels.len().clamp(1, 16) - 1;
-        Ok(Self { window: i64::from(unet.sample_size), factor: 1 << halvings })
+        let (Side::One(window) | Side::Two([window, _])) = unet.sample_size;
+        Ok(Self { window: i64::from(window), factor: 1 << halvings })
     }
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(bundle: &Bundle, file: &str) -> Result<T> {
-    serde_json::from_slice(&bundle.read(file)?)
-        .map_err(|e| Error::Config { file: file.to_owned(), problems: vec![e.to_string()] })
+    problem::json(file, &bundle.read(file)?)
 }
 
 impl Sd2 {
@@ -70,6 +88,9 @@ impl Sd2 {
     /// # Errors
     /// If a file is missing, malformed or asks for something unsupported, or if the parts do not match each other.
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
+        if !bundle.is_headers_only() {
+            bundle.settle(placement)?;
+        }
         // Small files first, so that their errors are reported before gigabytes are read.
         let ddim = Ddim::load(bundle)?;
         let tokenizer = Tokenizer::load(bundle)?;
@@ -94,15 +115,53 @@ impl Sd2 {
             tokenizer.length as i64,
             text_encoder.length,
         );
-        if problems.is_empty() {
-            Ok(Self { tokenizer, text_encoder, unet, decoder, ddim, lpips, placement })
-        } else {
-            Err(Error::Config { file: "model_index.json".to_owned(), problems })
+        if !problems.is_empty() {
+            return Err(Error::Misfit { problems });
         }
+        let notes = notes(bundle, &ddim, &tokenizer)?;
+        let damaged = bundle.damaged().lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let bundle = bundle.clone();
+        Ok(Self { tokenizer, text_encoder, unet, decoder, ddim, lpips, placement, notes, damaged, bundle })
+    }
+
+    /// Looks whether a bundle can be loaded, without reading its tensors: names and shapes are compared.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn check(bundle: &Bundle) -> Result<Geometry> {
+        let geometry = Geometry::read(bundle)?;
+        let placement =
+            Placement { device: Device::Cpu, kind: Kind::Half, picture_kind: Kind::Half, channels_last: false };
+        Self::load(&bundle.headers_only(), placement).map(|_| geometry)
+    }
+
+    /// Decoder and perceptual network once more, in fp32: for numbers that leave the range of another dtype.
+    ///
+    /// # Errors
+    /// If the files have gone since.
+    pub fn pictures_in_f32(&self) -> Result<(Decoder, Lpips)> {
+        let placement = Placement { picture_kind: Kind::Float, ..self.placement };
+        Ok((Decoder::load(&self.bundle, placement)?, Lpips::load(&self.bundle, placement)?))
     }
 
     /// The geometry of its panoramas.
     pub fn geometry(&self) -> Geometry {
         Geometry { window: self.unet.sample_size, factor: self.decoder.factor }
     }
+}
+
+/// What was concluded or left out.
+fn notes(bundle: &Bundle, ddim: &Ddim, tokenizer: &Tokenizer) -> Result<Vec<String>> {
+    let mut notes: Vec<String> = bundle.single().map(SingleFile::conclusions).into_iter().collect();
+    if !ddim.left_out.is_empty() {
+        notes.push(format!(
+            "`scheduler/scheduler_config.json`: these keys are of other samplers and change nothing for DDIM: `{}`",
+            ddim.left_out.join("`, `")
+        ));
+    }
+    notes.extend(tokenizer.notes.iter().cloned());
+    for lora in bundle.loras() {
+        notes.extend(lora.unused()?);
+    }
+    Ok(notes)
 }

@@ -45,9 +45,86 @@ enum Activation {
     QuickGelu,
 }
 
+/// Keys that every configuration of transformers may have: of training, of the tokenizer, of making text, of outputs that
+/// are not used.
+const UNUSED: [&str; 66] = [
+    "add_cross_attention",
+    "attention_dropout",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dropout",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "is_composition",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "logit_scale_init_value",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "projection_dim",
+    "pruned_heads",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_weights",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+    "vision_config",
+    "vision_config_dict",
+    "text_config_dict",
+];
+
 impl Settings {
     fn read(bundle: &Bundle) -> Result<Self> {
         let mut c = Config::read(bundle, "text_encoder/config.json", &["CLIPTextModel"])?;
+        match c.or("model_type", "clip_text_model".to_owned()).as_str() {
+            // The text half of a whole CLIP.
+            "clip" => c.descend("text_config"),
+            "clip_text_model" => {}
+            other => c.problem(format!("`model_type` is `{other}`; supported: `clip_text_model`")),
+        }
         let activation = match c.or("hidden_act", "quick_gelu".to_owned()).as_str() {
             "gelu" => Activation::Gelu,
             "quick_gelu" => Activation::QuickGelu,
@@ -72,24 +149,7 @@ impl Settings {
                 settings.width, settings.heads
             ));
         }
-        // They belong to training, to the tokenizer, or to outputs that are not used.
-        c.ignore(&[
-            "attention_dropout",
-            "dropout",
-            "initializer_factor",
-            "initializer_range",
-            "bos_token_id",
-            "eos_token_id",
-            "pad_token_id",
-            "projection_dim",
-            "dtype",
-            "torch_dtype",
-            "use_cache",
-            "return_dict",
-            "output_attentions",
-            "output_hidden_states",
-            "_attn_implementation_autoset",
-        ]);
+        c.ignore(&UNUSED);
         c.finish()?;
         Ok(settings)
     }
@@ -103,8 +163,12 @@ impl TextEncoder {
     pub fn load(bundle: &Bundle, placement: Placement) -> Result<Self> {
         let settings = Settings::read(bundle)?;
         let weights = Weights::open(bundle, "text_encoder", "model", placement, placement.kind)?;
-        // A table of 0, 1, 2, .. in older files, and a projection that Stable Diffusion does not use.
-        weights.ignore(|name| name.ends_with("embeddings.position_ids") || name == "text_projection.weight");
+        // A table of 0, 1, 2, .. that older files keep; a projection that this use of the model does not need;
+        // and the other half of a whole CLIP.
+        let unused = ["text_projection.", "visual_projection.", "vision_model.", "logit_scale"];
+        weights.ignore(|name| {
+            name.ends_with("embeddings.position_ids") || unused.iter().any(|unused| name.starts_with(unused))
+        });
         let network = Network::load(&weights, &settings)?;
         let resident = (placement.device != Device::Cpu).then_some(network);
         Ok(Self { resident, length: settings.length, width: settings.width, settings, weights })

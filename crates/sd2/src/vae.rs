@@ -87,7 +87,7 @@ impl Settings {
         c.only("out_channels", 3);
         c.none(&["latents_mean", "latents_std"]);
         // They belong to the encoder, or advise on dtypes and on sizes of training pictures.
-        c.ignore(&["use_quant_conv", "force_upcast", "sample_size"]);
+        c.ignore(&["use_quant_conv", "force_upcast", "sample_size", "dtype", "torch_dtype"]);
         c.finish()?;
         Ok(settings)
     }

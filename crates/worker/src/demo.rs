@@ -27,5 +27,5 @@ const FILES: &[(&str, &[u8])] = files![
 
 /// The demo model.
 pub(crate) fn bundle() -> Bundle {
-    Bundle::Embedded(FILES)
+    Bundle::embedded(FILES)
 }

@@ -8,10 +8,24 @@ use serde_json::{Map, Value};
 
 use super::bundle::Bundle;
 use super::error::{Error, Result};
+use super::problem;
 
-/// Keys that the libraries write for their own use.
-const BOOKKEEPING: [&str; 6] =
-    ["_class_name", "_diffusers_version", "_name_or_path", "architectures", "transformers_version", "model_type"];
+/// Keys that say who wrote a file, and keys that say how a network was trained and not what it is: those of its moving
+/// average, which diffusers writes into the configuration of the averaged network. Keys that begin with `_` are private.
+const BOOKKEEPING: [&str; 12] = [
+    "architectures",
+    "transformers_version",
+    "model_type",
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+    "gradient_checkpointing",
+    "use_gradient_checkpointing",
+];
 
 /// One configuration file, consumed key by key.
 pub(crate) struct Config {
@@ -23,16 +37,34 @@ pub(crate) struct Config {
 impl Config {
     /// Reads `file` of the bundle. The class it names, if any, must be one of `classes`.
     pub(crate) fn read(bundle: &Bundle, file: &str, classes: &[&str]) -> Result<Self> {
-        let bytes = bundle.read(file)?;
-        let keys = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Config { file: file.to_owned(), problems: vec![format!("not a JSON object: {e}")] })?;
-        let mut config = Self { file: file.to_owned(), keys, problems: Vec::new() };
-        if let Some(class) = config.take::<String>("_class_name")
+        let (mut config, class) = Self::read_any(bundle, file)?;
+        if let Some(class) = class
             && !classes.contains(&class.as_str())
         {
             config.problem(format!("`_class_name` is `{class}`; supported: `{}`", classes.join("`, `")));
         }
         Ok(config)
+    }
+
+    /// Reads `file` of the bundle, and the class it names.
+    pub(crate) fn read_any(bundle: &Bundle, file: &str) -> Result<(Self, Option<String>)> {
+        let keys = problem::json(file, &bundle.read(file)?)?;
+        let mut config = Self { file: file.to_owned(), keys, problems: Vec::new() };
+        let class = config.take("_class_name");
+        Ok((config, class))
+    }
+
+    /// Goes on with what is under a key, if that is an object.
+    pub(crate) fn descend(&mut self, key: &str) {
+        if let Some(Value::Object(inner)) = self.keys.remove(key) {
+            self.keys = inner;
+        }
+    }
+
+    /// Drops keys that other classes read, and says which.
+    pub(crate) fn drop_foreign(&mut self, keys: &[&str]) -> Vec<String> {
+        let foreign: Vec<&str> = keys.iter().copied().filter(|key| self.keys.contains_key(*key)).collect();
+        foreign.into_iter().filter_map(|key| self.keys.remove_entry(key)).map(|(key, _)| key).collect()
     }
 
     /// The value of a key; `None` where it is absent or null.
@@ -70,6 +102,18 @@ impl Config {
             self.problem(format!("`{key}` is `{value}`, not a positive number"));
         }
         value.max(1)
+    }
+
+    /// The side of a square that must be there: a positive number, or two equal ones.
+    pub(crate) fn side(&mut self, key: &str) -> i64 {
+        if let Some(Value::Array(sides)) = self.keys.get(key)
+            && let [height, width] = &sides[..]
+            && height == width
+        {
+            let side = height.clone();
+            self.keys.insert(key.to_owned(), side);
+        }
+        self.size(key, None)
     }
 
     /// A list of `n` positive numbers. A single number stands for `n` of it.
@@ -124,7 +168,9 @@ impl Config {
     /// Ends the reading: keys that were not consumed are not supported.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.ignore(&BOOKKEEPING);
-        for (key, value) in &self.keys {
+        // A null asks for nothing.
+        let asked = |key: &str, value: &Value| !key.starts_with('_') && !value.is_null();
+        for (key, value) in self.keys.iter().filter(|(key, value)| asked(key, value)) {
             self.problems.push(format!("`{key}` is not a supported key (its value is `{value}`)"));
         }
         if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
@@ -137,7 +183,7 @@ mod tests {
 
     fn config(json: &'static str) -> Config {
         let files: &'static [(&'static str, &'static [u8])] = Box::leak(Box::new([("c.json", json.as_bytes())]));
-        Config::read(&Bundle::Embedded(files), "c.json", &["Net"]).unwrap()
+        Config::read(&Bundle::embedded(files), "c.json", &["Net"]).unwrap()
     }
 
     #[test]

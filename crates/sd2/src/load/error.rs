@@ -22,6 +22,17 @@ pub enum Error {
         /// The file, or the names that it may have.
         wanted: String,
     },
+    /// A file is not what it should be.
+    #[error("`{file}` {problem}")]
+    File {
+        /// The file, inside the bundle where it is in one.
+        file: String,
+        /// What it is instead, and what to do: the rest of the sentence.
+        problem: String,
+    },
+    /// A model of a kind that this crate does not draw with.
+    #[error("the model cannot be used: {0}")]
+    Foreign(String),
     /// A configuration is malformed or asks for something unsupported.
     #[error("`{file}` cannot be used:\n{}", list(problems))]
     Config {
@@ -38,6 +49,12 @@ pub enum Error {
         /// One line each.
         problems: Vec<String>,
     },
+    /// The parts of a model do not fit each other.
+    #[error("the parts of the model do not fit each other:\n{}", list(problems))]
+    Misfit {
+        /// One line each.
+        problems: Vec<String>,
+    },
     /// The tokenizer's files are malformed.
     #[error("the tokenizer cannot be used: {0}")]
     Tokenizer(String),
@@ -46,6 +63,13 @@ pub enum Error {
 /// The result of everything in this crate that reads files.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// How many problems are listed; who has more has another kind of file.
+const MAX_LISTED: usize = 12;
+
 fn list(problems: &[String]) -> String {
-    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<_> = problems.iter().take(MAX_LISTED).map(|problem| format!("  - {problem}")).collect();
+    if problems.len() > MAX_LISTED {
+        lines.push(format!("  - and {} more", problems.len() - MAX_LISTED));
+    }
+    lines.join("\n")
 }

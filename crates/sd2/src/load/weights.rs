@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::mem;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
-use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
-use super::bundle::{Bundle, Bytes};
+use super::bundle::Bundle;
+use super::bytes::Bytes;
 use super::error::{Error, Result};
+use super::header::{Named, tensors};
+use super::lora::Lora;
+use super::{files, misfit, problem};
 use crate::placement::Placement;
 
 /// All tensors of one part of a bundle. Problems are collected and reported by [`Self::finish`], all at once. After it
@@ -20,7 +24,12 @@ pub(crate) struct Weights {
     part: String,
     placement: Placement,
     kind: Kind,
+    /// What the files are called.
+    paths: Vec<String>,
     files: Vec<Bytes>,
+    loras: Vec<Arc<Lora>>,
+    headers_only: bool,
+    damaged: Arc<Mutex<BTreeSet<String>>>,
     state: RefCell<State>,
 }
 
@@ -31,6 +40,8 @@ struct State {
     /// The names of those that were loaded.
     loaded: BTreeSet<String>,
     problems: Vec<String>,
+    /// Whether all were read once.
+    complete: bool,
 }
 
 struct Found {
@@ -42,52 +53,48 @@ struct Found {
 }
 
 impl Weights {
-    /// Opens `part/stem.safetensors`, its `.fp16.` variant, or the shards that an index of either names.
+    /// Opens the files that hold the weights of a part; see [`files`].
     pub(crate) fn open(bundle: &Bundle, part: &str, stem: &str, placement: Placement, kind: Kind) -> Result<Self> {
-        let mut weights =
-            Self { part: part.to_owned(), placement, kind, files: Vec::new(), state: RefCell::new(State::default()) };
-        for variant in ["", ".fp16"] {
-            let path = format!("{part}/{stem}{variant}.safetensors");
-            if let Some(file) = bundle.find(&path)? {
-                weights.add(file, &path)?;
-                return Ok(weights);
+        let mut weights = Self {
+            part: part.to_owned(),
+            placement,
+            kind,
+            paths: Vec::new(),
+            files: Vec::new(),
+            loras: bundle.loras().to_vec(),
+            headers_only: bundle.is_headers_only(),
+            damaged: Arc::clone(bundle.damaged()),
+            state: RefCell::new(State::default()),
+        };
+        match bundle.single().filter(|_| part != "perceptual") {
+            Some(single) => {
+                let (file, tensors) = single.part(part)?;
+                weights.add(file, single.path().display().to_string(), tensors);
             }
-            for index in [
-                format!("{part}/{stem}.safetensors.index{variant}.json"),
-                format!("{part}/{stem}{variant}.safetensors.index.json"),
-            ] {
-                if let Some(bytes) = bundle.find(&index)? {
-                    for shard in shards(&bytes, &index)? {
-                        let path = format!("{part}/{shard}");
-                        weights.add(bundle.read(&path)?, &path)?;
-                    }
-                    return Ok(weights);
+            None => {
+                for path in files::of_part(bundle, part, stem)? {
+                    let file = bundle.read(&path)?;
+                    let (header, metadata) =
+                        SafeTensors::read_metadata(&file).map_err(|_| problem::weights(&path, &file))?;
+                    // An 8-byte length stands before the header.
+                    let tensors = tensors(&metadata, 8 + header);
+                    weights.add(file, path, tensors);
                 }
             }
         }
-        Err(Error::Missing {
-            wanted: format!(
-                "{part}/{stem}.safetensors` or `{part}/{stem}.fp16.safetensors` or an index of shards \
-                 `{part}/{stem}.safetensors.index.json"
-            ),
-        })
+        Ok(weights)
     }
 
-    fn add(&mut self, file: Bytes, path: &str) -> Result<()> {
-        let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| Error::Weights {
-            part: self.part.clone(),
-            problems: vec![format!("`{path}` is not a safetensors file: {e}")],
-        })?;
-        // The header comes after its length, 8 bytes.
-        let data = 8 + header;
+    fn add(&mut self, file: Bytes, path: String, tensors: Vec<Named>) {
         let state = self.state.get_mut();
-        for (name, found) in tensors(&metadata, self.files.len(), data) {
+        for Named { name, dtype, shape, range } in tensors {
+            let found = Found { file: self.files.len(), dtype, shape, range };
             if state.found.insert(name.clone(), found).is_some() {
                 state.problems.push(format!("`{name}` is in more than one file"));
             }
         }
         self.files.push(file);
-        Ok(())
+        self.paths.push(path);
     }
 
     /// The root of the tree of names.
@@ -114,10 +121,25 @@ impl Weights {
         let (loaded, mut problems) = (mem::take(&mut state.loaded), mem::take(&mut state.problems));
         let unknown = state.found.iter().filter(|(name, _)| !loaded.contains(*name));
         problems.extend(unknown.map(|(name, found)| format!("`{name}` {:?} is unknown", found.shape)));
-        if problems.is_empty() { Ok(()) } else { Err(Error::Weights { part: self.part.clone(), problems }) }
+        if problems.is_empty() {
+            state.complete = true;
+            return Ok(());
+        }
+        for (file, path) in self.paths.iter().enumerate() {
+            let inside = state.found.iter().filter(|(_, found)| found.file == file);
+            let seen = inside.map(|(name, found)| misfit::Seen { name, dtype: found.dtype });
+            if let Some(error) = misfit::explain(path, seen) {
+                return Err(error);
+            }
+        }
+        Err(Error::Weights { part: self.part.clone(), problems })
     }
 
-    fn load(&self, found: &Found) -> Tensor {
+    /// The tensor `name` on the device, with what the LoRAs change of it.
+    fn load(&self, name: &str, found: &Found, check: bool) -> std::result::Result<Tensor, String> {
+        if self.headers_only && !self.loras.iter().any(|lora| lora.layer_of(&self.part, name).is_some()) {
+            return Ok(Tensor::zeros([1], (self.kind, Device::Cpu)).expand(&found.shape, false));
+        }
         let file = &self.files[found.file];
         let kind = match found.dtype {
             Dtype::F16 => Kind::Half,
@@ -125,10 +147,20 @@ impl Weights {
             Dtype::F64 => Kind::Double,
             _ => Kind::Float,
         };
-        let tensor = Tensor::from_data_size(&file[found.range.clone()], &found.shape, kind);
-        let tensor = tensor.to_device(self.placement.device).to_kind(self.kind);
+        let mut tensor =
+            Tensor::from_data_size(&file[found.range.clone()], &found.shape, kind).to_device(self.placement.device);
         file.done_with(found.range.clone());
-        tensor
+        for lora in &self.loras {
+            if let Some(layer) = lora.layer_of(&self.part, name) {
+                tensor = lora.change(layer, &tensor.to_kind(Kind::Float))?;
+            }
+        }
+        let tensor = tensor.to_kind(self.kind);
+        // A sum is finite only if all of it is, and takes a moment.
+        if check && !tensor.sum(Kind::Float).double_value(&[]).is_finite() {
+            Bundle::note_damage(&self.damaged, format!("`{name}` of `{}`", self.part));
+        }
+        Ok(tensor)
     }
 }
 
@@ -166,47 +198,26 @@ impl Scope<'_> {
     pub(crate) fn tensor_of(&self, name: &str, shapes: &[&[i64]]) -> Tensor {
         let name = self.at(name).prefix;
         let mut state = self.weights.state.borrow_mut();
-        let State { found, loaded, problems } = &mut *state;
+        let State { found, loaded, problems, complete } = &mut *state;
         let problem = match found.get(&name) {
             _ if loaded.contains(&name) => format!("`{name}` is used twice"),
             None => format!("`{name}` {:?} is missing", shapes[0]),
             Some(found) if !shapes.contains(&found.shape.as_slice()) => {
                 format!("`{name}` has the shape {:?}, not {:?}", found.shape, shapes[0])
             }
-            Some(found) if !matches!(found.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64) => {
+            Some(found) if !misfit::readable(found.dtype) => {
                 format!("`{name}` has the dtype {:?}, not F32, F16 or BF16", found.dtype)
             }
-            Some(found) => {
-                loaded.insert(name);
-                return self.weights.load(found).view(shapes[0]);
-            }
+            Some(found) => match self.weights.load(&name, found, !*complete) {
+                Ok(tensor) => {
+                    loaded.insert(name);
+                    return tensor.view(shapes[0]);
+                }
+                Err(problem) => problem,
+            },
         };
         problems.push(problem);
         // A placeholder without memory of its own: `finish` reports the problem before anything is computed with it.
         Tensor::zeros([1], (self.weights.kind, Device::Cpu)).expand(shapes[0], false)
-    }
-}
-
-fn tensors(metadata: &Metadata, file: usize, data: usize) -> Vec<(String, Found)> {
-    let found = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let shape = info.shape.iter().map(|&n| n as i64).collect();
-        let range = data + info.data_offsets.0..data + info.data_offsets.1;
-        (name, Found { file, dtype: info.dtype, shape, range })
-    };
-    metadata.tensors().into_iter().map(found).collect()
-}
-
-/// The distinct file names of an index. All must be names of files in its folder.
-fn shards(bytes: &[u8], index: &str) -> Result<BTreeSet<String>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let wrong = |problem: String| Error::Config { file: index.to_owned(), problems: vec![problem] };
-    let index: Index = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not an index of shards: {e}")))?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    match shards.iter().find(|shard| shard.contains(['/', '\\'])) {
-        Some(outside) => Err(wrong(format!("`{outside}` is not the name of a file in the same folder"))),
-        None => Ok(shards),
     }
 }

@@ -87,7 +87,7 @@ impl Settings {
         // In this class the key is the number of heads, despite its name.
         let heads = c.sizes("attention_head_dim", n, Some(8));
         let settings = Self {
-            sample_size: c.size("sample_size", None),
+            sample_size: c.side("sample_size"),
             in_channels: c.size("in_channels", Some(4)),
             out_channels: c.size("out_channels", Some(4)),
             center_input: c.or("center_input_sample", false),
@@ -109,6 +109,9 @@ impl Settings {
                 .collect(),
             up_attends,
         };
+        if settings.in_channels != settings.out_channels {
+            c.problem(format!("this is {}", kind_of(settings.in_channels, settings.out_channels)));
+        }
         for level in &settings.levels {
             if level.channels % settings.norm_groups != 0 {
                 c.problem(format!(
@@ -130,6 +133,21 @@ impl Settings {
         c.finish()?;
         Ok(settings)
     }
+}
+
+/// What a UNet is that takes other channels than it gives.
+pub(crate) fn kind_of(inputs: i64, outputs: i64) -> String {
+    let kind = match inputs {
+        5 => "a depth-to-image model, which takes a map of depths",
+        7 => "an upscaler, which takes a small picture",
+        8 => "a model that edits pictures, or one with twice the latents,",
+        9 => "an inpainting model, which takes a mask and a masked picture",
+        _ => "a model that takes more than latents",
+    };
+    format!(
+        "{kind} and cannot draw from a text alone (`in_channels` {inputs}, `out_channels` {outputs}); name a text-to-image \
+         model, which has 4 of both"
+    )
 }
 
 /// For each block whether its type is the first of two, which attends to the text.
@@ -174,7 +192,13 @@ fn only_defaults(c: &mut Config) {
     if c.take::<bool>("mid_block_only_cross_attention") == Some(true) {
         c.problem("`mid_block_only_cross_attention` is `true`; supported: `null`".to_owned());
     }
-    // Both ways of projecting compute the same. The others belong to embeddings that are excluded above, or to
-    // training.
-    c.ignore(&["use_linear_projection", "addition_embed_type_num_heads", "addition_time_embed_dim", "dropout"]);
+    // Both ways of projecting compute the same; the others are of embeddings that are excluded above, or of training.
+    c.ignore(&[
+        "use_linear_projection",
+        "addition_embed_type_num_heads",
+        "addition_time_embed_dim",
+        "dropout",
+        "dtype",
+        "torch_dtype",
+    ]);
 }

@@ -16,6 +16,7 @@ mod transformer;
 use tch::{Device, Kind, Tensor};
 
 use self::blocks::{DownBlock, MidBlock, UpBlock};
+pub(crate) use self::config::kind_of;
 use self::config::{LoadContext, Settings};
 use self::resnet::TimedResnet;
 pub use self::text::{Text, TextKeys};
