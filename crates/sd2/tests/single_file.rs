@@ -292,7 +292,7 @@ fn what_is_not_such_a_file_is_said_in_a_sentence() {
     };
     let only = |name: &'static str| {
         move |tensors: &mut BTreeMap<String, Numbers>| {
-            *tensors = BTreeMap::from([(name.to_owned(), (vec![1], vec![0.0]))])
+            *tensors = BTreeMap::from([(name.to_owned(), (vec![1], vec![0.0]))]);
         }
     };
     let wide = |inputs: usize| {

@@ -102,7 +102,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     let placement = device::place(options.device, options.dtype)?;
     let model = Model {
         name: options.model.clone(),
-        version: bundle.fingerprint()?,
+        version: bundle.fingerprint(None)?,
         window: geometry.window as u32,
         vae_factor: geometry.factor as u32,
         device: device::name(placement.device),

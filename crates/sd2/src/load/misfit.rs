@@ -18,7 +18,7 @@ const QUANTISED: [&str; 7] =
     [".absmax", ".quant_map", ".quant_state", ".nested_absmax", ".SCB", ".weight_scale", "scaled_fp8"];
 
 /// What all tensors of a file say of it that no list of names would.
-pub(crate) fn explain<'a>(file: &str, tensors: impl Iterator<Item = Seen<'a>> + Clone) -> Option<Error> {
+pub(crate) fn explain<'a>(file: &str, tensors: &(impl Iterator<Item = Seen<'a>> + Clone)) -> Option<Error> {
     let count = |is: &dyn Fn(&Seen) -> bool| tensors.clone().filter(|seen| is(seen)).count();
     let says = |problem: String| Some(Error::File { file: file.to_owned(), problem });
     let lora = count(&|seen| LORA.iter().any(|part| seen.name.contains(part)));

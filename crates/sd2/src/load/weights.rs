@@ -128,7 +128,7 @@ impl Weights {
         for (file, path) in self.paths.iter().enumerate() {
             let inside = state.found.iter().filter(|(_, found)| found.file == file);
             let seen = inside.map(|(name, found)| misfit::Seen { name, dtype: found.dtype });
-            if let Some(error) = misfit::explain(path, seen) {
+            if let Some(error) = misfit::explain(path, &seen) {
                 return Err(error);
             }
         }

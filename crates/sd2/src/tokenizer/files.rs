@@ -31,10 +31,13 @@ const LENGTH: usize = 77;
 /// Longer is no length: transformers writes 10^30 where none was set.
 const MAX_LENGTH: f64 = 4096.0;
 
+/// Pairs of tokens that become one, the most frequent first.
+type Merges = Vec<(String, String)>;
+
 /// What a tokenizer is made of.
 pub(super) struct Parts {
     pub(super) vocabulary: HashMap<String, u32>,
-    pub(super) merges: Vec<(String, String)>,
+    pub(super) merges: Merges,
     pub(super) start: Added,
     pub(super) end: Added,
     pub(super) pad: Added,
@@ -275,7 +278,7 @@ impl Parts {
 }
 
 impl Model {
-    fn read(self) -> Result<(HashMap<String, u32>, Vec<(String, String)>)> {
+    fn read(self) -> Result<(HashMap<String, u32>, Merges)> {
         let wrong = |problem: String| Error::File { file: "tokenizer/tokenizer.json".to_owned(), problem };
         if let Some(kind) = self.kind.filter(|kind| kind != "BPE") {
             return Err(wrong(format!("is of the type `{kind}`; CLIP's is `BPE`")));
@@ -292,7 +295,7 @@ impl Model {
 }
 
 /// The pairs of `merges.txt`, the most frequent first.
-fn merges(bytes: &[u8]) -> Result<Vec<(String, String)>> {
+fn merges(bytes: &[u8]) -> Result<Merges> {
     let wrong = |problem: String| Error::File { file: "tokenizer/merges.txt".to_owned(), problem };
     let text = std::str::from_utf8(problem::text(bytes)).map_err(|e| wrong(format!("is not text: {e}")))?;
     let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());

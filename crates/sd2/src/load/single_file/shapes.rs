@@ -13,13 +13,17 @@ use crate::prediction::Prediction;
 /// Channels of a head where heads are counted by channels.
 const HEAD: i64 = 64;
 
+/// Blocks that are looked for; no model of these families has as many.
+const MAX: usize = 1000;
+
 impl SingleFile {
     /// `unet/config.json`.
     pub(super) fn unet_config(&self) -> Result<Value> {
         let layers = self.layers();
         let name = |k: usize, inside: &str| format!("{UNET}input_blocks.{k}.{inside}");
-        let levels =
-            (1..).take_while(|level| self.has(&name((level - 1) * (layers + 1) + 1, "0.in_layers.0.weight"))).count();
+        let levels = (1..MAX)
+            .take_while(|level| self.has(&name((level - 1) * (layers + 1) + 1, "0.in_layers.0.weight")))
+            .count();
         if levels == 0 {
             return Err(self.problem("has a UNet without `input_blocks`; it is damaged or of another family"));
         }
@@ -33,7 +37,7 @@ impl SingleFile {
             |with: &str, level: usize| format!("{}{with}Block2D", if attends(&level) { "CrossAttn" } else { "" });
         let depth = |level: usize| {
             let depth = |prefix: String| {
-                (0..).take_while(|i| self.has(&format!("{prefix}.transformer_blocks.{i}.norm1.weight"))).count()
+                (0..MAX).take_while(|i| self.has(&format!("{prefix}.transformer_blocks.{i}.norm1.weight"))).count()
             };
             if attends(&level) { depth(name(first(level), "1")) } else { 1 }
         };
@@ -77,7 +81,7 @@ impl SingleFile {
         for level in 0..levels {
             channels.push(self.size(&name(level, 0, "conv1.weight"), 0)?);
         }
-        let blocks = (0..).take_while(|block| self.has(&name(0, *block, "conv1.weight"))).count();
+        let blocks = (0..MAX).take_while(|block| self.has(&name(0, *block, "conv1.weight"))).count();
         Ok(json!({
             "_class_name": "AutoencoderKL",
             "block_out_channels": channels,
@@ -142,7 +146,7 @@ impl SingleFile {
 
     /// Resnets of a level of the UNet on its way down: the first block that halves comes after them.
     pub(super) fn layers(&self) -> usize {
-        let halves = (1..).take_while(|k| self.begins(&format!("{UNET}input_blocks.{k}.")));
+        let halves = (1..MAX).take_while(|k| self.begins(&format!("{UNET}input_blocks.{k}.")));
         let halves = halves.into_iter().find(|k| self.has(&format!("{UNET}input_blocks.{k}.0.op.weight")));
         halves.map_or_else(|| self.count(&format!("{UNET}input_blocks.")) - 1, |k: usize| k - 1).max(1)
     }
