@@ -126,7 +126,7 @@ impl Lora {
                 Role::Up => layer.up = Some(slot),
                 Role::Mid => layer.mid = Some(slot),
                 Role::Alpha => {
-                    layer.alpha = Some(numbers(&slot, &file).to_kind(Kind::Double).mean(None).double_value(&[]))
+                    layer.alpha = Some(numbers(&slot, &file).to_kind(Kind::Double).mean(None).double_value(&[]));
                 }
             }
         }

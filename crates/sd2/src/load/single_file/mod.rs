@@ -293,7 +293,7 @@ impl SingleFile {
 fn thirds(found: &Named, names: [String; 3]) -> Vec<Named> {
     let bytes = found.range.len();
     let mut shape = found.shape.clone();
-    if shape.is_empty() || shape[0] % 3 != 0 || bytes % 3 != 0 {
+    if shape.is_empty() || shape[0] % 3 != 0 || !bytes.is_multiple_of(3) {
         return vec![found.clone()];
     }
     shape[0] /= 3;
