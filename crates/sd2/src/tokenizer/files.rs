@@ -4,7 +4,7 @@
 //! an `added_tokens_decoder`, that and the special tokens beside it are all there is; otherwise `special_tokens_map.json`
 //! counts before `tokenizer_config.json`, and tokens are added by `added_tokens.json` and `tokenizer.json`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -213,11 +213,10 @@ impl Parts {
         let extra = extra.filter_map(|key| files.named(key)?.as_array()).flatten();
         let extra: Vec<Added> = extra.filter_map(|value| Added::read(value, true)).collect();
         let mut tokens: Vec<Added> = added.into_values().collect();
-        for token in [&start, &end, &unknown, &pad].into_iter().chain(&extra) {
-            if !tokens.iter().any(|known| known.content == token.content) {
-                tokens.push(token.clone());
-            }
-        }
+        let known: HashSet<String> = tokens.iter().map(|token| token.content.clone()).collect();
+        // Of several tokens with one content the last counts.
+        let named = [&start, &end, &unknown, &pad].into_iter().chain(&extra);
+        tokens.extend(named.filter(|token| !known.contains(&token.content)).cloned());
         let length = files.named("model_max_length").and_then(Value::as_f64);
         let length = match length.filter(|length| *length <= MAX_LENGTH) {
             None => LENGTH,
@@ -244,18 +243,17 @@ impl Parts {
         let Some(bytes) = bundle.find("text_encoder/config.json")? else { return Ok(()) };
         let config: Value = problem::json("text_encoder/config.json", &bytes)?;
         let Some(embeddings) = config["vocab_size"].as_u64() else { return Ok(()) };
-        let mut next = self.vocabulary.len() as u64;
+        let (mut next, mut new) = (self.vocabulary.len() as u64, HashMap::new());
         let (vocabulary, notes) = (&self.vocabulary, &mut self.notes);
         let needed = [&self.start.content, &self.end.content, &self.pad.content];
         let mut lost = None;
         self.added.retain(|token| {
-            let id = vocabulary.get(&token.content).map_or_else(
-                || {
+            let id = vocabulary.get(&token.content).map(|&id| u64::from(id)).unwrap_or_else(|| {
+                *new.entry(token.content.clone()).or_insert_with(|| {
                     next += 1;
                     next - 1
-                },
-                |&id| u64::from(id),
-            );
+                })
+            });
             if id < embeddings {
                 return true;
             }
