@@ -1,7 +1,7 @@
-//! The representation of a prediction on the wire: one struct, one serialisation.
+//! The prediction as everybody sees it: one struct, one serialisation.
 //!
-//! Responses, webhooks, streams and lists contain a whole [`Prediction`], with `null` for what is not known yet. Keys are
-//! in alphabetical order, as in Cog.
+//! Responses, webhooks, streams and lists carry a [`Prediction`], whole, with `null` for what is not there yet. Keys
+//! are in alphabetical order, as Cog writes them.
 
 use std::sync::Arc;
 
@@ -19,43 +19,43 @@ pub struct Prediction {
     pub created_at: Time,
     /// Why it failed.
     pub error: Option<String>,
-    /// Its id: any text.
+    /// Its name: any text.
     pub id: String,
-    /// Its input, with defaults filled in.
+    /// What is to be made, defaults filled in.
     #[serde(serialize_with = "sorted")]
     pub input: Input,
-    /// Lines of the log, each with its line break.
+    /// Lines, each with its end.
     pub logs: String,
-    /// Its metrics.
+    /// Numbers about it.
     #[serde(serialize_with = "sorted")]
     pub metrics: Metrics,
     /// Name of the model.
     pub model: Option<String>,
     /// The picture.
     pub output: Option<Output>,
-    /// When a worker began.
+    /// When a worker began with it.
     pub started_at: Option<Time>,
-    /// Its status.
+    /// Where it stands.
     pub status: Status,
-    /// Its URLs.
+    /// Where to ask about it.
     pub urls: Urls,
     /// Hash of the model.
     pub version: Option<String>,
 }
 
-/// The status of a prediction.
+/// Where a prediction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Accepted, waiting for a worker.
     Starting,
-    /// A worker computes it.
+    /// A worker is at it.
     Processing,
-    /// It has a picture.
+    /// There is a picture.
     Succeeded,
-    /// It has an error.
+    /// There is an error.
     Failed,
-    /// It was cancelled.
+    /// It was stopped.
     Canceled,
 }
 
@@ -63,12 +63,12 @@ impl Status {
     /// All of them, in the order of Cog's schema.
     pub const ALL: [Self; 5] = [Self::Starting, Self::Processing, Self::Succeeded, Self::Canceled, Self::Failed];
 
-    /// Whether the prediction has ended.
+    /// Whether nothing changes any more.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// The word on the wire.
+    /// The word of the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -79,13 +79,13 @@ impl Status {
         }
     }
 
-    /// The status for a word on the wire.
+    /// The status of a word of the wire.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 }
 
-/// The metrics of a prediction; unknown ones are omitted.
+/// Numbers about a prediction; those that are not known yet are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -95,7 +95,7 @@ pub struct Metrics {
     /// Share of the work that is done, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// The number of predictions before this one in the queue.
+    /// How many predictions are to start before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
     /// Seconds from acceptance to the start of work.
@@ -113,12 +113,12 @@ pub struct Metrics {
     /// Seconds from acceptance to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_time: Option<f64>,
-    /// The work that was done.
+    /// What was computed.
     #[serde(flatten)]
     pub work: Option<Work>,
 }
 
-/// The output of a prediction.
+/// What a prediction returns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Output {
@@ -128,19 +128,19 @@ pub enum Output {
     SoFar(Vec<String>),
 }
 
-/// The URLs of a prediction.
+/// Where to ask about a prediction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Urls {
-    /// POST cancels it.
+    /// POST stops it.
     pub cancel: String,
-    /// GET returns it, DELETE deletes it.
+    /// GET shows it, DELETE removes it.
     pub get: String,
-    /// GET streams its events.
+    /// GET follows it as server-sent events.
     pub stream: String,
 }
 
 impl Urls {
-    /// The URLs of a prediction on a server, such as `http://localhost:5000`.
+    /// The URLs of a prediction below the address of a server, such as `http://localhost:5000`.
     pub fn new(base: &str, id: &str) -> Self {
         let escape = |byte: u8| match byte {
             _ if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
@@ -158,7 +158,7 @@ impl Urls {
         format!("{base}/files/{name}")
     }
 
-    /// The URL of the picture, whatever the output is.
+    /// Where the picture is to be had while it is kept, whatever the output is.
     pub fn picture(&self) -> String {
         format!("{}/output", self.get)
     }

@@ -1,29 +1,29 @@
-//! The 13 parameters of a panorama, validated.
+//! The thirteen parameters of a panorama, already valid.
 
 use serde::{Deserialize, Serialize};
 
-/// The parameters of a panorama. Names and order are those of the hosted model; the bounds are checked where JSON
-/// becomes an `Input`, not here.
+/// What a panorama is made from. The names, order and defaults are those of the hosted model; the bounds are checked
+/// where JSON becomes an `Input`, not here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Describes the picture.
+    /// What the picture shows.
     pub prompt: String,
-    /// Describes what guidance avoids.
+    /// What guidance leads away from.
     pub negative_prompt: String,
     /// Width of the picture in pixels.
     pub width: u32,
     /// Height of the picture in pixels.
     pub height: u32,
-    /// Scale of classifier-free guidance; 1 turns it off.
+    /// Scale of classifier-free guidance; 1 is none.
     pub guidance_scale: f64,
     /// Step size of the synchronisation at the first step.
     pub sync_weight: f64,
-    /// Factor by which the step size decreases from one step to the next.
+    /// Factor by which the step size shrinks from one step to the next.
     pub sync_decay_rate: f64,
-    /// Interval between synchronised steps; at least 1.
+    /// Synchronise every so many steps; at least 1.
     pub sync_freq: u64,
-    /// Number of steps, from the first, that may be synchronised.
+    /// Synchronise in the first so many steps only.
     pub sync_threshold: u32,
     /// Number of DDIM steps.
     pub num_inference_steps: u32,

@@ -85,7 +85,7 @@ impl Shared {
         let storing = async move {
             let (png, file) = picture.map_or((None, None), |Picture { png, file }| (Some(png), file));
             let pending = active.webhook().is_some_and(|webhook| webhook.wants(EventKind::Completed));
-            if let Err(error) = shared.store.finish(active.record_of(&prediction, file), png, pending).await {
+            if let Err(error) = shared.store.finish_unclaimed(active.record_of(&prediction, file), png, pending).await {
                 tracing::error!(%error, "the end of a prediction could not be stored");
             }
             shared.forget(&active);

@@ -210,7 +210,7 @@ impl Shared {
                 return Err(self.release(&active, refused));
             }
         }
-        if let Err(error) = self.store.accept(active.accepted().clone()).await {
+        if let Err(error) = self.store.accept_unqueued(active.accepted().clone()).await {
             self.table().storing -= 1;
             return Err(self.release(&active, error.into()));
         }

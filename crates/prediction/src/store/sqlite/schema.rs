@@ -2,10 +2,11 @@
 
 use rusqlite::Connection;
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
-/// The schema, one step a version; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 2] = [
+/// The schema, one step a version; `user_version` counts the steps taken. A step does not rewrite pictures: a folder may be large, and
+/// its disk full.
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE predictions (
         seq INTEGER PRIMARY KEY,
@@ -26,47 +27,65 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE predictions ADD COLUMN file TEXT;
     CREATE UNIQUE INDEX predictions_by_file ON predictions (file) WHERE file IS NOT NULL;
 ",
+    // `rank` is null in rows of before: they come in the order of acceptance. `stop` is the status to end with.
+    // Pictures of before stay in `pictures_2` until their predictions are removed.
+    "
+    ALTER TABLE predictions ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+    ALTER TABLE predictions ADD COLUMN units REAL NOT NULL DEFAULT 0;
+    ALTER TABLE predictions ADD COLUMN rank REAL;
+    ALTER TABLE predictions ADD COLUMN wire INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE predictions ADD COLUMN claim TEXT;
+    ALTER TABLE predictions ADD COLUMN stop TEXT;
+    ALTER TABLE predictions ADD COLUMN key TEXT;
+    CREATE UNIQUE INDEX predictions_by_key ON predictions (tenant, key) WHERE key IS NOT NULL;
+    CREATE INDEX predictions_ended ON predictions (seq, bytes, owed, status)
+        WHERE status IN ('succeeded', 'failed', 'canceled');
+    CREATE INDEX predictions_by_end ON predictions (completed_at, bytes, owed, status)
+        WHERE status IN ('succeeded', 'failed', 'canceled') AND owed = 0;
+    ALTER TABLE pictures RENAME TO pictures_2;
+    CREATE TABLE pictures (
+        seq INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        media TEXT NOT NULL,
+        file TEXT,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX pictures_by_seq ON pictures (seq, kind, n);
+    CREATE UNIQUE INDEX pictures_by_file ON pictures (file) WHERE file IS NOT NULL;
+    CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    INSERT INTO totals SELECT 1, count(*), coalesce(sum(bytes), 0) FROM predictions
+        WHERE status IN ('succeeded', 'failed', 'canceled');
+    CREATE TRIGGER total_inserted AFTER INSERT ON predictions WHEN new.status IN ('succeeded', 'failed', 'canceled') BEGIN
+        UPDATE totals SET count = count + 1, bytes = bytes + new.bytes;
+    END;
+    CREATE TRIGGER total_deleted AFTER DELETE ON predictions WHEN old.status IN ('succeeded', 'failed', 'canceled') BEGIN
+        UPDATE totals SET count = count - 1, bytes = bytes - old.bytes;
+    END;
+    CREATE TRIGGER total_updated AFTER UPDATE OF status, bytes ON predictions
+        WHEN old.status IN ('succeeded', 'failed', 'canceled') OR new.status IN ('succeeded', 'failed', 'canceled') BEGIN
+        UPDATE totals SET
+            count = count - (old.status IN ('succeeded', 'failed', 'canceled')) + (new.status IN ('succeeded', 'failed', 'canceled')),
+            bytes = bytes - old.bytes * (old.status IN ('succeeded', 'failed', 'canceled'))
+                + new.bytes * (new.status IN ('succeeded', 'failed', 'canceled'));
+    END;
+",
 ];
 
 /// Takes the steps of the schema that were not taken yet.
 pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > MIGRATIONS.len() {
-        return Err(StoreError::Engine(format!("they are of version {version}, newer than this program")));
+        return Err(StoreError::Engine(format!(
+            "its schema is of version {version}, newer than this program; use the newer program"
+        )));
     }
     for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
-        connection.execute_batch(&format!("BEGIN; {step}; PRAGMA user_version = {}; COMMIT;", at + 1))?;
+        let step = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;", at + 1);
+        if let Err(error) = connection.execute_batch(&step) {
+            let _ = connection.execute_batch("ROLLBACK");
+            return Err(error.into());
+        }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Sqlite, Store as _};
-
-    #[tokio::test]
-    async fn a_store_of_the_first_version_is_taken_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let record = r#"{"prediction":{"completed_at":"2026-11-24T06:08:00.140349+00:00","created_at":"2026-11-24T06:08:00.140349+00:00",
-            "error":null,"id":"old","input":{"prompt":"a","negative_prompt":"","width":512,"height":512,"guidance_scale":7.5,"sync_weight":20.0,
-            "sync_decay_rate":0.99,"sync_freq":1,"sync_threshold":5,"num_inference_steps":50,"stride":16,"seed":2,"loop_closure":false},
-            "logs":"","metrics":{},"model":null,"output":null,"started_at":null,"status":"succeeded",
-            "urls":{"cancel":"c","get":"g","stream":"s"},"version":null},"seq":1,"attempts":1,"webhook":null,"deadline":null}"#;
-        let connection = Connection::open(dir.path().join("predictions.sqlite")).unwrap();
-        connection.execute_batch(&format!("{}; PRAGMA user_version = 1;", MIGRATIONS[0])).unwrap();
-        let row = "INSERT INTO predictions (seq, id, status, attempts, record) VALUES (1, 'old', 'succeeded', 1, ?1)";
-        connection.execute(row, [record]).unwrap();
-        connection.execute("INSERT INTO pictures VALUES (1, x'00')", []).unwrap();
-        drop(connection);
-        for _ in 0..2 {
-            let store = Sqlite::open(dir.path()).unwrap();
-            let old = store.get("old").await.unwrap().unwrap();
-            assert_eq!((old.record.file, old.picture.as_deref()), (None, Some(&[0][..])));
-            assert!(store.file("old").await.unwrap().is_none());
-        }
-        let connection = Connection::open(dir.path().join("predictions.sqlite")).unwrap();
-        connection.execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(Sqlite::open(dir.path()).err().unwrap().to_string().contains("newer than this program"));
-    }
 }

@@ -77,7 +77,7 @@ fn record(id: &str, events: &[EventKind]) -> Record {
 /// Ends a prediction as the service does: stored first, then published.
 async fn end(active: &ActivePrediction, store: &Arc<dyn Store>) {
     let prediction = active.finish(End::Failed("why".to_owned())).unwrap();
-    store.finish(active.record_of(&prediction, None), None, true).await.unwrap();
+    store.finish_unclaimed(active.record_of(&prediction, None), None, true).await.unwrap();
     active.publish_end(prediction);
 }
 

@@ -1,0 +1,111 @@
+//! The trait of all engines.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::record::{Picture, Query, Record, Retention, Stored, Which};
+use super::work::{
+    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+};
+use crate::time::Time;
+
+/// The answer of a store.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// An engine that stores predictions and queues them. One value of it is one node. See [the module](super) for how it is used.
+pub trait Store: Send + Sync + 'static {
+    /// Whether records outlive the process.
+    fn durable(&self) -> bool;
+
+    /// Why new predictions should not be accepted, if so: what is wrong with the disk, and what to do. Answers at once, and is `None`
+    /// again by itself when the trouble is over.
+    fn trouble(&self) -> Option<String>;
+
+    /// Accepts a prediction: stores it and queues it, in place of an ended one with the same id.
+    fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted>;
+
+    /// Claims predictions for this node, those first that come first in the queue. The rest of the service may not have heard of them
+    /// yet when this is called right after [`Store::accept`] by another task.
+    fn claim(&self, wants: Wants) -> Answer<'_, Vec<Claimed>>;
+
+    /// Ends a claimed prediction with its pictures. `record` says how: its status is terminal.
+    fn finish(&self, claim: &Claim, record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome>;
+
+    /// Gives a claimed prediction back to the queue: `counted` after a lost worker, not counted when the node leaves. `logs` are those
+    /// of the prediction so far.
+    fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome>;
+
+    /// Asks a prediction to stop. The answer comes when that is stored.
+    fn stop(&self, id: &str) -> Answer<'_, Stopped>;
+
+    /// Says that this node is alive, and how far its predictions have come. To be called every second.
+    fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat>;
+
+    /// Takes a node for dead whose beat has stood still at `beat`: what it held waits again or, after [`super::MAX_ATTEMPTS`], has
+    /// failed; nobody looks after what it accepted. False if it has moved, or another node was quicker.
+    fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool>;
+
+    /// The predictions that nobody looks after, because the node that accepted them is gone: those that have not ended, and those whose
+    /// webhook has yet to be delivered. From now on this node looks after them.
+    fn adopt(&self) -> Answer<'_, Vec<Record>>;
+
+    /// What has become of predictions that others work on, and what is to stop here.
+    fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>>;
+
+    /// Where a prediction stands in the queue; `None` if it does not wait.
+    fn place(&self, seq: u64) -> Answer<'_, Option<Place>>;
+
+    /// How much waits, as far as this node knows. Answers at once.
+    fn board(&self) -> Board;
+
+    /// The prediction of an id.
+    fn get(&self, id: &str) -> Answer<'_, Option<Stored>>;
+
+    /// One of the pictures of a prediction.
+    fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>>;
+
+    /// Stores a picture made of one that is stored, unless the prediction is gone.
+    fn add_picture(&self, id: &str, seq: u64, picture: Picture) -> Answer<'_, ()>;
+
+    /// The picture that is served under a name.
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>>;
+
+    /// Records without their pictures.
+    fn list(&self, query: Query) -> Answer<'_, Vec<Record>>;
+
+    /// Removes a prediction that has ended, with its pictures, and forgets a webhook that has yet to be delivered. False if there is
+    /// none. Works on a full disk.
+    fn delete(&self, id: &str) -> Answer<'_, bool>;
+
+    /// The webhook of a prediction has been delivered, or has been given up.
+    fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()>;
+
+    /// Removes what retention does not keep, in small steps between which others get their turn; the answer is how many.
+    fn sweep(&self, retention: Retention) -> Answer<'_, u64>;
+
+    // What follows is for a service that queues by itself, and goes when it does not any more. The two ways do not mix.
+
+    /// Stores a new prediction, in place of one with the same id, without queueing it.
+    fn accept_unqueued(&self, record: Record) -> Answer<'_, ()>;
+
+    /// Notes that a worker was given a prediction (`Some`) or that it waits again (`None`), and how many attempts that makes.
+    fn note(&self, id: &str, seq: u64, started_at: Option<Time>, attempts: u32) -> Answer<'_, ()>;
+
+    /// Stores the end of a prediction with its picture. `owed` says that its webhook is to be delivered.
+    fn finish_unclaimed(&self, record: Record, picture: Option<Arc<[u8]>>, owed: bool) -> Answer<'_, ()>;
+
+    /// All that have not ended, in the order of acceptance.
+    fn unfinished(&self) -> Answer<'_, Vec<Record>>;
+
+    /// The greatest number so far.
+    fn last_seq(&self) -> Answer<'_, u64>;
+
+    /// All whose webhook is owed their end, without their pictures.
+    fn owed(&self) -> Answer<'_, Vec<Record>>;
+
+    /// The webhook of a prediction has been delivered, or has been given up.
+    fn settle(&self, id: &str, seq: u64) -> Answer<'_, ()> {
+        self.mark_delivered(id, seq)
+    }
+}

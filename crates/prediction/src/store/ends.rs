@@ -1,0 +1,51 @@
+//! The ends that a store makes by itself: of what was canceled while it waited, and of what was interrupted too often.
+
+use super::record::Record;
+use crate::time::Time;
+use crate::wire::{Prediction, Status};
+
+/// A prediction that was asked to stop.
+pub(super) fn canceled(record: &Record, now: Time) -> Record {
+    end(record, Status::Canceled, None, now)
+}
+
+/// A prediction that has lost its worker, or its server, as often as it may.
+pub(super) fn interrupted(record: &Record, now: Time) -> Record {
+    let attempts = record.attempts;
+    let why = format!("it was interrupted {attempts} times by the end of the server or its worker");
+    end(record, Status::Failed, Some(why), now)
+}
+
+/// The canceled form of an end that came too late for a wish to stop.
+pub(super) fn canceled_instead(mut record: Record) -> Record {
+    let prediction = &mut record.prediction;
+    prediction.status = Status::Canceled;
+    prediction.error = None;
+    prediction.output = None;
+    prediction.metrics.work = None;
+    record.file = None;
+    record
+}
+
+/// Logs and counts an end that the store made and nobody else reports.
+pub(super) fn announce(record: &Record) {
+    let Prediction { id, status, error, .. } = &record.prediction;
+    let status = status.name();
+    tracing::info!(prediction_id = ?id, status, error, "prediction ended");
+    metrics::counter!("syncdiffusion_predictions_total", "status" => status).increment(1);
+}
+
+fn end(record: &Record, status: Status, error: Option<String>, now: Time) -> Record {
+    let mut record = record.clone();
+    let prediction = &mut record.prediction;
+    prediction.status = status;
+    prediction.error = error;
+    prediction.output = None;
+    prediction.completed_at = Some(now);
+    let metrics = &mut prediction.metrics;
+    metrics.predict_time = Some(prediction.started_at.map_or(0.0, |started| now.since(started)));
+    metrics.total_time = Some(now.since(prediction.created_at));
+    metrics.queue_position = None;
+    metrics.seconds_left = None;
+    record
+}

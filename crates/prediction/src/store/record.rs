@@ -1,0 +1,170 @@
+//! What is stored of a prediction: its record and its pictures, and which of them are listed or removed.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::output;
+use crate::time::Time;
+use crate::webhook::subscription::{EventKind, Webhook};
+use crate::wire::{Output, Prediction, Status};
+
+/// A prediction as it is stored: what the wire shows, without the picture, and what the service needs besides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The prediction; its output is left out where the picture is stored apart.
+    pub prediction: Prediction,
+    /// Its number in the order of acceptance. The store assigns it and never assigns one twice while records last.
+    pub seq: u64,
+    /// How many times a node has claimed it, less the claims that were given back uncounted.
+    pub attempts: u32,
+    /// Who is notified.
+    pub webhook: Option<Webhook>,
+    /// Where the picture is to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_file_prefix: Option<String>,
+    /// Name under which the picture is served, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// When it is canceled if it has not ended.
+    pub deadline: Option<Time>,
+}
+
+impl Record {
+    /// Whether its end is to be delivered to a webhook.
+    pub fn owes(&self) -> bool {
+        self.webhook.as_ref().is_some_and(|webhook| webhook.wants(EventKind::Completed))
+    }
+}
+
+/// A record and its picture.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// The first picture, encoded.
+    pub picture: Option<Arc<[u8]>>,
+    /// Whether its webhook has yet to be delivered.
+    pub owed: bool,
+}
+
+impl Stored {
+    /// The prediction with the picture that was stored beside it, unless its output is a URL.
+    pub fn into_prediction(self) -> Prediction {
+        let mut prediction = self.record.prediction;
+        if let (Some(png), None, Status::Succeeded) = (self.picture, &prediction.output, prediction.status) {
+            prediction.output = Some(Output::Whole(output::data_uri(&png)));
+        }
+        prediction
+    }
+}
+
+/// Bytes that are stored beside a prediction and are removed with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Which one it is.
+    pub which: Which,
+    /// Its media type, such as `image/png`.
+    pub media: String,
+    /// Name under which it is served, if it is; unique among all predictions.
+    pub file: Option<String>,
+    /// The encoded picture.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Names one of the pictures of a prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Which {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its number among those of its kind, from 0.
+    pub n: u32,
+}
+
+impl Which {
+    /// The first output.
+    pub const FIRST: Self = Self { kind: Kind::Output, n: 0 };
+}
+
+/// What a stored picture is for. Written as text, it is `output`, `thumbnail/WIDTH` or `input/FIELD`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// What the prediction made.
+    Output,
+    /// A smaller copy of an output, of a width in pixels.
+    Thumbnail(u32),
+    /// What the request gave in a field.
+    Input(String),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output => to.write_str("output"),
+            Self::Thumbnail(width) => write!(to, "thumbnail/{width}"),
+            Self::Input(field) => write!(to, "input/{field}"),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once('/') {
+            None if text == "output" => Ok(Self::Output),
+            Some(("thumbnail", width)) => width.parse().map(Self::Thumbnail).map_err(|_| ()),
+            Some(("input", field)) => Ok(Self::Input(field.to_owned())),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Which records to list, newest first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query {
+    /// Only those with a smaller number.
+    pub before: Option<u64>,
+    /// Only those with a greater number; the oldest of them, still newest first.
+    pub after: Option<u64>,
+    /// Only those with this status.
+    pub status: Option<Status>,
+    /// The greatest length of the list.
+    pub limit: usize,
+}
+
+/// What is removed. Only predictions that have ended and owe no webhook are; the oldest go first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Those that ended longer ago than this.
+    pub age: Option<Duration>,
+    /// Those beyond this number of ended predictions.
+    pub count: Option<u64>,
+    /// Those beyond this many bytes of pictures.
+    pub bytes: Option<u64>,
+}
+
+impl Retention {
+    /// Whether it ever removes anything.
+    pub fn is_limited(&self) -> bool {
+        self.age.is_some() || self.count.is_some() || self.bytes.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_as_they_are_written() {
+        for kind in [Kind::Output, Kind::Thumbnail(512), Kind::Input("image/left".to_owned())] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert!(
+            ["", "outputs", "thumbnail/", "thumbnail/x", "inputs/a"].iter().all(|text| text.parse::<Kind>().is_err())
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! The tests that every engine passes, opened as one node and as several: [`life`], [`queue`], [`lease`] and [`history`], and
+//! [`model`], in which every engine answers as [`Memory`] does.
+
+mod history;
+mod lease;
+mod life;
+mod model;
+mod queue;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Accepted, Claimed, Memory, New, Outcome, Picture, Record, Room, Sqlite, Store, Wants, Which};
+use crate::time::Time;
+use crate::webhook::subscription::{EventKind, Webhook};
+use crate::wire::{Status, tests::accepted};
+
+/// A store, by the handles of three nodes: three of them, or one thrice.
+pub(super) struct Nodes {
+    pub(super) a: Arc<dyn Store>,
+    pub(super) b: Arc<dyn Store>,
+    pub(super) c: Arc<dyn Store>,
+    _dir: Option<TempDir>,
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Engine {
+    Memory,
+    Sqlite,
+}
+
+impl Engine {
+    pub(super) fn open(self, several: bool) -> Nodes {
+        fn nodes<S: Store>(store: S, join: impl Fn(&S) -> S, several: bool, dir: Option<TempDir>) -> Nodes {
+            if several {
+                let (b, c) = (Arc::new(join(&store)), Arc::new(join(&store)));
+                return Nodes { a: Arc::new(store), b, c, _dir: dir };
+            }
+            let a = Arc::new(store);
+            Nodes { b: a.clone(), c: a.clone(), a, _dir: dir }
+        }
+        match self {
+            Self::Memory => nodes(Memory::default(), Memory::join, several, None),
+            Self::Sqlite => {
+                // In memory where there is such a folder: what is tested is not the disk.
+                let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+                nodes(Sqlite::open(dir.path()).unwrap(), Sqlite::join, several, Some(dir))
+            }
+        }
+    }
+}
+
+/// Makes a test of each case, for each engine as one node and as several.
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => { $(
+        mod $case {
+            use crate::store::suite::Engine;
+
+            #[tokio::test]
+            async fn memory() {
+                super::$case(&Engine::Memory.open(false)).await;
+            }
+
+            #[tokio::test]
+            async fn memory_of_several_nodes() {
+                super::$case(&Engine::Memory.open(true)).await;
+            }
+
+            #[tokio::test]
+            async fn sqlite() {
+                super::$case(&Engine::Sqlite.open(false)).await;
+            }
+
+            #[tokio::test]
+            async fn sqlite_of_several_nodes() {
+                super::$case(&Engine::Sqlite.open(true)).await;
+            }
+        }
+    )* };
+}
+use cases;
+
+/// A record as it is accepted.
+pub(super) fn record(id: &str) -> Record {
+    let prediction = accepted(id, &json!({"prompt": id}));
+    Record { prediction, seq: 0, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None }
+}
+
+/// The same with a webhook.
+pub(super) fn with_webhook(id: &str) -> Record {
+    let events = EventKind::ALL.to_vec();
+    Record { webhook: Some(Webhook { url: "http://a/".to_owned(), events, trace: Vec::new() }), ..record(id) }
+}
+
+/// A claimed prediction as it ends.
+pub(super) fn succeeded(claimed: &Claimed) -> Record {
+    let mut record = (*claimed.record).clone();
+    record.prediction.status = Status::Succeeded;
+    record.prediction.completed_at = Some(Time::now());
+    record
+}
+
+pub(super) fn picture(bytes: &[u8]) -> Picture {
+    Picture { which: Which::FIRST, media: "image/png".to_owned(), file: None, bytes: bytes.into() }
+}
+
+/// Accepts a prediction that costs 1.
+pub(super) async fn accept(store: &dyn Store, record: Record) -> u64 {
+    match store.accept(New::of(record, 1.0), Room::ANY).await.unwrap() {
+        Accepted::New(seq) => seq,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Claims what comes next.
+pub(super) async fn claim(store: &dyn Store) -> Claimed {
+    store.claim(Wants::any(1)).await.unwrap().pop().expect("something waits")
+}
+
+/// Accepts, claims and finishes a prediction with a picture.
+pub(super) async fn end(store: &dyn Store, record: Record, png: &[u8]) -> Record {
+    accept(store, record).await;
+    let claimed = claim(store).await;
+    match store.finish(&claimed.claim, succeeded(&claimed), vec![picture(png)]).await.unwrap() {
+        Outcome::Ended(record) => *record,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn ids(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.prediction.id.as_str()).collect()
+}
+
+pub(super) async fn status(store: &dyn Store, id: &str) -> Status {
+    store.get(id).await.unwrap().expect(id).record.prediction.status
+}
