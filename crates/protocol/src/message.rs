@@ -8,7 +8,7 @@ use crate::Input;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Command {
-    /// Make a panorama. Answered by `started`, any number of `progress` and `log`, then one of `done`, `failed`, `canceled`.
+    /// Make a panorama. Answered by any number of `progress` and `log`, then one of `done`, `failed`, `canceled`.
     Run {
         /// Name of the job in all its events; chosen by the server, unique among the jobs the worker holds.
         job: String,
@@ -49,11 +49,6 @@ pub enum Event {
         /// What is wrong and what would do.
         error: String,
     },
-    /// Work on a job has begun.
-    Started {
-        /// The job.
-        job: String,
-    },
     /// A piece of a job is done. Sent after each batch of windows, so several times a step.
     Progress {
         /// The job.
@@ -62,7 +57,7 @@ pub enum Event {
         step: u32,
         /// Denoising steps of the job.
         of: u32,
-        /// Seconds since `started`.
+        /// Seconds since work on the job began.
         seconds: f64,
         /// Share of the job's work that is done, from 0 to 1, by cost and not by step.
         fraction: f64,
@@ -82,7 +77,7 @@ pub enum Event {
         width: u32,
         /// Height in pixels.
         height: u32,
-        /// Seconds of sampling and decoding since `started`.
+        /// Seconds of sampling and decoding since work on the job began.
         seconds: f64,
         /// What was computed for it.
         work: Work,

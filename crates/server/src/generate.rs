@@ -222,7 +222,7 @@ async fn make(
                 let picture = Picture { rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
                 return Ok(Made::Picture(Box::new(picture)));
             }
-            Event::Started { .. } | Event::Batch { .. } => {}
+            Event::Batch { .. } => {}
         }
     }
     bail!("the worker ended without a word")

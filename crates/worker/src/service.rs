@@ -127,7 +127,6 @@ impl<'a> Service<'a> {
         while self.jobs.len() < self.capacity {
             let Some((name, input)) = self.queue.pop_front() else { return };
             let started = Instant::now();
-            self.events.send(&Event::Started { job: name.clone() });
             match guarded(|| self.engine.begin(&settings(input))) {
                 Ok(Ok(panorama)) => self.jobs.push(Job { name, panorama, started, purse: 0.0 }),
                 Ok(Err(invalid)) => self.fail(name, invalid.to_string(), false),

@@ -98,7 +98,6 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
         match commands.recv_timeout(wait.unwrap_or(Duration::from_hours(1))) {
             Ok(Command::Run { job: name, input }) => {
                 let now = Instant::now();
-                say(&Event::Started { job: name.clone() }, &[]);
                 let job = Job { name, input, begun: now, step: 0, next: now, canceled: false };
                 if job.asks_for("clock") {
                     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

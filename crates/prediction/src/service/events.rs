@@ -58,7 +58,6 @@ impl Shared {
                 table.setup.fail(&error);
                 table.workers.slot(worker).state = WorkerState::LoadFailed(error);
             }
-            Event::Started { .. } => {}
             Event::Batch { stage, windows, limit, seconds } => {
                 let stage = stage.name();
                 let fill = f64::from(windows) / f64::from(limit.max(1));
