@@ -1,29 +1,20 @@
 //! What a prediction costs and how long that takes here.
 //!
-//! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what it has
-//! finished; until then there is no estimate rather than a guess.
+//! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what it
+//! has finished; until then there is no estimate rather than a guess.
 
+use geometry::{Geometry, Prices, Tasks, synchronised_steps};
 use protocol::Input;
 
-use crate::input::Geometry;
-
-/// Cost of one window's share of a synchronised step beyond denoising it: guided forward, backward, decode and its backward.
-const SYNC: f64 = 10.0;
 /// Weight of the newest measurement in the moving average.
 const NEW: f64 = 0.3;
 
 /// The cost of an input, in UNet forwards of one window.
 pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
-    let along = |size: u32| {
-        let latents = size / geometry.vae_factor.max(1);
-        u64::from(latents.saturating_sub(geometry.window) / input.stride.max(1)) + 1
-    };
-    let wrapped = if input.loop_closure { (geometry.window / input.stride.max(1)).saturating_sub(2) } else { 0 };
-    let windows = (along(input.width) * along(input.height) + u64::from(wrapped)) as f64;
-    let steps = u64::from(input.num_inference_steps);
-    let synced = steps.min(u64::from(input.sync_threshold)) / input.sync_freq.max(1);
-    let guided = 2.0;
-    windows * (guided * steps as f64 + SYNC * synced as f64)
+    let windows = geometry.layout((input.width, input.height), input.stride, input.loop_closure).count();
+    let steps = input.num_inference_steps;
+    let synchronised = synchronised_steps(steps, input.sync_freq, input.sync_threshold);
+    Prices::ESTIMATE.total(Tasks::new(windows, steps.into(), synchronised)) as f64
 }
 
 /// Seconds a unit takes on this machine.

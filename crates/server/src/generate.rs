@@ -195,7 +195,7 @@ async fn make(
         };
         match event {
             Event::Loading { model } => {
-                if let Err(errors) = input::validate::check_geometry(input, Geometry::from(&model)) {
+                if let Err(errors) = input::validate::check_geometry(input, input::geometry_of(&model)) {
                     return Ok(Made::Refused(errors));
                 }
                 bar.set_message(format!("loading `{}` on {}", model.name, model.device));

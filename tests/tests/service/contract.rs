@@ -202,10 +202,7 @@ async fn the_geometry_of_the_model_decides() {
     let server = Server::launch(&[], &[("STAND_IN_WINDOW", "96")]);
     server.until_health(&["READY"]).await;
     let answer = server.predict(&json!({"input": {"prompt": "a"}})).await;
-    assert_eq!(
-        answer.json["detail"][0]["msg"],
-        "512 is less than the window of 768 pixels; the least that does is 768"
-    );
+    assert_eq!(answer.json["detail"][0]["msg"], "512 is less than the window of 768 pixels; the minimum is 768");
     let answer = server
         .predict(
             &json!({"input": {"prompt": "a", "height": 768, "stride": 48, "width": 1920, "num_inference_steps": 1}}),

@@ -1,15 +1,21 @@
 //! The door: JSON becomes a [`protocol::Input`], or every reason why it does not.
 //!
 //! [`table`] lists the thirteen inputs once; the validator, the OpenAPI document, the command line and the documents
-//! read it. [`validate`] applies it with the words of Cog 0.23, and [`geometry`] adds what the algorithm needs and the
-//! original asserts only after work has begun.
+//! read it. [`validate`] applies it with the words of Cog 0.23, and adds what the algorithm needs of a [`geometry`], which
+//! the original asserts only after work has begun.
 //!
 //! What always holds: an `Input` that leaves this module can be drawn by a model of the geometry it was checked against.
 
-pub mod geometry;
 pub mod table;
 pub mod validate;
 
 pub use geometry::Geometry;
 pub use table::{Default, Field, Kind, TABLE};
 pub use validate::{Invalid, Parsed, parse};
+
+use protocol::Model;
+
+/// The geometry of a model that a worker has loaded.
+pub fn geometry_of(model: &Model) -> Geometry {
+    Geometry { window: model.window, vae_factor: model.vae_factor }
+}

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use geometry::Geometry;
 use protocol::Input;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::geometry::Geometry;
 use super::table::{self, Field, Kind, TABLE};
 
 /// Longest text in bytes. Two of them, each character escaped, fit into a frame.
@@ -201,9 +201,9 @@ fn rules(
     let Some(geometry) = geometry else { return errors };
     let mut usable = None;
     if let Some(&stride) = whole.get("stride") {
-        match geometry.refuse_stride(stride) {
-            Some(message) => _ = errors.insert("stride", message),
-            None => usable = u64::try_from(stride).ok(),
+        match geometry.check_stride(stride) {
+            Ok(stride) => usable = Some(stride),
+            Err(error) => _ = errors.insert("stride", error.to_string()),
         }
     }
     for side in ["width", "height"] {
@@ -212,13 +212,9 @@ fn rules(
         else {
             continue;
         };
-        let looped = looped && side == "height";
-        let refused = looped
-            .then(|| geometry.refuse_loop(size))
-            .flatten()
-            .or_else(|| geometry.refuse_size(size, usable, (minimum, maximum)));
-        if let Some(message) = refused {
-            errors.insert(side, message);
+        let looped = if looped && side == "height" { geometry.check_looped_height(size) } else { Ok(()) };
+        if let Err(error) = looped.and_then(|()| geometry.check_size(size, usable, &(minimum..=maximum))) {
+            errors.insert(side, error.to_string());
         }
     }
     errors

@@ -71,15 +71,15 @@ fn the_words_are_those_of_cog() {
 fn the_rules_of_the_algorithm_name_the_field_and_what_would_do() {
     assert_eq!(one("sync_freq", &json!(0)), "0 is less than the minimum of 1");
     assert_eq!(one("sync_freq", &json!(-3)), "-3 is less than the minimum of 1");
-    assert_eq!(one("stride", &json!(0)), "0 is less than the minimum of 8; strides that do are 8, 16 and 32");
-    assert_eq!(one("stride", &json!(12)), "12 is not a multiple of 8; strides that do are 8, 16 and 32");
-    assert_eq!(one("stride", &json!(64)), "64 is not smaller than the window of 64; strides that do are 8, 16 and 32");
+    assert_eq!(one("stride", &json!(0)), "0 is less than the minimum of 8; valid strides are 8, 16 and 32");
+    assert_eq!(one("stride", &json!(12)), "12 is not a multiple of 8; valid strides are 8, 16 and 32");
+    assert_eq!(one("stride", &json!(64)), "64 is not smaller than the window of 64; valid strides are 8, 16 and 32");
     for stride in [24, 40, 48, 56] {
         assert_eq!(
             one("stride", &json!(stride)),
             format!(
                 "{stride} leaves columns or rows uncovered: it does not divide the window of 64; \
-                 strides that do are 8, 16 and 32"
+                 valid strides are 8, 16 and 32"
             )
         );
     }

@@ -30,7 +30,7 @@ pub use intake::{Refused, Request, Submitted};
 pub use setup::Setup;
 pub use shared::Options;
 
-use crate::input::Geometry;
+use crate::input::{Geometry, geometry_of};
 use crate::lifecycle::Stop;
 use crate::outgoing::Gate;
 use crate::store::{Query, Store, StoreError, Stored};
@@ -102,7 +102,7 @@ impl Service {
 
     /// The sizes of the model, once a worker has reported them.
     pub fn geometry(&self) -> Option<Geometry> {
-        self.shared.table().model.as_ref().map(Geometry::from)
+        self.shared.table().model.as_ref().map(geometry_of)
     }
 
     /// Decides which URLs of clients may be called.

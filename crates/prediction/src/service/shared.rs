@@ -14,7 +14,7 @@ use super::setup::Setup;
 use super::workers::Workers;
 use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
-use crate::input::Geometry;
+use crate::input::{Geometry, geometry_of};
 use crate::outgoing::Gate;
 use crate::store::{Retention, Store};
 use crate::upload::{self, Uploader};
@@ -135,7 +135,7 @@ impl Table {
     }
 
     pub(super) fn geometry(&self) -> Geometry {
-        self.model.as_ref().map(Geometry::from).unwrap_or_default()
+        self.model.as_ref().map(geometry_of).unwrap_or_default()
     }
 
     /// What a prediction costs, in the units of [`cost`].
