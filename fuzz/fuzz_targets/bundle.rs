@@ -14,7 +14,7 @@ use sd2::text_encoder::TextEncoder;
 use sd2::tokenizer::Tokenizer;
 use sd2::unet::UNet;
 use sd2::vae::Decoder;
-use sd2::{Bundle, Geometry, Placement};
+use sd2::{Bundle, Placement, read_geometry};
 use tch::{Device, Kind};
 
 const FILES: [&str; 8] = [
@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     let bundle = Bundle::open(&*FOLDER).expect("it is a folder");
     let placement = Placement::new(Device::Cpu, Kind::Float);
     let errors = [
-        Geometry::read(&bundle).err(),
+        read_geometry(&bundle).err(),
         Ddim::load(&bundle).err(),
         Tokenizer::load(&bundle).err(),
         Lpips::load(&bundle, placement).err(),

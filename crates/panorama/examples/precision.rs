@@ -8,7 +8,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Engine, Limits, Outcome, Picture, Settings};
+use panorama::{Checkpointing, Engine, Limits, Outcome, Picture, Settings};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -50,12 +50,12 @@ fn main() -> Result<()> {
 
 fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
     let threads = std::thread::available_parallelism()?.get();
-    let limits = Limits { denoise: 2 * threads, synchronise: threads, thrifty: true };
-    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, Placement::new(Device::Cpu, kind))?, limits, threads);
+    let limits = Limits { denoise: 2 * threads, synchronise: threads, checkpointing: Checkpointing::On };
+    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, Placement::new(Device::Cpu, kind))?, threads);
     let mut panorama = engine.begin(&Settings {
         prompt: "a photo of a mountain range at twilight".to_owned(),
         negative_prompt: String::new(),
-        width: i64::from(width),
+        width,
         height: 512,
         guidance_scale: 7.5,
         sync_weight: 20.0,
@@ -67,24 +67,24 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
         seed: 2,
         loop_closure: false,
     })?;
-    let (mut gradients, mut latents) = (Vec::new(), None);
-    while let Some(kind) = panorama.kind() {
-        let tasks = panorama.take(engine.limits.of(kind));
-        let outcomes = engine.compute(kind, &tasks);
-        for (task, outcome) in std::iter::zip(tasks, outcomes) {
-            match &outcome {
-                Outcome::Gradient(gradient) if task.step() == 0 => gradients.push(gradient.copy()),
-                Outcome::Picture(_) => latents = Some(task.latents().copy()),
-                _ => {}
+    let mut gradients = Vec::new();
+    while let Some(stage) = panorama.stage() {
+        let tasks = panorama.take(limits.of(stage));
+        for outcome in engine.compute(&tasks, limits.checkpointing) {
+            if let Outcome::Gradient { gradient, .. } = &outcome
+                && panorama.progress().step == 0
+            {
+                gradients.push(gradient.copy());
             }
-            if let Some(picture) = panorama.put(task, outcome) {
-                let latents = latents.context("the picture was decoded from latents")?;
+            if let Some(picture) = panorama.put(outcome) {
                 if gradients.is_empty() {
-                    bail!(
-                        "nothing was synchronised; give a width of more than one window and a step to synchronise in"
-                    );
+                    bail!("nothing was synchronised; use more than one window and at least one synchronised step");
                 }
-                return Ok(Traces { gradients: Tensor::cat(&gradients, 0), latents, picture });
+                return Ok(Traces {
+                    gradients: Tensor::cat(&gradients, 0),
+                    latents: panorama.latents().copy(),
+                    picture,
+                });
             }
         }
     }

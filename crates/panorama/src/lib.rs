@@ -1,12 +1,12 @@
 //! SyncDiffusion: coherent panoramas by synchronised joint diffusions.
 //!
 //! Lee et al., "SyncDiffusion: Coherent Montage via Synchronized Joint Diffusions", arXiv 2306.05178, exactly as the
-//! authors' code computes it, its quirks included. A panorama is a bag of overlapping [windows]: in each step every
+//! authors' code computes it, its quirks included. A panorama is a bag of overlapping windows: in each step every
 //! window takes a DDIM step of its own and the results are averaged where they overlap. In the first steps each window
 //! is moved, before that, so that the picture it is heading for looks more like the one of the window in the middle,
 //! the *anchor*.
 //!
-//! [`Panorama`] is one job as a state machine: it hands out [`Task`]s of one [`Kind`] and takes their results back.
+//! [`Panorama`] is one job as a state machine: it returns [`Task`]s of one [`Stage`] and takes their [`Outcome`]s.
 //! [`Engine`] owns the networks and computes batches of tasks, which may belong to different panoramas.
 //! [`run`] drives a single panorama to its end.
 //!
@@ -14,41 +14,19 @@
 //! that would not move, and a guidance branch without influence is not computed.
 
 mod engine;
+mod limits;
 mod panorama;
+mod picture;
+mod run;
 mod settings;
-mod threads;
-pub mod windows;
+mod task;
+mod windows;
 
-pub use engine::{Engine, Limits, Picture};
-pub use panorama::{Kind, Outcome, Panorama, Progress, Task, Work};
+pub use engine::Engine;
+pub use limits::Limits;
+pub use panorama::{Panorama, Progress, Work};
+pub use picture::Picture;
+pub use run::run;
+pub use sd2::Checkpointing;
 pub use settings::{Invalid, Settings};
-
-use std::ops::ControlFlow;
-
-/// Drives one panorama to its end. After each batch `progress` is told how far it is and may stop it.
-///
-/// # Errors
-/// If the settings do not fit the model.
-///
-/// # Panics
-/// If libtorch fails; see [`sd2`].
-pub fn run(
-    engine: &mut Engine,
-    settings: &Settings,
-    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Option<(Picture, Work)>, Invalid> {
-    let mut panorama = engine.begin(settings)?;
-    while let Some(kind) = panorama.kind() {
-        let tasks = panorama.take(engine.limits.of(kind));
-        let outcomes = engine.compute(kind, &tasks);
-        for (task, outcome) in std::iter::zip(tasks, outcomes) {
-            if let Some(picture) = panorama.put(task, outcome) {
-                return Ok(Some((picture, panorama.work())));
-            }
-        }
-        if progress(panorama.progress()).is_break() {
-            return Ok(None);
-        }
-    }
-    Ok(None)
-}
+pub use task::{Outcome, Stage, Task};

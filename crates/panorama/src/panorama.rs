@@ -1,6 +1,7 @@
-//! One panorama as a state machine that hands out work and takes results.
+//! One panorama as a state machine that returns tasks and takes their outcomes.
 //!
-//! A step goes through these phases; the first three only where the step synchronises and there is more than one window:
+//! A step goes through these phases; the first three only where the step synchronises and there is more than one
+//! window:
 //!
 //! 1. *anchor*: the UNet on the anchor window; its output is the anchor's own share of phase 4, too
 //! 2. *target*: the picture the anchor is heading for, as perceptual features
@@ -9,94 +10,17 @@
 //!
 //! After the last step the whole panorama is decoded.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::rc::Rc;
 
-use sd2::{
-    ddim::Step,
-    lpips::Features,
-    unet::{TextKeys, TimeTable},
-};
+use geometry::{Prices, Tasks};
 use tch::Tensor;
 
-use crate::{Picture, Settings, windows::Windows};
-
-/// What is to be computed for a task. Only tasks of one kind go in one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The guided output of the UNet for a window.
-    Denoise,
-    /// The perceptual features of the picture a window is heading for.
-    Target,
-    /// The gradient, with respect to a window, of its perceptual distance to the target.
-    Synchronise,
-    /// The picture of the whole panorama.
-    Decode,
-}
-
-/// A piece of work of one panorama.
-pub struct Task {
-    /// The window, or 0 for the whole panorama.
-    window: usize,
-    /// `[1, c, h, w]` in fp32.
-    pub(crate) latents: Tensor,
-    pub(crate) conditions: Rc<Conditions>,
-    /// Index of the step in [`Conditions::steps`].
-    pub(crate) step: usize,
-    /// For [`Kind::Target`], the guided output of the window.
-    pub(crate) output: Option<Tensor>,
-    /// For [`Kind::Synchronise`], what to synchronise with.
-    pub(crate) target: Option<Rc<Features>>,
-}
-
-impl Task {
-    #[cfg(test)]
-    pub(crate) fn new(
-        window: usize,
-        latents: Tensor,
-        conditions: Rc<Conditions>,
-        step: usize,
-        output: Option<Tensor>,
-        target: Option<Rc<Features>>,
-    ) -> Self {
-        Self { window, latents, conditions, step, output, target }
-    }
-
-    /// What is computed on: `[1, c, h, w]` in fp32.
-    pub fn latents(&self) -> &Tensor {
-        &self.latents
-    }
-
-    /// Index of the step, from 0.
-    pub fn step(&self) -> usize {
-        self.step
-    }
-
-    /// How many guidance branches the UNet computes for it. Only tasks with as many go in one batch.
-    pub fn branches(&self) -> usize {
-        self.conditions.branches.len()
-    }
-}
-
-/// The result of a task.
-pub enum Outcome {
-    /// Of [`Kind::Denoise`]: `[1, c, window, window]`.
-    Output(Tensor),
-    /// Of [`Kind::Target`].
-    Target(Rc<Features>),
-    /// Of [`Kind::Synchronise`]: `[1, c, window, window]`.
-    Gradient(Tensor),
-    /// Of [`Kind::Decode`].
-    Picture(Picture),
-}
-
-/// What all tasks of a panorama share.
-pub(crate) struct Conditions {
-    /// The texts of the guidance branches: the negative one and the prompt, or the only one with any influence.
-    pub(crate) branches: Vec<Rc<TextKeys>>,
-    pub(crate) guidance: f64,
-    pub(crate) time: TimeTable,
-    pub(crate) steps: Vec<Step>,
-}
+use crate::picture::Picture;
+use crate::settings::Settings;
+use crate::task::{Conditions, Operation, Outcome, Stage, Task};
+use crate::windows::Windows;
 
 /// What was computed for a panorama, in samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +52,7 @@ pub struct Progress {
     pub fraction: f64,
 }
 
+/// What of a step is being computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Anchor,
@@ -135,7 +60,6 @@ enum Phase {
     Synchronise,
     Denoise,
     Decode,
-    Done,
 }
 
 /// One job.
@@ -146,18 +70,22 @@ pub struct Panorama {
     /// `[1, c, height, width]` in fp32, as of the start of the step.
     latents: Tensor,
     step: usize,
+    /// Step size of this step's synchronisation; 0.0 without one.
+    step_size: f64,
     phase: Phase,
-    /// Windows of this phase that are not handed out.
-    waiting: VecDeque<usize>,
-    /// Tasks that are handed out and have no result.
+    /// Tasks of this phase that were not taken yet.
+    waiting: VecDeque<Operation>,
+    /// Tasks that were taken and have no outcome yet.
     outstanding: usize,
     /// The latents of each window in this step; the synchronised ones after phase 3.
     views: Vec<Tensor>,
-    /// The guided output of each window in this step.
-    outputs: Vec<Option<Tensor>>,
-    target: Option<Rc<Features>>,
+    /// The guided output of each window in this step, as far as it is known.
+    outputs: BTreeMap<usize, Tensor>,
     work: Work,
-    cost: Cost,
+    prices: Prices,
+    /// What all tasks cost, and those that are done.
+    cost: u64,
+    spent: u64,
 }
 
 impl Panorama {
@@ -168,156 +96,150 @@ impl Panorama {
         latents: Tensor,
         text_encodes: u64,
     ) -> Self {
-        let cost = Cost::of(&settings, &conditions, windows.len(), &latents);
+        let steps = conditions.steps.len();
+        let prices = Prices::computed(conditions.branches.len() as u64, latents.numel() as u64);
         let mut panorama = Self {
             conditions: Rc::new(conditions),
             settings,
             windows,
             latents,
             step: 0,
-            phase: Phase::Done,
+            step_size: 0.0,
+            phase: Phase::Denoise,
             waiting: VecDeque::new(),
             outstanding: 0,
             views: Vec::new(),
-            outputs: Vec::new(),
-            target: None,
+            outputs: BTreeMap::new(),
             work: Work { text_encodes, ..Work::default() },
-            cost,
+            prices,
+            cost: 0,
+            spent: 0,
         };
+        let synchronised = (0..steps).filter(|&step| panorama.step_size(step) != 0.0).count();
+        panorama.cost = prices.total(Tasks::new(panorama.windows() as u64, steps as u64, synchronised as u64));
         panorama.begin_step();
         panorama
     }
 
-    /// The kind of work that can be taken now; `None` while results are outstanding, and at the end.
-    pub fn kind(&self) -> Option<Kind> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        match self.phase {
-            Phase::Anchor | Phase::Denoise => Some(Kind::Denoise),
-            Phase::Target => Some(Kind::Target),
-            Phase::Synchronise => Some(Kind::Synchronise),
-            Phase::Decode => Some(Kind::Decode),
-            Phase::Done => None,
-        }
+    /// The stage of the tasks that can be taken now; `None` while outcomes are outstanding, and at the end.
+    pub fn stage(&self) -> Option<Stage> {
+        self.waiting.front().map(Operation::stage)
     }
 
-    /// Hands out up to `limit` tasks of the kind that [`Self::kind`] names.
+    /// Takes up to `limit` tasks, all of the stage that [`Self::stage`] names.
     pub fn take(&mut self, limit: usize) -> Vec<Task> {
-        let windows: Vec<usize> = self.waiting.drain(..limit.min(self.waiting.len())).collect();
-        self.outstanding += windows.len();
-        windows.into_iter().map(|window| self.task(window)).collect()
+        let operations: Vec<Operation> = self.waiting.drain(..limit.min(self.waiting.len())).collect();
+        self.outstanding += operations.len();
+        operations.into_iter().map(|operation| self.task(operation)).collect()
     }
 
-    fn task(&self, window: usize) -> Task {
-        let whole = self.phase == Phase::Decode;
-        Task {
-            window,
-            latents: if whole { self.latents.shallow_clone() } else { self.views[window].shallow_clone() },
-            conditions: Rc::clone(&self.conditions),
-            step: self.step,
-            output: match self.phase {
-                Phase::Target => self.outputs[window].as_ref().map(Tensor::shallow_clone),
-                _ => None,
-            },
-            target: self.target.clone(),
-        }
+    fn task(&self, operation: Operation) -> Task {
+        let latents = match operation {
+            Operation::Denoise { window }
+            | Operation::Target { window, .. }
+            | Operation::Synchronise { window, .. } => &self.views[window],
+            Operation::Decode => &self.latents,
+        };
+        Task { latents: latents.shallow_clone(), conditions: Rc::clone(&self.conditions), step: self.step, operation }
     }
 
-    /// Takes the result of a task of this panorama. The last one is the picture.
-    ///
-    /// # Panics
-    /// If the result is of another kind than the task.
-    pub fn put(&mut self, task: Task, outcome: Outcome) -> Option<Picture> {
-        let branches = self.conditions.branches.len() as u64;
-        match (self.phase, outcome) {
-            (Phase::Anchor | Phase::Denoise, Outcome::Output(output)) => {
+    /// Puts in the outcome of a task of this panorama. The last one is the picture.
+    pub fn put(&mut self, outcome: Outcome) -> Option<Picture> {
+        let branches = self.branches() as u64;
+        self.outstanding -= 1;
+        match outcome {
+            Outcome::Output { window, output } => {
                 self.work.unet_forwards += branches;
-                self.cost.done += self.cost.denoise;
-                self.outputs[task.window] = Some(output);
+                self.spent += self.prices.denoise;
+                if self.phase == Phase::Anchor {
+                    let target = Operation::Target { window, output: output.shallow_clone() };
+                    self.enter(Phase::Target, [target]);
+                }
+                self.outputs.insert(window, output);
             }
-            (Phase::Target, Outcome::Target(features)) => {
+            Outcome::Target(features) => {
                 self.work.window_decodes += 1;
                 self.work.perceptual_forwards += 1;
-                self.cost.done += self.cost.target;
-                self.target = Some(features);
+                self.spent += self.prices.target;
+                let target = Rc::new(features);
+                let synchronise = |window| Operation::Synchronise { window, target: Rc::clone(&target) };
+                self.enter(Phase::Synchronise, self.others().map(synchronise));
             }
-            (Phase::Synchronise, Outcome::Gradient(gradient)) => {
+            Outcome::Gradient { window, gradient } => {
                 self.work.unet_forwards += branches;
                 self.work.unet_backwards += branches;
                 self.work.window_decodes += 1;
                 self.work.window_decode_backwards += 1;
                 self.work.perceptual_forwards += 1;
                 self.work.perceptual_backwards += 1;
-                self.cost.done += self.cost.synchronise;
-                let weight =
-                    self.settings.sync_weight(self.step).expect("only a step that synchronises asks for gradients");
-                self.views[task.window] = task.latents - gradient * weight;
+                self.spent += self.prices.synchronise;
+                let view = &mut self.views[window];
+                *view = &*view - gradient * self.step_size;
             }
-            (Phase::Decode, Outcome::Picture(picture)) => {
-                self.phase = Phase::Done;
-                self.cost.done = self.cost.total;
+            Outcome::Picture(picture) => {
+                self.spent = self.cost;
                 return Some(picture);
             }
-            _ => panic!("a task's result is of another kind than the task"),
         }
-        self.outstanding -= 1;
         if self.outstanding == 0 && self.waiting.is_empty() {
-            self.next_phase();
+            self.end_phase();
         }
         None
+    }
+
+    /// Goes on when the last outcome of a phase of several tasks is in.
+    fn end_phase(&mut self) {
+        match self.phase {
+            Phase::Synchronise => self.enter(Phase::Denoise, self.others().map(|window| Operation::Denoise { window })),
+            Phase::Denoise => {
+                self.end_step();
+                self.begin_step();
+            }
+            Phase::Anchor | Phase::Target | Phase::Decode => {}
+        }
     }
 
     fn begin_step(&mut self) {
         if self.step == self.conditions.steps.len() {
             self.views.clear();
-            self.enter(Phase::Decode, [0].into());
+            self.enter(Phase::Decode, [Operation::Decode]);
             return;
         }
         let n = self.windows.len();
         self.views = (0..n).map(|i| self.windows.cut(&self.latents, i)).collect();
-        self.outputs = (0..n).map(|_| None).collect();
-        if n > 1 && self.settings.sync_weight(self.step).is_some() {
-            self.enter(Phase::Anchor, [self.windows.anchor()].into());
+        self.step_size = self.step_size(self.step);
+        if self.step_size == 0.0 {
+            self.enter(Phase::Denoise, (0..n).map(|window| Operation::Denoise { window }));
         } else {
-            self.enter(Phase::Denoise, (0..n).collect());
+            self.enter(Phase::Anchor, [Operation::Denoise { window: self.windows.anchor() }]);
         }
     }
 
-    fn next_phase(&mut self) {
-        let anchor = self.windows.anchor();
-        let others = || (0..self.windows.len()).filter(|&i| i != anchor).collect();
-        match self.phase {
-            Phase::Anchor => self.enter(Phase::Target, [anchor].into()),
-            Phase::Target => self.enter(Phase::Synchronise, others()),
-            Phase::Synchronise => {
-                let others = others();
-                self.target = None;
-                self.enter(Phase::Denoise, others);
-            }
-            Phase::Denoise => {
-                self.end_step();
-                self.begin_step();
-            }
-            Phase::Decode | Phase::Done => {}
-        }
-    }
-
-    fn enter(&mut self, phase: Phase, windows: VecDeque<usize>) {
+    fn enter(&mut self, phase: Phase, operations: impl IntoIterator<Item = Operation>) {
         self.phase = phase;
-        self.waiting = windows;
+        self.waiting.extend(operations);
     }
 
     /// Steps every window and fuses them.
     fn end_step(&mut self) {
-        let outputs: Vec<Tensor> =
-            self.outputs.drain(..).map(|output| output.expect("every window was denoised")).collect();
+        let outputs: Vec<Tensor> = mem::take(&mut self.outputs).into_values().collect();
         let next = self.conditions.steps[self.step].next(&Tensor::cat(&self.views, 0), &Tensor::cat(&outputs, 0));
         self.latents = self.windows.fuse(next.split(1, 0).iter());
         self.step += 1;
     }
 
-    /// How many windows it has.
+    /// All windows but the anchor.
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let anchor = self.windows.anchor();
+        (0..self.windows.len()).filter(move |&window| window != anchor)
+    }
+
+    /// The step size of the synchronisation in step `i`; a single window has nothing to be synchronised with.
+    fn step_size(&self, i: usize) -> f64 {
+        if self.windows.len() > 1 { self.settings.step_size(i) } else { 0.0 }
+    }
+
+    /// Number of its windows.
     pub fn windows(&self) -> usize {
         self.windows.len()
     }
@@ -327,13 +249,13 @@ impl Panorama {
         self.conditions.branches.len()
     }
 
-    /// What a task of a kind costs, in billions of multiply-accumulates of Stable Diffusion 2.
-    pub fn price(&self, kind: Kind) -> f64 {
-        match kind {
-            Kind::Denoise => self.cost.denoise,
-            Kind::Target => self.cost.target,
-            Kind::Synchronise => self.cost.synchronise,
-            Kind::Decode => self.cost.decode,
+    /// What a task of a stage costs, in the unit of [`Prices::computed`].
+    pub fn price(&self, stage: Stage) -> u64 {
+        match stage {
+            Stage::Denoise => self.prices.denoise,
+            Stage::Target => self.prices.target,
+            Stage::Synchronise => self.prices.synchronise,
+            Stage::Decode => self.prices.decode,
         }
     }
 
@@ -342,7 +264,7 @@ impl Panorama {
         Progress {
             step: self.step as u32,
             of: self.conditions.steps.len() as u32,
-            fraction: (self.cost.done / self.cost.total).min(1.0),
+            fraction: (self.spent as f64 / self.cost as f64).min(1.0),
         }
     }
 
@@ -354,35 +276,5 @@ impl Panorama {
     /// What was computed so far.
     pub fn work(&self) -> Work {
         self.work
-    }
-}
-
-/// What the tasks of a panorama cost, each, in all and so far. The unit is a billion multiply-accumulates of Stable
-/// Diffusion 2; for other models the proportions are close enough to show progress by.
-struct Cost {
-    denoise: f64,
-    target: f64,
-    synchronise: f64,
-    decode: f64,
-    total: f64,
-    done: f64,
-}
-
-impl Cost {
-    const UNET: (f64, f64) = (402.0, 495.0);
-    const DECODER: (f64, f64) = (1257.0, 1283.0);
-    const PERCEPTUAL: (f64, f64) = (80.0, 80.0);
-
-    fn of(settings: &Settings, conditions: &Conditions, windows: usize, latents: &Tensor) -> Self {
-        let branches = conditions.branches.len() as f64;
-        let denoise = branches * Self::UNET.0;
-        let target = Self::DECODER.0 + Self::PERCEPTUAL.0;
-        let synchronise = denoise + branches * Self::UNET.1 + target + Self::DECODER.1 + Self::PERCEPTUAL.1;
-        let decode = Self::DECODER.0 * latents.numel() as f64 / (4.0 * 64.0 * 64.0);
-        let steps = conditions.steps.len();
-        let syncs = if windows > 1 { (0..steps).filter(|&i| settings.sync_weight(i).is_some()).count() } else { 0 };
-        let others = (windows - 1) as f64;
-        let total = (steps * windows) as f64 * denoise + syncs as f64 * (target + others * synchronise) + decode;
-        Self { denoise, target, synchronise, decode, total, done: 0.0 }
     }
 }

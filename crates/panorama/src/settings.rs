@@ -1,6 +1,6 @@
 //! What a panorama is made from.
 
-use sd2::Geometry;
+use geometry::{Geometry, is_synchronised};
 
 /// The parameters of one panorama, under the names of the original.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,23 +10,23 @@ pub struct Settings {
     /// What guidance leads away from.
     pub negative_prompt: String,
     /// Width in pixels.
-    pub width: i64,
+    pub width: u32,
     /// Height in pixels.
-    pub height: i64,
+    pub height: u32,
     /// Scale of classifier-free guidance.
     pub guidance_scale: f64,
     /// Step size of the synchronisation at the first step.
     pub sync_weight: f64,
     /// Factor by which it shrinks from one step to the next.
     pub sync_decay_rate: f64,
-    /// Synchronise every so many steps.
+    /// Steps from one that synchronises to the next.
     pub sync_freq: u64,
-    /// Synchronise in the first so many steps only.
+    /// Number of steps at the start in which it synchronises at all.
     pub sync_threshold: u32,
     /// Number of DDIM steps.
     pub num_inference_steps: u32,
     /// Distance between neighbouring windows, in latents.
-    pub stride: i64,
+    pub stride: u32,
     /// Seed of the starting noise.
     pub seed: u64,
     /// Adds windows that wrap from the right edge to the left one.
@@ -45,14 +45,12 @@ pub struct Invalid {
 
 impl Settings {
     /// Checks what the algorithm itself cannot do without. Bounds and taste are the business of whoever takes requests.
-    pub(crate) fn check(&self, Geometry { window, factor }: Geometry) -> Result<(), Invalid> {
+    pub(crate) fn check(&self, geometry: Geometry) -> Result<(), Invalid> {
+        let (factor, window) = (geometry.vae_factor, geometry.window_pixels());
         let invalid = |field, message| Err(Invalid { field, message });
         for (field, size) in [("width", self.width), ("height", self.height)] {
-            if size % factor != 0 || size / factor < window {
-                return invalid(
-                    field,
-                    format!("is {size}, not a multiple of {factor} of at least {}", window * factor),
-                );
+            if !size.is_multiple_of(factor) || u64::from(size) < window {
+                return invalid(field, format!("is {size}, not a multiple of {factor} of at least {window}"));
             }
         }
         if self.stride < 1 {
@@ -64,16 +62,18 @@ impl Settings {
         if self.num_inference_steps < 1 {
             return invalid("num_inference_steps", "is 0, not at least 1".to_owned());
         }
-        if self.loop_closure && self.height != window * factor {
-            return invalid("loop_closure", format!("needs a height of one window, {}", window * factor));
+        if self.loop_closure && u64::from(self.height) != window {
+            return invalid("loop_closure", format!("needs a height of one window, {window}"));
         }
         Ok(())
     }
 
-    /// The step size of the synchronisation in step `i` from 0, or `None` if there is none.
-    pub(crate) fn sync_weight(&self, i: usize) -> Option<f64> {
-        let weight = self.sync_weight * self.sync_decay_rate.powi(i as i32);
-        let due = (i as u64 + 1).is_multiple_of(self.sync_freq) && i < self.sync_threshold as usize;
-        (due && weight != 0.0).then_some(weight)
+    /// The step size of the synchronisation in step `i`, from 0; 0.0 where nothing moves.
+    pub(crate) fn step_size(&self, i: usize) -> f64 {
+        if is_synchronised(i as u64, self.sync_freq, self.sync_threshold) {
+            self.sync_weight * self.sync_decay_rate.powi(i as i32)
+        } else {
+            0.0
+        }
     }
 }

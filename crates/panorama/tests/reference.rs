@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use fixtures::{BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Engine, Kind, Limits, Panorama, Picture, Settings};
+use panorama::{Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage};
 use sd2::{Placement, Sd2};
 use serde_json::Value;
 use tch::Tensor;
@@ -20,26 +20,25 @@ fn settings(parameters: &Value) -> Settings {
     Settings {
         prompt: text("prompt"),
         negative_prompt: text("negative_prompt"),
-        width: integer("width"),
-        height: integer("height"),
+        width: integer("width") as u32,
+        height: integer("height") as u32,
         guidance_scale: number("guidance_scale"),
         sync_weight: number("sync_weight"),
         sync_decay_rate: number("sync_decay_rate"),
         sync_freq: integer("sync_freq") as u64,
         sync_threshold: integer("sync_threshold") as u32,
         num_inference_steps: integer("num_inference_steps") as u32,
-        stride: integer("stride"),
+        stride: integer("stride") as u32,
         seed: integer("seed") as u64,
         loop_closure: parameters["loop_closure"].as_bool().unwrap(),
     }
 }
 
-fn engine(name: &str, limits: Limits, threads: usize) -> Engine {
-    engine_of(name, F32, limits, threads)
-}
+/// One after the other, the least that a batch may have.
+const ONE: Limits = Limits { denoise: 1, synchronise: 1, checkpointing: Checkpointing::Off };
 
-fn engine_of(name: &str, placement: Placement, limits: Limits, threads: usize) -> Engine {
-    Engine::new(Sd2::load(&bundle(name), placement).unwrap(), limits, threads)
+fn engine(name: &str, placement: Placement, threads: usize) -> Engine {
+    Engine::new(Sd2::load(&bundle(name), placement).unwrap(), threads)
 }
 
 /// At least 99.99 % of the bytes within 1.
@@ -53,21 +52,20 @@ fn assert_same_picture(what: &str, picture: &Picture, expected: &Tensor) {
     assert!(share >= 0.9999, "{what}: only {:.4} % of bytes within 1", 100.0 * share);
 }
 
-/// Advances panoramas in turn, filling batches with the windows of all that want the same; gives their pictures.
-fn run_together(engine: &Engine, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
+/// Advances panoramas in turn, filling batches with the windows of all that want the same; returns their pictures.
+fn run_together(engine: &Engine, limits: Limits, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
     let mut pictures: Vec<Option<Picture>> = panoramas.iter().map(|_| None).collect();
-    while let Some(leader) = panoramas.iter().find(|panorama| panorama.kind().is_some()) {
-        let (kind, branches) = (leader.kind().unwrap(), leader.branches());
+    while let Some(leader) = panoramas.iter().find(|panorama| panorama.stage().is_some()) {
+        let (stage, branches) = (leader.stage().unwrap(), leader.branches());
         let (mut owners, mut tasks) = (Vec::new(), Vec::new());
         for (i, panorama) in panoramas.iter_mut().enumerate() {
-            if panorama.kind() == Some(kind) && panorama.branches() == branches {
-                tasks.extend(panorama.take(engine.limits.of(kind)));
+            if panorama.stage() == Some(stage) && panorama.branches() == branches {
+                tasks.extend(panorama.take(limits.of(stage)));
                 owners.resize(tasks.len(), i);
             }
         }
-        let outcomes = engine.compute(kind, &tasks);
-        for (i, (task, outcome)) in owners.into_iter().zip(std::iter::zip(tasks, outcomes)) {
-            if let Some(picture) = panoramas[i].put(task, outcome) {
+        for (i, outcome) in std::iter::zip(owners, engine.compute(&tasks, limits.checkpointing)) {
+            if let Some(picture) = panoramas[i].put(outcome) {
                 pictures[i] = Some(picture);
             }
         }
@@ -75,27 +73,29 @@ fn run_together(engine: &Engine, mut panoramas: Vec<Panorama>) -> Vec<Picture> {
     pictures.into_iter().map(|picture| picture.expect("every panorama ends with its picture")).collect()
 }
 
-/// Every case of every bundle, in batches of widths that do and do not divide the number of windows.
+/// Every case of every bundle, in batches whose widths divide the number of windows or not.
 #[test]
 fn pictures() {
     for name in BUNDLES {
         let cases = Cases::of(name);
-        let mut engine = engine(name, Limits::default(), 1);
+        let mut engine = engine(name, F32, 1);
         for (i, case) in cases.list("panoramas").iter().enumerate() {
-            engine.limits = [(1, 1, false), (3, 2, true), (26, 4, false)]
-                .map(|(denoise, synchronise, thrifty)| Limits { denoise, synchronise, thrifty })[i % 3];
+            let limits = [
+                ONE,
+                Limits { denoise: 3, synchronise: 2, checkpointing: Checkpointing::On },
+                Limits { denoise: 26, synchronise: 4, checkpointing: Checkpointing::Off },
+            ][i % 3];
             let what = format!("{name} {}", case["name"].as_str().unwrap());
             let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
             assert_eq!(panorama.latents(), cases.tensor(case, "start_latent"), "{what}: starting noise");
             let mut picture = None;
-            while let Some(kind) = panorama.kind() {
-                if kind == Kind::Decode {
+            while let Some(stage) = panorama.stage() {
+                if stage == Stage::Decode {
                     assert_within(LATENT_TOLERANCE, &what, panorama.latents(), cases.tensor(case, "final_latent"));
                 }
-                let tasks = panorama.take(engine.limits.of(kind));
-                let outcomes = engine.compute(kind, &tasks);
-                for (task, outcome) in std::iter::zip(tasks, outcomes) {
-                    picture = panorama.put(task, outcome);
+                let tasks = panorama.take(limits.of(stage));
+                for outcome in engine.compute(&tasks, limits.checkpointing) {
+                    picture = panorama.put(outcome);
                 }
             }
             assert_same_picture(&what, &picture.unwrap(), cases.tensor(case, "picture"));
@@ -108,7 +108,7 @@ fn pictures() {
 #[test]
 fn pictures_in_common_batches() {
     for name in BUNDLES {
-        assert_same_pictures(name, engine(name, Limits { denoise: 5, synchronise: 4, thrifty: false }, 2));
+        assert_same_pictures(name, engine(name, F32, 2), Limits { denoise: 5, synchronise: 4, ..ONE });
     }
 }
 
@@ -117,20 +117,17 @@ fn pictures_in_common_batches() {
 fn pictures_by_libtorch_alone() {
     let placement = Placement { channels_last: false, ..F32 };
     for name in BUNDLES {
-        assert_same_pictures(
-            name,
-            engine_of(name, placement, Limits { denoise: 26, synchronise: 8, thrifty: false }, 1),
-        );
+        assert_same_pictures(name, engine(name, placement, 1), Limits { denoise: 26, synchronise: 8, ..ONE });
     }
 }
 
 /// All cases of a bundle at once.
 #[track_caller]
-fn assert_same_pictures(name: &str, mut engine: Engine) {
+fn assert_same_pictures(name: &str, mut engine: Engine, limits: Limits) {
     let cases = Cases::of(name);
     let all = cases.list("panoramas");
     let panoramas = all.iter().map(|case| engine.begin(&settings(&case["parameters"])).unwrap()).collect();
-    for (case, picture) in all.iter().zip(run_together(&engine, panoramas)) {
+    for (case, picture) in all.iter().zip(run_together(&engine, limits, panoramas)) {
         let what = format!("{name} {} among others", case["name"].as_str().unwrap());
         assert_same_picture(&what, &picture, cases.tensor(case, "picture"));
     }
@@ -140,11 +137,12 @@ fn assert_same_pictures(name: &str, mut engine: Engine) {
 #[test]
 fn work_is_minimal() {
     let cases = Cases::of("epsilon");
-    let mut engine = engine("epsilon", Limits { denoise: 8, synchronise: 2, thrifty: false }, 1);
+    let mut engine = engine("epsilon", F32, 1);
+    let limits = Limits { denoise: 8, synchronise: 2, ..ONE };
     for case in cases.list("panoramas") {
         engine.forget_texts();
         let settings = settings(&case["parameters"]);
-        let (_, work) = panorama::run(&mut engine, &settings, |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let (_, work) = panorama::run(&mut engine, &settings, limits, |_| ControlFlow::Continue(())).unwrap().unwrap();
         let n = case["windows"].as_array().unwrap().len() as u64;
         let steps = u64::from(settings.num_inference_steps);
         let synchronises = |i: u64| {
@@ -172,16 +170,16 @@ fn work_is_minimal() {
 #[test]
 fn a_stop_takes_effect_after_one_batch() {
     let cases = Cases::of("v");
-    let mut engine = engine("v", Limits::default(), 1);
+    let mut engine = engine("v", F32, 1);
     let case = &cases.list("panoramas")[0];
     let mut batches = 0;
-    let stopped = panorama::run(&mut engine, &settings(&case["parameters"]), |_| {
+    let stopped = panorama::run(&mut engine, &settings(&case["parameters"]), ONE, |_| {
         batches += 1;
         if batches == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(stopped.unwrap().is_none() && batches == 3);
     let mut fractions = vec![0.0];
-    let (picture, _) = panorama::run(&mut engine, &settings(&case["parameters"]), |progress| {
+    let (picture, _) = panorama::run(&mut engine, &settings(&case["parameters"]), ONE, |progress| {
         fractions.push(progress.fraction);
         ControlFlow::Continue(())
     })

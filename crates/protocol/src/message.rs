@@ -90,7 +90,7 @@ pub enum Event {
         job: String,
         /// What went wrong.
         error: String,
-        /// The device is beyond repair (a sticky CUDA error): the worker exits after this event.
+        /// The device cannot recover (a sticky CUDA error): the worker exits after this event.
         fatal: bool,
     },
     /// The job was stopped by a `cancel`.

@@ -40,6 +40,6 @@ pub mod vae;
 mod words;
 
 pub use load::{Bundle, Error, Result, Said};
-pub use model::{Geometry, Sd2};
+pub use model::{Sd2, read_geometry};
 pub use nn::tape::{Checkpointing, Tape};
 pub use placement::Placement;

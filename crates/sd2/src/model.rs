@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use geometry::Geometry;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
@@ -40,42 +41,31 @@ pub struct Sd2 {
     bundle: Bundle,
 }
 
-/// What the geometry of panoramas depends on. Cheap to read: weights are not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Side of a window, in latents.
-    pub window: i64,
-    /// Pixels per latent, along each axis.
-    pub factor: i64,
-}
-
-impl Geometry {
-    /// Reads it from the configurations of a bundle.
-    ///
-    /// # Errors
-    /// If they cannot be read. Whether they are supported is checked when the model is loaded.
-    pub fn read(bundle: &Bundle) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct UNet {
-            sample_size: Side,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Side {
-            One(u32),
-            Two([u32; 2]),
-        }
-        #[derive(Deserialize)]
-        struct Vae {
-            block_out_channels: Vec<u32>,
-        }
-        bundle.check_family()?;
-        let unet: UNet = parse(bundle, "unet/config.json")?;
-        let vae: Vae = parse(bundle, "vae/config.json")?;
-        let halvings = vae.block_out_channels.len().clamp(1, 16) - 1;
-        let (Side::One(window) | Side::Two([window, _])) = unet.sample_size;
-        Ok(Self { window: i64::from(window), factor: 1 << halvings })
+/// Reads what the geometry of panoramas depends on of the configurations of a bundle. Weights are not opened.
+///
+/// # Errors
+/// If they cannot be read. Whether they are supported is checked when the model is loaded.
+pub fn read_geometry(bundle: &Bundle) -> Result<Geometry> {
+    #[derive(Deserialize)]
+    struct UNet {
+        sample_size: Side,
     }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Side {
+        One(u32),
+        Two([u32; 2]),
+    }
+    #[derive(Deserialize)]
+    struct Vae {
+        block_out_channels: Vec<u32>,
+    }
+    bundle.check_family()?;
+    let unet: UNet = parse(bundle, "unet/config.json")?;
+    let vae: Vae = parse(bundle, "vae/config.json")?;
+    let halvings = vae.block_out_channels.len().clamp(1, 16) - 1;
+    let (Side::One(window) | Side::Two([window, _])) = unet.sample_size;
+    Ok(Geometry { window, vae_factor: 1 << halvings })
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(bundle: &Bundle, file: &str) -> Result<T> {
@@ -129,7 +119,7 @@ impl Sd2 {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn check(bundle: &Bundle) -> Result<Geometry> {
-        let geometry = Geometry::read(bundle)?;
+        let geometry = read_geometry(bundle)?;
         let placement =
             Placement { device: Device::Cpu, kind: Kind::Half, picture_kind: Kind::Half, channels_last: false };
         Self::load(&bundle.headers_only(), placement).map(|_| geometry)
@@ -146,7 +136,7 @@ impl Sd2 {
 
     /// The geometry of its panoramas.
     pub fn geometry(&self) -> Geometry {
-        Geometry { window: self.unet.sample_size, factor: self.decoder.factor }
+        Geometry { window: self.unet.sample_size as u32, vae_factor: self.decoder.factor as u32 }
     }
 }
 

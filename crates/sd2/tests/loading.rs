@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fixtures::{F32, bundle, path};
+use geometry::Geometry;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use sd2::{Bundle, Geometry, Sd2};
+use sd2::{Bundle, Sd2, read_geometry};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -188,7 +189,7 @@ fn the_geometry_is_read_without_the_weights() {
     let copy = Copy::new();
     fs::remove_file(copy.at("unet/diffusion_pytorch_model.safetensors")).unwrap();
     let bundle = Bundle::open(copy.0.path()).unwrap();
-    assert_eq!(Geometry::read(&bundle).unwrap(), Geometry { window: 16, factor: 4 });
+    assert_eq!(read_geometry(&bundle).unwrap(), Geometry { window: 16, vae_factor: 4 });
 }
 
 /// The version of a model depends on its content, not on its folder.

@@ -6,12 +6,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fixtures::{F32, json, path};
+use geometry::Geometry;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sd2::ddim::Prediction;
 use sd2::tokenizer::Words;
 use sd2::unet::{Text, Time};
-use sd2::{Bundle, Geometry, Said, Sd2};
+use sd2::{Bundle, Said, Sd2, read_geometry};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
@@ -192,7 +193,7 @@ fn a_file_is_the_folder_it_would_be() {
         let folder = Bundle::open(twins.folder.path()).unwrap();
         let expected = compute(&Sd2::load(&folder, F32).unwrap());
         let file = twins.bundle(&twins.file(&[]), Said::default());
-        assert_eq!(Geometry::read(&file).unwrap(), Geometry { window: 64, factor: 8 });
+        assert_eq!(read_geometry(&file).unwrap(), Geometry { window: 64, vae_factor: 8 });
         let sd2 = Sd2::load(&file, F32).unwrap();
         assert!(sd2.notes[0].contains("predicts noise (by a probe"), "{:?}", sd2.notes);
         for (found, expected) in compute(&sd2).iter().zip(&expected) {
@@ -216,7 +217,7 @@ fn what_a_model_predicts_is_found_out() {
     let of = |twins: &Twins, metadata: &[(&str, &str)], said: Said| {
         let bundle = twins.bundle(&twins.file(metadata), said);
         let sd2 = Sd2::load(&bundle, F32).unwrap();
-        (predicts(&sd2), Geometry::read(&bundle).unwrap().window)
+        (predicts(&sd2), read_geometry(&bundle).unwrap().window)
     };
     let said = |prediction| Said { prediction: Some(prediction), window: None };
     let (noise, velocity) = (Prediction::Epsilon, Prediction::Velocity);
@@ -345,6 +346,6 @@ fn the_full_sizes_are_understood() {
         file.write_all(header.as_bytes()).unwrap();
         file.set_len(8 + header.len() as u64 + end).unwrap();
         let bundle = Bundle::open(path).unwrap().with_perceptual(fixtures::path("bundles/epsilon/perceptual"));
-        assert_eq!(Sd2::check(&bundle).unwrap(), Geometry { window, factor: 8 }, "{family}");
+        assert_eq!(Sd2::check(&bundle).unwrap(), Geometry { window, vae_factor: 8 }, "{family}");
     }
 }

@@ -1,21 +1,16 @@
-//! What the worker is told: frames from stdin, read on a thread of their own.
+//! Commands: frames from stdin, read on a thread of their own.
 
-use std::{
-    io::BufReader,
-    sync::mpsc::{self, Receiver},
-    thread,
-};
+use std::io::BufReader;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
-use protocol::{
-    Command,
-    frame::{self, Received},
-};
+use protocol::Command;
+use protocol::frame::{self, Received};
 
-/// Something that came from stdin.
+/// What came from stdin.
 pub(crate) enum Message {
-    /// A command.
     Command(Command),
-    /// A line that is no command, and why.
+    /// A line that is not a command, and why.
     Malformed(String),
 }
 

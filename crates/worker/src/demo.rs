@@ -1,4 +1,4 @@
-//! The embedded demo model, so that a first panorama needs no download. See `models/demo/README.md` for what it is.
+//! The embedded demo model, so that a first panorama needs no download; see `models/demo/README.md`.
 
 use sd2::Bundle;
 
@@ -25,7 +25,6 @@ const FILES: &[(&str, &[u8])] = files![
     "vae/diffusion_pytorch_model.safetensors",
 ];
 
-/// The demo model.
 pub(crate) fn bundle() -> Bundle {
     Bundle::embedded(FILES)
 }

@@ -1,10 +1,8 @@
 //! Where to compute, and in what dtype.
 
-use std::{
-    iter,
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::iter;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sd2::Placement;
@@ -58,16 +56,17 @@ impl FromStr for DtypeChoice {
     }
 }
 
-/// Decides where to compute. CUDA is opened here, and must be before anything else asks libtorch about it.
+/// Decides where to compute. Opens CUDA, which must happen before anything else asks libtorch about it.
 pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<Placement> {
     let device = match device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(n) => {
             cuda::open().with_context(|| format!("`cuda:{n}` is asked for, but this worker cannot use CUDA"))?;
-            let there = Cuda::device_count();
-            if there <= n as i64 {
+            let count = Cuda::device_count();
+            if count <= n as i64 {
                 bail!(
-                    "`cuda:{n}` is asked for, but CUDA sees {there} devices; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use `--device cpu`"
+                    "`cuda:{n}` is asked for, but CUDA sees {count} devices; check `nvidia-smi` and \
+                     CUDA_VISIBLE_DEVICES, or use `--device cpu`"
                 );
             }
             Device::Cuda(n)
@@ -76,7 +75,7 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
             Ok(()) if Cuda::device_count() > 0 => Device::Cuda(0),
             Ok(()) => Device::Cpu,
             Err(error) => {
-                tracing::debug!("no CUDA: {error:#}");
+                tracing::debug!("CUDA is not available: {error:#}");
                 Device::Cpu
             }
         },
@@ -95,8 +94,8 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
     Ok(Placement::new(device, kind))
 }
 
-/// Whether products are faster in bf16 than in f32. That a processor has instructions for them does not say so: those
-/// of AMX are, but AVX512-BF16 alone does half the work of f32 on some processors and twice as much on others.
+/// Whether products are faster in bf16 than in f32. That a processor has instructions for them is not enough: those of
+/// AMX are faster, but AVX512-BF16 alone takes twice the time of f32 on some processors and half of it on others.
 fn bf16_is_faster() -> bool {
     if !cpu_multiplies_bf16() {
         return false;
@@ -118,7 +117,7 @@ fn bf16_is_faster() -> bool {
     bf16 < f32
 }
 
-/// Whether bf16 is more than an emulation here.
+/// Whether the processor has instructions for bf16 rather than an emulation.
 fn cpu_multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

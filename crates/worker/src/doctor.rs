@@ -1,20 +1,19 @@
 //! `syncdiffusion-worker doctor`: what this worker would compute with, as one line of JSON.
 
-use std::{fs, thread};
+use std::fs;
+use std::thread;
 
 use serde_json::{Value, json};
 use tch::Cuda;
 
-use crate::{
-    cuda,
-    device::{self, DeviceChoice, DtypeChoice},
-    memory,
-};
+use crate::cuda;
+use crate::device::{self, DeviceChoice, DtypeChoice};
+use crate::memory;
 
 /// The libtorch that `tch` is pinned for.
 const LIBTORCH: &str = "2.11.0";
 
-/// Looks round and says what is there. What is not there is said, too, and is no failure.
+/// Reports what is there. What is missing is reported, too, and not a failure.
 pub(crate) fn report() -> Value {
     let cuda = cuda::open();
     let count = if cuda.is_ok() { Cuda::device_count() } else { 0 };
@@ -53,7 +52,7 @@ fn loaded(library: &str) -> Option<String> {
     line.find('/').map(|at| line[at..].to_owned())
 }
 
-/// The name of a GPU where its driver tells it. The order is that of the bus, as CUDA's is with
+/// The name of a GPU where its driver reports it. The order is that of the bus, as CUDA's is with
 /// `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
 fn gpu_name(n: usize) -> String {
     let mut folders: Vec<_> = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().collect();
@@ -63,7 +62,7 @@ fn gpu_name(n: usize) -> String {
     model.map_or_else(|| format!("cuda:{n}"), |model| model.trim().to_owned())
 }
 
-/// What of the instruction sets that matter here this processor has.
+/// The instruction sets of this processor, of those that matter here.
 fn features() -> Vec<&'static str> {
     let wanted = ["avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16"];
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

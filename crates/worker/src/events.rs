@@ -1,18 +1,16 @@
-//! What the worker says: frames on stdout.
+//! Events: frames on stdout.
 
-use std::{
-    io::{BufWriter, Write},
-    sync::Mutex,
-};
+use std::io::{BufWriter, Stdout};
+use std::sync::{Mutex, PoisonError};
 
 use protocol::{Event, frame};
 
 /// The one writer of stdout.
-pub(crate) struct Events(Mutex<Box<dyn Write + Send>>);
+pub(crate) struct Events(Mutex<BufWriter<Stdout>>);
 
 impl Events {
     pub(crate) fn to_stdout() -> Self {
-        Self(Mutex::new(Box::new(BufWriter::new(std::io::stdout()))))
+        Self(Mutex::new(BufWriter::new(std::io::stdout())))
     }
 
     /// Sends an event without bytes.
@@ -20,11 +18,11 @@ impl Events {
         self.send_with(event, &[]);
     }
 
-    /// Sends an event and the bytes it announces. A server that does not listen any more will close stdin, too, and
-    /// that is what ends the worker.
+    /// Sends an event and the bytes it announces. A server that has stopped listening closes stdin, too, and that ends
+    /// the worker.
     pub(crate) fn send_with(&self, event: &Event, bytes: &[u8]) {
-        let mut stdout = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Err(error) = frame::write(&mut **stdout, event, bytes) {
+        let mut stdout = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = frame::write(&mut *stdout, event, bytes) {
             tracing::debug!("cannot write an event: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! The worker process: one a device, owns the models and advances its panoramas.
+//! The worker process: one per device, owns the models and advances its panoramas.
 //!
 //! It speaks the [`protocol`] on stdin and stdout; its stderr is log. Data flows one way: [`commands`] reads stdin on a
 //! thread of its own, [`service`] holds the jobs and computes on the main thread, [`events`] writes stdout.
@@ -10,25 +10,28 @@ mod demo;
 mod device;
 mod doctor;
 mod events;
+mod failure;
 mod memory;
 mod schedule;
 mod service;
 mod warmup;
 
-use std::{num::NonZero, path::PathBuf, process::ExitCode, thread, time::Instant};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use panorama::{Engine, Limits};
+use panorama::Engine;
 use protocol::{Event, Model};
-use sd2::{Bundle, Geometry, Sd2};
+use sd2::{Bundle, Sd2};
 
-use crate::{
-    device::{DeviceChoice, DtypeChoice},
-    events::Events,
-    memory::Budget,
-    service::Service,
-};
+use crate::device::{DeviceChoice, DtypeChoice};
+use crate::events::Events;
+use crate::memory::Budget;
+use crate::service::Service;
 
 /// Makes panoramas for a server that speaks to it on stdin and stdout.
 #[derive(Parser)]
@@ -43,7 +46,8 @@ struct Options {
     /// `auto`, `f32`, `bf16` or `f16`.
     #[arg(long, default_value = "auto")]
     dtype: DtypeChoice,
-    /// Memory that the worker may take in all, as `6GiB`; by default half of what the machine has free beside the weights.
+    /// Memory that the worker may take in all, in bytes or as `6GiB`; by default half of what is free beside the
+    /// weights.
     #[arg(long)]
     memory_budget: Option<Budget>,
     /// Threads of the CPU; by default as many as there are processors.
@@ -55,23 +59,23 @@ struct Options {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Say in one line of JSON what there is to compute with, and serve nothing.
+    /// Report what there is to compute with as one line of JSON, and exit.
     Doctor,
 }
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // The server that passes these lines on says when.
+    // The server that passes these lines on adds the time.
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
         .init();
-    // A failure of libtorch is a panic that ends one job; whoever catches it says what happened to whom.
+    // A failure of libtorch is a panic that ends one job; where it is caught, the job is named.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(place, "{}", service::words(panic.payload()));
+        tracing::warn!(place, "{}", failure::message(panic.payload()));
     }));
     let options = Options::parse();
     if let Some(Command::Doctor) = options.command {
@@ -98,26 +102,26 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         "demo" => demo::bundle(),
         folder => Bundle::open(PathBuf::from(folder)).with_context(|| format!("cannot load the model `{folder}`"))?,
     };
-    let geometry = Geometry::read(&bundle)?;
+    let geometry = sd2::read_geometry(&bundle)?;
     let placement = device::place(options.device, options.dtype)?;
     let model = Model {
         name: options.model.clone(),
         version: bundle.fingerprint(None)?,
-        window: geometry.window as u32,
-        vae_factor: geometry.factor as u32,
+        window: geometry.window,
+        vae_factor: geometry.vae_factor,
         device: device::name(placement.device),
         dtype: device::dtype_name(placement.kind).to_owned(),
     };
     events.send(&Event::Loading { model: model.clone() });
     let sd2 = Sd2::load(&bundle, placement)?;
     let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
-    let mut engine = Engine::new(sd2, Limits::default(), threads);
-    let jobs = warmup::run(&mut engine, options.memory_budget)?;
+    let mut engine = Engine::new(sd2, threads);
+    let (limits, jobs) = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
         model,
         load_seconds: start.elapsed().as_secs_f64(),
-        peak_memory_bytes: memory::most_used(placement.device),
+        peak_memory_bytes: memory::max_used(placement.device),
         jobs,
     });
-    Service::new(engine, events, jobs as usize).serve(&commands)
+    Service::new(engine, limits, events, jobs as usize).serve(&commands)
 }

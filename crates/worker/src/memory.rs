@@ -6,14 +6,14 @@ use tch::Device;
 
 use crate::cuda;
 
-/// For libtorch, too: its `malloc` is this one. glibc gives large blocks back at once, and clearing fresh pages takes two
-/// fifths of the demo model's time; told to keep them, it lets all threads wait for one lock. How long mimalloc keeps what
-/// is freed is the server's to say, by `MIMALLOC_PURGE_DELAY`.
+/// For libtorch, too: its `malloc` is this one. glibc returns large blocks to the system at once, and clearing fresh
+/// pages takes two fifths of the demo model's time; set to keep them, it lets all threads wait for one lock. The server
+/// sets how long mimalloc keeps freed memory, by `MIMALLOC_PURGE_DELAY`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
+/// Largest resident memory of this process so far, in bytes; 0 where the system does not report it.
 pub(crate) fn peak() -> u64 {
     status("VmHWM:")
 }
@@ -26,12 +26,12 @@ pub(crate) fn used(device: Device) -> u64 {
     }
 }
 
-/// The largest that [`used`] has been. libtorch keeps what it has once had of a GPU.
-pub(crate) fn most_used(device: Device) -> u64 {
+/// The maximum of [`used`] so far. libtorch keeps the memory of a GPU that it has once had.
+pub(crate) fn max_used(device: Device) -> u64 {
     if device == Device::Cpu { peak() } else { used(device) }
 }
 
-/// Memory of the device that is free for the asking, in bytes.
+/// Free memory of the device, in bytes.
 pub(crate) fn available(device: Device) -> u64 {
     match device {
         Device::Cuda(n) => cuda::memory(n).map_or(0, |(free, _)| free),
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_system_is_read() {
-        // Other tests allocate meanwhile, so the figures are not compared with each other.
+        // Other tests allocate meanwhile, so the numbers are not compared with each other.
         assert!(peak() > 0 && used(Device::Cpu) > 0 && available(Device::Cpu) > 0);
         // No CUDA is open here.
         assert_eq!((cuda::memory(0), used(Device::Cuda(0))), (None, 0));

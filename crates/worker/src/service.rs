@@ -1,36 +1,32 @@
-//! The jobs of a worker: takes commands, advances all jobs batch by batch, and says what happens.
+//! The jobs of a worker: handles commands, advances all jobs batch by batch, and reports what happens.
 
-use std::{
-    any::Any,
-    collections::VecDeque,
-    iter::zip,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvError, TryRecvError},
-    time::Instant,
-};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
+use std::time::Instant;
 
-use panorama::{Engine, Kind, Panorama, Picture, Settings};
-use protocol::{Command, Event, Input, Stage};
+use panorama::{Engine, Limits, Panorama, Picture, Settings, Stage, Task};
+use protocol::{Command, Event, Input};
 
-use crate::{
-    backoff,
-    commands::Message,
-    events::Events,
-    memory,
-    schedule::{Batch, Competitor, Schedule},
-};
+use crate::backoff;
+use crate::commands::Message;
+use crate::events::Events;
+use crate::failure::{catch, is_sticky};
+use crate::memory;
+use crate::schedule::{Batch, Flow, Schedule};
 
-/// All there is to do, and who does it.
+/// The jobs, and what computes them.
 pub(crate) struct Service<'a> {
     engine: Engine,
+    /// How much fits in a batch; lowered when a batch did not.
+    limits: Limits,
     events: &'a Events,
     schedule: Schedule,
     /// Jobs that are advanced, at most `capacity`.
     jobs: Vec<Job>,
-    /// Jobs that wait for a place.
+    /// Jobs that wait for one of those to end.
     queue: VecDeque<(String, Input)>,
     capacity: usize,
-    /// No more jobs come; when those at hand are done, so is the worker.
+    /// No more jobs are accepted; when the ones it has are done, so is the worker.
     finishing: bool,
 }
 
@@ -38,23 +34,42 @@ struct Job {
     name: String,
     panorama: Panorama,
     started: Instant,
-    purse: f64,
+    deficit: u64,
 }
 
-impl Competitor for Job {
-    fn panorama(&mut self) -> &mut Panorama {
-        &mut self.panorama
+impl Flow for Job {
+    type Task = Task;
+
+    fn stage(&self) -> Option<Stage> {
+        self.panorama.stage()
     }
 
-    fn purse(&mut self) -> &mut f64 {
-        &mut self.purse
+    fn branches(&self) -> usize {
+        self.panorama.branches()
+    }
+
+    fn windows(&self) -> usize {
+        self.panorama.windows()
+    }
+
+    fn price(&self, stage: Stage) -> u64 {
+        self.panorama.price(stage)
+    }
+
+    fn take(&mut self, limit: usize) -> Vec<Task> {
+        self.panorama.take(limit)
+    }
+
+    fn deficit(&mut self) -> &mut u64 {
+        &mut self.deficit
     }
 }
 
 impl<'a> Service<'a> {
-    pub(crate) fn new(engine: Engine, events: &'a Events, capacity: usize) -> Self {
+    pub(crate) fn new(engine: Engine, limits: Limits, events: &'a Events, capacity: usize) -> Self {
         Self {
             engine,
+            limits,
             events,
             schedule: Schedule::default(),
             jobs: Vec::new(),
@@ -64,10 +79,10 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Serves until stdin ends, or until a shutdown and the end of the jobs at hand.
+    /// Serves until stdin ends, or until a shutdown and the end of the jobs that it has.
     ///
     /// # Errors
-    /// If the device is beyond repair; its jobs were told.
+    /// If the device cannot recover; the failure of its jobs was reported.
     pub(crate) fn serve(mut self, commands: &Receiver<Message>) -> anyhow::Result<()> {
         loop {
             let idle = self.jobs.is_empty() && self.queue.is_empty();
@@ -76,30 +91,30 @@ impl<'a> Service<'a> {
             }
             if idle {
                 match commands.recv() {
-                    Ok(message) => self.obey(message),
+                    Ok(message) => self.handle(message),
                     Err(RecvError) => return Ok(()),
                 }
             }
             loop {
                 match commands.try_recv() {
-                    Ok(message) => self.obey(message),
+                    Ok(message) => self.handle(message),
                     Err(TryRecvError::Empty) => break,
-                    // Nobody is there to take the results.
+                    // No server is there to read the results.
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            self.admit();
-            self.advance()?;
+            self.start_queued();
+            self.run_batch()?;
         }
     }
 
-    fn obey(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
             Message::Command(Command::Run { job, input }) => {
                 let known = self.jobs.iter().any(|other| other.name == job)
                     || self.queue.iter().any(|(other, _)| *other == job);
                 if known {
-                    self.events.send(&Event::Malformed { error: format!("the job `{job}` is at hand already") });
+                    self.events.send(&Event::Malformed { error: format!("the worker already has a job `{job}`") });
                 } else if self.finishing {
                     self.fail(job, "the worker is shutting down".to_owned(), false);
                 } else {
@@ -122,13 +137,13 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Begins jobs while there is room.
-    fn admit(&mut self) {
+    /// Begins queued jobs up to the capacity.
+    fn start_queued(&mut self) {
         while self.jobs.len() < self.capacity {
             let Some((name, input)) = self.queue.pop_front() else { return };
             let started = Instant::now();
-            match guarded(|| self.engine.begin(&settings(input))) {
-                Ok(Ok(panorama)) => self.jobs.push(Job { name, panorama, started, purse: 0.0 }),
+            match catch(|| self.engine.begin(&settings(input))) {
+                Ok(Ok(panorama)) => self.jobs.push(Job { name, panorama, started, deficit: 0 }),
                 Ok(Err(invalid)) => self.fail(name, invalid.to_string(), false),
                 Err(error) => self.fail(name, error, false),
             }
@@ -136,24 +151,23 @@ impl<'a> Service<'a> {
     }
 
     /// Computes one batch.
-    fn advance(&mut self) -> anyhow::Result<()> {
-        let Some(Batch { kind, jobs: owners, tasks }) = self.schedule.next(&mut self.jobs, self.engine.limits) else {
+    fn run_batch(&mut self) -> anyhow::Result<()> {
+        let Some(Batch { stage, owners, tasks, .. }) = self.schedule.next(&mut self.jobs, self.limits) else {
             return Ok(());
         };
         let (windows, begun) = (tasks.len() as u32, Instant::now());
-        let mut limits = self.engine.limits;
-        let outcomes = backoff::in_parts(&mut limits, kind, &tasks, |limits, tasks| {
-            self.engine.limits = limits;
-            guarded(|| self.engine.compute(kind, tasks))
+        let engine = &self.engine;
+        let outcomes = backoff::in_parts(&mut self.limits, stage, &tasks, |limits, tasks| {
+            catch(|| engine.compute(tasks, limits.checkpointing))
         });
         let seconds = begun.elapsed().as_secs_f64();
         let mut ended = Vec::new();
         match outcomes {
             Ok(outcomes) => {
-                let limit = self.engine.limits.of(kind) as u32;
-                self.events.send(&Event::Batch { stage: stage(kind), windows, limit, seconds });
-                for (&owner, (task, outcome)) in owners.iter().zip(zip(tasks, outcomes)) {
-                    if let Some(picture) = self.jobs[owner].panorama.put(task, outcome) {
+                let limit = self.limits.of(stage) as u32;
+                self.events.send(&Event::Batch { stage: stage_of_event(stage), windows, limit, seconds });
+                for (&owner, outcome) in owners.iter().zip(outcomes) {
+                    if let Some(picture) = self.jobs[owner].panorama.put(outcome) {
                         self.finish(owner, &picture);
                         ended.push(owner);
                     }
@@ -161,7 +175,7 @@ impl<'a> Service<'a> {
                 let mut touched = owners;
                 touched.dedup();
                 for owner in touched.into_iter().filter(|owner| !ended.contains(owner)) {
-                    self.tell_progress(owner);
+                    self.report_progress(owner);
                 }
             }
             Err(error) => {
@@ -172,7 +186,7 @@ impl<'a> Service<'a> {
                     self.fail(self.jobs[owner].name.clone(), error.clone(), fatal);
                 }
                 if fatal {
-                    anyhow::bail!("the device is beyond repair: {error}");
+                    anyhow::bail!("the device cannot recover: {error}");
                 }
             }
         }
@@ -184,7 +198,7 @@ impl<'a> Service<'a> {
         Ok(())
     }
 
-    fn tell_progress(&self, job: usize) {
+    fn report_progress(&self, job: usize) {
         let Job { name, panorama, started, .. } = &self.jobs[job];
         let progress = panorama.progress();
         self.events.send(&Event::Progress {
@@ -213,7 +227,7 @@ impl<'a> Service<'a> {
                 perceptual_backwards: work.perceptual_backwards,
                 text_encodes: work.text_encodes,
             },
-            peak_memory_bytes: memory::most_used(self.engine.model().placement.device),
+            peak_memory_bytes: memory::max_used(self.engine.model().placement.device),
         };
         self.events.send_with(&done, &picture.rgb);
     }
@@ -224,12 +238,12 @@ impl<'a> Service<'a> {
     }
 }
 
-fn stage(kind: Kind) -> Stage {
-    match kind {
-        Kind::Denoise => Stage::Denoise,
-        Kind::Synchronise => Stage::Synchronise,
-        Kind::Target => Stage::Target,
-        Kind::Decode => Stage::Decode,
+fn stage_of_event(stage: Stage) -> protocol::Stage {
+    match stage {
+        Stage::Denoise => protocol::Stage::Denoise,
+        Stage::Synchronise => protocol::Stage::Synchronise,
+        Stage::Target => protocol::Stage::Target,
+        Stage::Decode => protocol::Stage::Decode,
     }
 }
 
@@ -237,60 +251,16 @@ fn settings(input: Input) -> Settings {
     Settings {
         prompt: input.prompt,
         negative_prompt: input.negative_prompt,
-        width: i64::from(input.width),
-        height: i64::from(input.height),
+        width: input.width,
+        height: input.height,
         guidance_scale: input.guidance_scale,
         sync_weight: input.sync_weight,
         sync_decay_rate: input.sync_decay_rate,
         sync_freq: input.sync_freq,
         sync_threshold: input.sync_threshold,
         num_inference_steps: input.num_inference_steps,
-        stride: i64::from(input.stride),
+        stride: input.stride,
         seed: input.seed,
         loop_closure: input.loop_closure,
-    }
-}
-
-/// Runs something in which libtorch may fail. What it says becomes the error.
-fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| words(panic.as_ref()))
-}
-
-/// The words of a panic. Those of `tch` are an exception of C++ in the debug format, its stack and all.
-pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
-    let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-        (Some(text), _) => text.as_str(),
-        (None, Some(text)) => text,
-        (None, None) => "the computation failed without a message",
-    };
-    let text = text.split_once("Torch(\"").map_or(text, |(_, exception)| exception);
-    text.split("\\nException raised from").next().unwrap_or(text).trim_end_matches("\")").to_owned()
-}
-
-/// Whether a CUDA error makes every later call fail, too. Running out of memory does not.
-fn is_sticky(error: &str) -> bool {
-    let error = error.to_ascii_lowercase();
-    let of_device = ["cuda error", "cublas_status", "device-side assert"].iter().any(|words| error.contains(words));
-    of_device && !backoff::is_out_of_memory(&error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_of_libtorch_is_an_error_with_its_words() {
-        let error = guarded(|| tch::Tensor::zeros([2], (tch::Kind::Float, tch::Device::Cpu)).view([3])).unwrap_err();
-        assert!(error.contains("shape '[3]' is invalid for input of size 2"), "{error}");
-        assert!(!error.contains("frame #"), "{error}");
-    }
-
-    #[test]
-    fn only_what_spoils_the_device_is_sticky() {
-        assert!(is_sticky("CUDA error: an illegal memory access was encountered"));
-        assert!(is_sticky("CUDA error: device-side assert triggered"));
-        assert!(!is_sticky("CUDA out of memory. Tried to allocate 2.00 GiB"));
-        assert!(!is_sticky("CUDA error: out of memory"));
-        assert!(!is_sticky("shape '[3]' is invalid for input of size 2"));
     }
 }

@@ -1,116 +1,114 @@
 //! Finds out how much goes in a batch, and makes the first job as fast as the second.
 
-use std::{
-    iter,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use panorama::{Engine, Kind, Limits, Settings};
-use sd2::Geometry;
+use geometry::Geometry;
+use panorama::{Checkpointing, Engine, Limits, Settings, Stage};
 use tch::Device;
 
 use crate::memory::{self, Budget};
 
 /// Beyond these, wider batches gain nothing.
-const WIDEST: Limits = Limits { denoise: 26, synchronise: 8, thrifty: false };
+const MAX_LIMITS: Limits = Limits { denoise: 26, synchronise: 8, checkpointing: Checkpointing::Off };
 
 /// How long a batch may take: a cancel waits for it.
-const LONGEST: Duration = Duration::from_secs(2);
+const MAX_BATCH: Duration = Duration::from_secs(2);
 
-/// What a gradient takes that keeps all it can, as a multiple of what a thrifty one takes.
-const LAVISH: f64 = 2.5;
+/// Memory of a gradient without checkpointing, as a multiple of one with it.
+const WITHOUT_CHECKPOINTING: f64 = 2.5;
 
 /// How many windows take no more memory than one does with its gradient.
 const WITHOUT_GRADIENT: usize = 4;
 
-/// How many jobs a worker advances at once, at most: each makes the others wait.
-const JOBS: u64 = 4;
+/// How many jobs a worker advances at once: each makes the others wait.
+const MAX_JOBS: u64 = 4;
 
-/// What a job keeps between batches at its largest: latents of 441 windows, three times, and its texts.
-const JOB_BYTES: u64 = 128 << 20;
+/// The most that a job keeps between batches: latents of 441 windows, three times, and its texts.
+const MAX_JOB_BYTES: u64 = 128 << 20;
 
 /// What a small panorama took.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
-    /// Memory of a thrifty gradient of one window, in bytes.
+    /// Memory of the gradient of one window with checkpointing, in bytes.
     gradient: u64,
-    /// Time of one window without.
+    /// Time of one window without its gradient.
     window: Duration,
 }
 
-/// Runs a panorama of two windows for one step, in the way that takes the least memory; then sets the limits of the
-/// engine by what that took. Returns how many jobs fit.
+/// Runs a panorama of two windows for one step, in the way that takes the least memory. Returns the limits of a batch
+/// by what that took, and how many jobs fit.
 ///
 /// # Errors
-/// If the model cannot do it.
-pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result<u32> {
+/// If the model cannot draw it.
+pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result<(Limits, u32)> {
     let (device, threads) = (engine.model().placement.device, engine.threads());
-    engine.limits = Limits { thrifty: true, ..Limits::default() };
+    let least = Limits { checkpointing: Checkpointing::On, ..Limits::default() };
     let before = memory::used(device);
-    let Some(measured) = measure(engine, before)? else {
-        engine.limits.denoise = threads;
-        return Ok(1);
+    let Some(measured) = measure(engine, least, before)? else {
+        return Ok((Limits { denoise: threads, ..least }, 1));
     };
     let budget = match (budget, device) {
         (Some(Budget(all)), _) => all.saturating_sub(before),
         (None, Device::Cpu) => memory::available(device) / 2,
-        // A GPU is there for this. What the gradient took is libtorch's to use again.
+        // A GPU is there for this alone. What the gradient took, libtorch can use again.
         (None, _) => (memory::available(device) + measured.gradient) / 10 * 9,
     };
-    let widest = if device == Device::Cpu { widest_on_cpu(measured.window, threads) } else { WIDEST };
-    engine.limits = fitting(measured, budget, widest);
-    tracing::info!(limits = ?engine.limits, threads, gradient_bytes = measured.gradient, budget_bytes = budget, "warmed up");
-    Ok((budget / JOB_BYTES).clamp(1, JOBS) as u32)
+    let max = if device == Device::Cpu { max_on_cpu(measured.window, threads) } else { MAX_LIMITS };
+    let limits = fitting(measured, budget, max);
+    tracing::info!(?limits, threads, gradient_bytes = measured.gradient, budget_bytes = budget, "warmed up");
+    Ok((limits, (budget / MAX_JOB_BYTES).clamp(1, MAX_JOBS) as u32))
 }
 
-/// Measures; `None` if a window takes so long here that what takes least memory is best taken as it is.
-fn measure(engine: &mut Engine, before: u64) -> anyhow::Result<Option<Measured>> {
+/// Measures; `None` if a window takes longer than a batch may: a gradient would keep the first job waiting.
+fn measure(engine: &mut Engine, limits: Limits, before: u64) -> anyhow::Result<Option<Measured>> {
     let device = engine.model().placement.device;
     let mut panorama = engine.begin(&smallest(engine.model().geometry()))?;
     engine.forget_texts();
     let (mut gradient, mut window) = (0, Duration::MAX);
-    while let Some(kind) = panorama.kind() {
-        if kind == Kind::Synchronise && window > LONGEST {
-            // Minutes of warm-up would be minutes of waiting.
-            tracing::info!(?window, "not warmed up any further: a window takes long here");
+    while let Some(stage) = panorama.stage() {
+        if stage == Stage::Synchronise && window > MAX_BATCH {
+            // Minutes of warm-up are minutes of waiting.
+            tracing::info!(?window, "warm-up stopped: a window takes long on this device");
             return Ok(None);
         }
         let start = Instant::now();
-        let tasks = panorama.take(1);
-        let outcomes = engine.compute(kind, &tasks);
-        for (task, outcome) in iter::zip(tasks, outcomes) {
-            panorama.put(task, outcome);
+        let tasks = panorama.take(limits.of(stage));
+        for outcome in engine.compute(&tasks, limits.checkpointing) {
+            panorama.put(outcome);
         }
-        match kind {
+        match stage {
             // The first was slower: everything was new.
-            Kind::Denoise => window = window.min(start.elapsed()),
-            Kind::Synchronise => gradient = memory::most_used(device).saturating_sub(before).max(1),
-            Kind::Target | Kind::Decode => {}
+            Stage::Denoise => window = window.min(start.elapsed()),
+            Stage::Synchronise => gradient = memory::max_used(device).saturating_sub(before).max(1),
+            Stage::Target | Stage::Decode => {}
         }
     }
     Ok(Some(Measured { gradient, window }))
 }
 
 /// A core computes its windows alone: wide batches gain nothing there but fewer rounds.
-fn widest_on_cpu(window: Duration, threads: usize) -> Limits {
-    let in_time = (LONGEST.as_secs_f64() / window.as_secs_f64()) as usize;
-    Limits { denoise: WIDEST.denoise.min(in_time.max(threads)), synchronise: threads, thrifty: false }
+fn max_on_cpu(window: Duration, threads: usize) -> Limits {
+    let in_time = (MAX_BATCH.as_secs_f64() / window.as_secs_f64()) as usize;
+    Limits { denoise: MAX_LIMITS.denoise.min(in_time.max(threads)), synchronise: threads, ..MAX_LIMITS }
 }
 
-/// As much of the widest as fits; with thrifty gradients, if fewer of the others do.
-fn fitting(measured: Measured, budget: u64, widest: Limits) -> Limits {
+/// As much of the maximum as fits; with checkpointing, if that many gradients do not fit without.
+fn fitting(measured: Measured, budget: u64, max: Limits) -> Limits {
     let gradients = |factor: f64| (budget as f64 / (measured.gradient as f64 * factor)) as usize;
-    let thrifty = gradients(LAVISH) < widest.synchronise;
-    let windows = gradients(if thrifty { 1.0 } else { LAVISH }).max(1);
+    let (checkpointing, windows) = if gradients(WITHOUT_CHECKPOINTING) < max.synchronise {
+        (Checkpointing::On, gradients(1.0).max(1))
+    } else {
+        (Checkpointing::Off, gradients(WITHOUT_CHECKPOINTING).max(1))
+    };
     Limits {
-        denoise: widest.denoise.min(WITHOUT_GRADIENT * windows),
-        synchronise: widest.synchronise.min(windows),
-        thrifty,
+        denoise: max.denoise.min(WITHOUT_GRADIENT * windows),
+        synchronise: max.synchronise.min(windows),
+        checkpointing,
     }
 }
 
-/// Two windows, one step, and all that can be asked for in it.
-fn smallest(Geometry { window, factor }: Geometry) -> Settings {
+/// Two windows, one step, and every stage in it.
+fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
     let stride = (window / 4).max(1);
     Settings {
         prompt: "warm-up".to_owned(),
@@ -131,6 +129,7 @@ fn smallest(Geometry { window, factor }: Geometry) -> Settings {
 
 #[cfg(test)]
 mod tests {
+    use super::Checkpointing::{Off, On};
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -139,26 +138,26 @@ mod tests {
     fn a_gpu_is_filled() {
         let measured = Measured { gradient: 2 * GIB, window: Duration::from_millis(25) };
         for (budget, expected) in [
-            (70, WIDEST),
-            (36, Limits { thrifty: true, ..WIDEST }),
-            (12, Limits { denoise: 24, synchronise: 6, thrifty: true }),
-            (5, Limits { denoise: 8, synchronise: 2, thrifty: true }),
-            // What does not fit is tried all the same, and said then.
-            (1, Limits { denoise: 4, synchronise: 1, thrifty: true }),
+            (70, MAX_LIMITS),
+            (36, Limits { checkpointing: On, ..MAX_LIMITS }),
+            (12, Limits { denoise: 24, synchronise: 6, checkpointing: On }),
+            (5, Limits { denoise: 8, synchronise: 2, checkpointing: On }),
+            // What does not fit is tried all the same, and reported then.
+            (1, Limits { denoise: 4, synchronise: 1, checkpointing: On }),
         ] {
-            assert_eq!(fitting(measured, budget * GIB, WIDEST), expected, "{budget} GiB");
+            assert_eq!(fitting(measured, budget * GIB, MAX_LIMITS), expected, "{budget} GiB");
         }
     }
 
     #[test]
     fn a_cpu_computes_a_window_on_each_core() {
         let on_cpu =
-            |measured: Measured, budget, threads| fitting(measured, budget, widest_on_cpu(measured.window, threads));
+            |measured: Measured, budget, threads| fitting(measured, budget, max_on_cpu(measured.window, threads));
         let demo = Measured { gradient: GIB / 2, window: Duration::from_millis(130) };
-        assert_eq!(on_cpu(demo, 10 * GIB, 2), Limits { denoise: 15, synchronise: 2, thrifty: false });
-        assert_eq!(on_cpu(demo, GIB, 2), Limits { denoise: 8, synchronise: 2, thrifty: true });
-        assert_eq!(on_cpu(demo, GIB / 4, 2), Limits { denoise: 4, synchronise: 1, thrifty: true });
+        assert_eq!(on_cpu(demo, 10 * GIB, 2), Limits { denoise: 15, synchronise: 2, checkpointing: Off });
+        assert_eq!(on_cpu(demo, GIB, 2), Limits { denoise: 8, synchronise: 2, checkpointing: On });
+        assert_eq!(on_cpu(demo, GIB / 4, 2), Limits { denoise: 4, synchronise: 1, checkpointing: On });
         let slow = Measured { gradient: GIB / 2, window: Duration::from_millis(1900) };
-        assert_eq!(on_cpu(slow, 64 * GIB, 8), Limits { denoise: 8, synchronise: 8, thrifty: false });
+        assert_eq!(on_cpu(slow, 64 * GIB, 8), Limits { denoise: 8, synchronise: 8, checkpointing: Off });
     }
 }

@@ -1,15 +1,11 @@
 //! The worker as its server sees it: a process that speaks frames.
 
-use std::{
-    io::{BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::io::{BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use protocol::{
-    Command, Event, Input,
-    frame::{self, Received},
-};
+use protocol::frame::{self, Received};
+use protocol::{Command, Event, Input};
 
 struct Worker {
     process: Child,

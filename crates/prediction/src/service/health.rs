@@ -81,7 +81,9 @@ impl Shared {
         };
         let why = slots.iter().find_map(|slot| match &slot.state {
             WorkerState::Lost(why) => Some(format!("the worker was lost and is being started again: {why}")),
-            WorkerState::Dead(why) => Some(format!("the worker was lost and is not started again: {why}; restart the server")),
+            WorkerState::Dead(why) => {
+                Some(format!("the worker was lost and is not started again: {why}; restart the server"))
+            }
             _ => None,
         });
         let user_healthcheck_error = why.filter(|_| matches!(status, State::Unhealthy | State::Defunct));

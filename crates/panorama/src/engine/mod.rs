@@ -1,0 +1,175 @@
+//! The networks at work on batches of tasks.
+
+mod compute;
+mod shared;
+mod threads;
+
+use std::collections::VecDeque;
+use std::iter::zip;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use sd2::unet::TextKeys;
+use sd2::{Checkpointing, Sd2};
+use tch::{Device, Kind, Tensor};
+
+use self::shared::{Comparison, Networks, Sample};
+use self::threads::Threads;
+use crate::panorama::Panorama;
+use crate::settings::{Invalid, Settings};
+use crate::task::{Conditions, Operation, Outcome, Task};
+use crate::windows::Windows;
+
+/// How many texts are remembered: a few for each job, and the empty negative prompt of all the others.
+const MAX_TEXTS: usize = 32;
+
+/// How many windows a core computes at once: more do not fit its cache.
+const PART: usize = 2;
+
+/// The networks of one model, and what is remembered between jobs.
+pub struct Engine {
+    sd2: Sd2,
+    /// Keys and values of texts, the latest last.
+    texts: VecDeque<(String, Rc<TextKeys>)>,
+    threads: Threads,
+}
+
+impl Engine {
+    /// An engine of a loaded model. On a CPU it computes on `threads` threads; a GPU needs one.
+    pub fn new(sd2: Sd2, threads: usize) -> Self {
+        let threads = Threads::new(if sd2.placement.device == Device::Cpu { threads } else { 1 });
+        Self { sd2, texts: VecDeque::new(), threads }
+    }
+
+    /// How many windows are computed side by side.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Sd2 {
+        &self.sd2
+    }
+
+    /// Begins a panorama: encodes its texts and draws its starting noise.
+    ///
+    /// # Errors
+    /// If the settings do not fit the model.
+    pub fn begin(&mut self, settings: &Settings) -> Result<Panorama, Invalid> {
+        let _no_grad = tch::no_grad_guard();
+        let geometry = self.sd2.geometry();
+        settings.check(geometry)?;
+        let mut encodes = 0;
+        let branches = influential_texts(settings).into_iter().map(|text| self.text(text, &mut encodes)).collect();
+        let steps = self.sd2.ddim.schedule(settings.num_inference_steps);
+        let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
+        let conditions = Conditions {
+            branches,
+            guidance: settings.guidance_scale,
+            time: self.sd2.unet.time_table(&timesteps),
+            steps,
+        };
+        let layout = geometry.layout((settings.width, settings.height), settings.stride, settings.loop_closure);
+        let device = self.sd2.placement.device;
+        let shape = [1, self.sd2.unet.channels, layout.height.into(), layout.width.into()];
+        let noise = noise(settings.seed, shape).to_device(device);
+        Ok(Panorama::new(settings.clone(), conditions, Windows::new(layout, device), noise, encodes))
+    }
+
+    /// Computes tasks of any panoramas and returns their outcomes, in order. Tasks in a row that may share a batch, by
+    /// stage and number of guidance branches, do.
+    pub fn compute(&self, tasks: &[Task], checkpointing: Checkpointing) -> Vec<Outcome> {
+        tasks.chunk_by(Task::fits_beside).flat_map(|batch| self.batch(batch, checkpointing)).collect()
+    }
+
+    /// Computes tasks of one stage and one number of guidance branches.
+    fn batch(&self, tasks: &[Task], checkpointing: Checkpointing) -> Vec<Outcome> {
+        let networks = Networks::of(&self.sd2);
+        let (mut outputs, mut samples) = (Vec::new(), Vec::new());
+        let (mut gradients, mut comparisons) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            match &task.operation {
+                Operation::Denoise { window } => {
+                    outputs.push(*window);
+                    samples.push(Sample::of(task));
+                }
+                Operation::Synchronise { window, target } => {
+                    gradients.push(*window);
+                    comparisons.push(Comparison { sample: Sample::of(task), target });
+                }
+                Operation::Target { output, .. } => {
+                    outcomes.push(self.alone(|| Outcome::Target(networks.target(&Sample::of(task), output))));
+                }
+                Operation::Decode => outcomes.push(self.alone(|| Outcome::Picture(networks.picture(&task.latents)))),
+            }
+        }
+        let computed = self.side_by_side(&samples, |samples| networks.output(samples));
+        outcomes.extend(zip(outputs, computed).map(|(window, output)| Outcome::Output { window, output }));
+        let computed = self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, checkpointing));
+        outcomes.extend(zip(gradients, computed).map(|(window, gradient)| Outcome::Gradient { window, gradient }));
+        outcomes
+    }
+
+    /// Computes one task with all threads.
+    fn alone(&self, compute: impl FnOnce() -> Outcome) -> Outcome {
+        let _no_grad = tch::no_grad_guard();
+        self.threads.together(compute)
+    }
+
+    /// Computes windows on all threads, and returns the results `[1, c, h, w]` of each.
+    fn side_by_side<T: Sync>(&self, windows: &[T], compute: impl Fn(&[T]) -> Tensor + Sync) -> Vec<Tensor> {
+        let share = windows.len().div_ceil(self.threads.count());
+        let part = if self.threads.count() == 1 { share } else { share.min(PART) };
+        self.threads.map(windows, part, compute).iter().flat_map(|results| results.split(1, 0)).collect()
+    }
+
+    /// The keys and values of a text, computed if they are not remembered.
+    fn text(&mut self, text: &str, encodes: &mut u64) -> Rc<TextKeys> {
+        let at = self.texts.iter().position(|(known, _)| known == text);
+        let remembered = at.and_then(|at| self.texts.remove(at)).unwrap_or_else(|| {
+            *encodes += 1;
+            (text.to_owned(), Rc::new(self.encode(text)))
+        });
+        let keys = Rc::clone(&remembered.1);
+        self.texts.push_back(remembered);
+        if self.texts.len() > MAX_TEXTS {
+            self.texts.pop_front();
+        }
+        keys
+    }
+
+    /// Forgets all texts.
+    pub fn forget_texts(&mut self) {
+        self.texts.clear();
+    }
+
+    fn encode(&self, text: &str) -> TextKeys {
+        let ids = self.sd2.tokenizer.encode(text);
+        self.threads.together(|| self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids)))
+    }
+}
+
+/// The starting noise of a seed, on the CPU whatever the device, so that a seed is the same picture everywhere.
+fn noise(seed: u64, shape: [i64; 4]) -> Tensor {
+    /// libtorch has one generator for the process: no other thread may draw between seed and noise.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    // The bits of the seed are what counts.
+    tch::manual_seed(seed as i64);
+    Tensor::randn(shape, (Kind::Float, Device::Cpu))
+}
+
+/// The texts whose branches have any influence on the guided output: `negative + scale * (positive - negative)`.
+fn influential_texts(settings: &Settings) -> Vec<&str> {
+    let (negative, positive) = (settings.negative_prompt.as_str(), settings.prompt.as_str());
+    match settings.guidance_scale {
+        0.0 => vec![negative],
+        1.0 => vec![positive],
+        _ if negative == positive => vec![positive],
+        _ => vec![negative, positive],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The pieces of work that a panorama is made of, and their results.
+
+use std::rc::Rc;
+
+use sd2::ddim::Step;
+use sd2::lpips::Features;
+use sd2::unet::{TextKeys, TimeTable};
+use tch::Tensor;
+
+use crate::picture::Picture;
+
+/// What is computed for a task. Only tasks of one stage go in one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The guided output of the UNet for a window.
+    Denoise,
+    /// The perceptual features of the picture a window is heading for.
+    Target,
+    /// The gradient, with respect to a window, of its perceptual distance to the target.
+    Synchronise,
+    /// The picture of the whole panorama.
+    Decode,
+}
+
+/// A piece of work of one panorama.
+pub struct Task {
+    /// `[1, c, h, w]` in fp32: of the window, or of the whole panorama for [`Operation::Decode`].
+    pub(crate) latents: Tensor,
+    pub(crate) conditions: Rc<Conditions>,
+    /// Index of the step in [`Conditions::steps`].
+    pub(crate) step: usize,
+    pub(crate) operation: Operation,
+}
+
+/// What a task asks for, with what its stage needs beyond the latents.
+pub(crate) enum Operation {
+    Denoise {
+        window: usize,
+    },
+    Target {
+        window: usize,
+        /// The guided output of the window.
+        output: Tensor,
+    },
+    Synchronise {
+        window: usize,
+        target: Rc<Features>,
+    },
+    Decode,
+}
+
+/// The result of a task, for [`Panorama::put`](crate::Panorama::put).
+pub enum Outcome {
+    /// Of [`Stage::Denoise`].
+    Output {
+        /// Index of the window.
+        window: usize,
+        /// `[1, c, window, window]`
+        output: Tensor,
+    },
+    /// Of [`Stage::Target`].
+    Target(Features),
+    /// Of [`Stage::Synchronise`].
+    Gradient {
+        /// Index of the window.
+        window: usize,
+        /// `[1, c, window, window]`
+        gradient: Tensor,
+    },
+    /// Of [`Stage::Decode`].
+    Picture(Picture),
+}
+
+/// What all tasks of a panorama share.
+pub(crate) struct Conditions {
+    /// The texts of the guidance branches: the negative one and the prompt, or the only one with any influence.
+    pub(crate) branches: Vec<Rc<TextKeys>>,
+    pub(crate) guidance: f64,
+    pub(crate) time: TimeTable,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Operation {
+    pub(crate) fn stage(&self) -> Stage {
+        match self {
+            Self::Denoise { .. } => Stage::Denoise,
+            Self::Target { .. } => Stage::Target,
+            Self::Synchronise { .. } => Stage::Synchronise,
+            Self::Decode => Stage::Decode,
+        }
+    }
+}
+
+impl Task {
+    /// What is computed for it.
+    pub fn stage(&self) -> Stage {
+        self.operation.stage()
+    }
+
+    /// How many guidance branches the UNet computes for it. Only tasks with as many go in one batch.
+    pub fn branches(&self) -> usize {
+        self.conditions.branches.len()
+    }
+
+    /// Whether both may go in one batch.
+    pub(crate) fn fits_beside(&self, other: &Self) -> bool {
+        self.stage() == other.stage() && self.branches() == other.branches()
+    }
+}
