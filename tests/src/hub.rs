@@ -100,7 +100,7 @@ fn vgg() -> (Bytes, String) {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
         bytes.resize(bytes.len() + end, 0);
-        let hash = hex(&sha2::Sha256::digest(&bytes));
+        let hash = hex::encode(sha2::Sha256::digest(&bytes));
         (bytes.into(), hash)
     });
     VGG.clone()
@@ -139,12 +139,7 @@ fn large(path: &str) -> bool {
 
 fn sha256(bytes: &Bytes) -> String {
     let (vgg, hash) = vgg();
-    if bytes.as_ptr() == vgg.as_ptr() { hash } else { hex(&sha2::Sha256::digest(bytes)) }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    if bytes.as_ptr() == vgg.as_ptr() { hash } else { hex::encode(sha2::Sha256::digest(bytes)) }
 }
 
 impl TestHub {
@@ -250,7 +245,7 @@ async fn list(
                 json!({"rfilename": path, "size": size, "blobId": "0", "lfs": {"sha256": sha256(bytes), "size": size}})
             } else {
                 let git = sha1::Sha1::digest([format!("blob {size}\0").as_bytes(), bytes].concat());
-                json!({"rfilename": path, "size": size, "blobId": hex(&git)})
+                json!({"rfilename": path, "size": size, "blobId": hex::encode(git)})
             }
         })
         .collect();

@@ -18,13 +18,14 @@
 mod active;
 mod cost;
 pub mod feed;
-pub mod hidden;
+mod files;
 pub mod input;
 mod lifecycle;
 pub mod outgoing;
 pub mod output;
 mod progress;
 mod random;
+pub mod redacted;
 pub mod service;
 pub mod store;
 mod time;

@@ -1,27 +1,30 @@
 //! One file: from the hub to its final name, by way of `NAME.part`.
 //!
-//! What always holds: bytes are hashed as they are written, on a thread of their own; the final name is given only to a
-//! content with the hash that the hub told; what was received stays in `NAME.part` for the next attempt, unless it is wrong.
+//! What always holds: bytes are hashed as they are written, on a thread of their own; only a content with the hash that
+//! the hub lists gets the final name; what was received stays in `NAME.part` for the next attempt, unless it is wrong.
 
 use std::fs::{File as Disk, OpenOptions};
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use http_client::{Retries, reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::disk;
+use crate::error::{Error, Result};
 use crate::hash::{Hasher, Sums};
-use crate::hub::{Failure, Hub, Tries, broken, why};
+use crate::hub::{Failure, Hub, broken, wait};
 use crate::plan::File;
-use crate::{Error, News, Progress, Result, disk};
+use crate::progress::{Progress, ProgressEvent};
 
 /// Pieces that may wait for the disk.
-const WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// Fetches a file into the bundle's folder.
 ///
 /// # Errors
-/// If it cannot be fetched, or is another one than the hub told.
+/// If it cannot be fetched, or is not the one that the hub lists.
 pub(crate) async fn download(hub: &Hub, file: &File, dir: &Path, progress: &dyn Progress) -> Result<Sums> {
     let path = dir.join(&file.path);
     let part = disk::part(&path);
@@ -30,14 +33,14 @@ pub(crate) async fn download(hub: &Hub, file: &File, dir: &Path, progress: &dyn 
     }
     loop {
         let mut writer = Writer::open(&part, file).await?;
-        progress.tell(News::Begun { path: &file.path, size: file.size, have: writer.have });
+        progress.report(ProgressEvent::Begun { path: &file.path, size: file.size, have: writer.have });
         let filled = fill(hub, file, &mut writer, progress).await;
         let resumed = writer.resumed;
         let sums = writer.finish().await?;
         match filled {
             Ok(()) if file.origin.hash.fits(&sums) => {
-                disk::settle(&part, &path)?;
-                progress.tell(News::Done { path: &file.path });
+                disk::persist(&part, &path)?;
+                progress.report(ProgressEvent::Done { path: &file.path });
                 return Ok(sums);
             }
             Ok(()) => {
@@ -45,7 +48,10 @@ pub(crate) async fn download(hub: &Hub, file: &File, dir: &Path, progress: &dyn 
                 if !resumed {
                     return Err(file.mismatch(sums.like(&file.origin.hash)));
                 }
-                progress.tell(News::Note(&format!("what was kept of `{}` is wrong; it is fetched anew", file.path)));
+                progress.report(ProgressEvent::Note(&format!(
+                    "what was kept of `{}` is wrong; fetching all of it again",
+                    file.path
+                )));
             }
             Err(error) => {
                 if matches!(error, Error::TooLong { .. } | Error::Mismatch { .. }) {
@@ -57,9 +63,9 @@ pub(crate) async fn download(hub: &Hub, file: &File, dir: &Path, progress: &dyn 
     }
 }
 
-/// Receives until all is there, over as many connections as it takes.
+/// Receives until the file is complete, over as many connections as it takes.
 async fn fill(hub: &Hub, file: &File, writer: &mut Writer, progress: &dyn Progress) -> Result<()> {
-    let mut tries = Tries::new(hub.patience);
+    let mut retries = Retries::new(hub.retries);
     while writer.have < file.size {
         let before = writer.have;
         let failure = match receive(hub, file, writer, progress).await {
@@ -68,9 +74,9 @@ async fn fill(hub: &Hub, file: &File, writer: &mut Writer, progress: &dyn Progre
             Err(failure) => failure,
         };
         if writer.have > before {
-            tries.reset();
+            retries.reset();
         }
-        tries.wait(failure, progress).await?;
+        wait(&mut retries, failure, progress).await?;
     }
     Ok(())
 }
@@ -79,16 +85,15 @@ async fn fill(hub: &Hub, file: &File, writer: &mut Writer, progress: &dyn Progre
 async fn receive(hub: &Hub, file: &File, writer: &mut Writer, progress: &dyn Progress) -> Result<(), Failure> {
     let (mut response, partial) = hub.open(file, writer.have).await?;
     if !partial && writer.have > 0 {
-        writer.anew().await?;
-        progress.tell(News::Begun { path: &file.path, size: file.size, have: 0 });
+        writer.restart().await?;
+        progress.report(ProgressEvent::Begun { path: &file.path, size: file.size, have: 0 });
     }
-    while let Some(bytes) = response.chunk().await.map_err(|e| broken(file, why(e)))? {
+    while let Some(bytes) = response.chunk().await.map_err(|e| broken(file, reason(e)))? {
         if writer.have + bytes.len() as u64 > file.size {
-            let (repo, name) = (file.origin.repo.clone(), file.origin.path.clone());
-            return Err(Error::TooLong { repo, file: name, expected: file.size }.into());
+            return Err(Error::TooLong { at: file.at(file.host()).into(), expected: file.size }.into());
         }
         writer.write(bytes.into()).await?;
-        progress.tell(News::Received { path: &file.path, have: writer.have });
+        progress.report(ProgressEvent::Received { path: &file.path, have: writer.have });
     }
     Ok(())
 }
@@ -97,25 +102,26 @@ async fn receive(hub: &Hub, file: &File, writer: &mut Writer, progress: &dyn Pro
 struct Writer {
     to: mpsc::Sender<Piece>,
     end: JoinHandle<Result<Sums>>,
-    /// Bytes that were there or were given.
+    /// Bytes that were on the disk or were passed to the thread.
     have: u64,
-    /// Whether some of them were there.
+    /// Whether some of them were on the disk.
     resumed: bool,
 }
 
 enum Piece {
     Bytes(Vec<u8>),
-    Anew,
+    /// What is there is wrong; the bytes that follow are the first.
+    Restart,
 }
 
 impl Writer {
-    /// Opens `NAME.part` and hashes what is there.
+    /// Opens `NAME.part` and hashes what it holds.
     async fn open(part: &Path, file: &File) -> Result<Self> {
-        let (to, pieces) = mpsc::channel(WAITING);
-        let (tell, there) = oneshot::channel();
+        let (to, pieces) = mpsc::channel(MAX_WAITING);
+        let (begun, have) = oneshot::channel();
         let (part, file) = (part.to_owned(), file.clone());
-        let end = spawn_blocking(move || write(&part, &file, tell, pieces));
-        match there.await {
+        let end = spawn_blocking(move || write(&part, &file, begun, pieces));
+        match have.await {
             Ok(have) => Ok(Self { to, end, have, resumed: have > 0 }),
             Err(_) => Err(ended(end.await)),
         }
@@ -123,16 +129,16 @@ impl Writer {
 
     async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.have += bytes.len() as u64;
-        self.give(Piece::Bytes(bytes)).await
+        self.pass(Piece::Bytes(bytes)).await
     }
 
-    /// Forgets all that is there.
-    async fn anew(&mut self) -> Result<()> {
+    /// Drops all that was received.
+    async fn restart(&mut self) -> Result<()> {
         (self.have, self.resumed) = (0, false);
-        self.give(Piece::Anew).await
+        self.pass(Piece::Restart).await
     }
 
-    async fn give(&mut self, piece: Piece) -> Result<()> {
+    async fn pass(&mut self, piece: Piece) -> Result<()> {
         match self.to.send(piece).await {
             Ok(()) => Ok(()),
             Err(_) => Err(ended((&mut self.end).await)),
@@ -146,7 +152,7 @@ impl Writer {
     }
 }
 
-/// Why the thread ended before it was told to.
+/// Why the thread ended early.
 fn ended(how: Result<Result<Sums>, tokio::task::JoinError>) -> Error {
     match how {
         Ok(Err(error)) => error,
@@ -155,7 +161,7 @@ fn ended(how: Result<Result<Sums>, tokio::task::JoinError>) -> Error {
     }
 }
 
-fn write(part: &Path, file: &File, tell: oneshot::Sender<u64>, mut pieces: mpsc::Receiver<Piece>) -> Result<Sums> {
+fn write(part: &Path, file: &File, begun: oneshot::Sender<u64>, mut pieces: mpsc::Receiver<Piece>) -> Result<Sums> {
     let failed = || Error::io(PathBuf::from(part));
     let fresh = || Hasher::of(&file.origin.hash, file.size);
     let mut disk: Disk =
@@ -167,15 +173,15 @@ fn write(part: &Path, file: &File, tell: oneshot::Sender<u64>, mut pieces: mpsc:
     }
     let mut hasher = fresh();
     hasher.read(&mut disk).map_err(failed())?;
-    // Nobody listens any more where the fetch was given up meanwhile.
-    _ = tell.send(have);
+    // Nobody listens if the fetch was given up meanwhile.
+    _ = begun.send(have);
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
             Piece::Bytes(bytes) => {
                 disk.write_all(&bytes).map_err(failed())?;
                 hasher.update(&bytes);
             }
-            Piece::Anew => {
+            Piece::Restart => {
                 disk.set_len(0).and_then(|()| disk.rewind()).map_err(failed())?;
                 hasher = fresh();
             }

@@ -1,28 +1,41 @@
 //! What can go wrong, in words that say what to do next.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use url::Url;
-
-use crate::Hash;
+use crate::hash::Hash;
+use crate::layout::LOCK;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why files were not fetched, or are not there.
+/// Which file was asked for, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The repository, `owner/name`.
+    pub repo: String,
+    /// The path in the repository, or `the list of files`.
+    pub file: String,
+    /// The host that was asked, with its port if that is not the usual one.
+    pub host: String,
+}
+
+/// Why files were not fetched, or are missing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
     #[error("`{}`: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the system says.
         source: io::Error,
     },
     /// A source is malformed.
-    #[error("`{text}` is no repository: {why}; write `owner/name` or the URL of its page")]
+    #[error("`{text}` is not a repository: {why}; write `owner/name` or the URL of its page")]
     Source {
         /// What was given.
         text: String,
@@ -30,7 +43,9 @@ pub enum Error {
         why: String,
     },
     /// The endpoint is malformed.
-    #[error("the endpoint `{text}` is no URL of a hub: {why}; set HF_ENDPOINT to one such as `https://huggingface.co`")]
+    #[error(
+        "the endpoint `{text}` is not the URL of a hub: {why}; set HF_ENDPOINT to one such as `https://huggingface.co`"
+    )]
     Endpoint {
         /// What was given.
         text: String,
@@ -39,31 +54,23 @@ pub enum Error {
     },
     /// The hub was not reached, or the connection broke, again and again.
     #[error(
-        "`{file}` of `{repo}`: `{host}` cannot be reached: {why}; check the network and run the command again: what was \
-         received is kept. Another hub is named by HF_ENDPOINT"
+        "{at} cannot be reached: {why}; check the network and run the command again: what was received is kept. Set \
+         HF_ENDPOINT to use another hub"
     )]
     Unreachable {
-        /// The repository.
-        repo: String,
-        /// The file, or `the list of files`.
-        file: String,
-        /// The host that was asked.
-        host: String,
+        /// What was asked for.
+        at: Box<At>,
         /// What happened.
         why: String,
     },
     /// The hub answers 401 or 403.
-    #[error("`{file}` of `{repo}`: `{host}` answers {status}; {hint}")]
+    #[error("{at} answers {status}; {hint}")]
     Denied {
-        /// The repository.
-        repo: String,
-        /// The file, or `the list of files`.
-        file: String,
-        /// The host that was asked.
-        host: String,
+        /// What was asked for.
+        at: Box<At>,
         /// 401 or 403.
         status: u16,
-        /// What would do.
+        /// What to do.
         hint: String,
     },
     /// The hub answers 404.
@@ -77,77 +84,64 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
-    /// The hub answers 429 for longer than is waited.
+    /// The hub keeps answering 429, or asks for a longer wait than the policy grants.
     #[error(
-        "`{file}` of `{repo}`: `{host}` answers 429, too many requests{}; run the command again later: what was received is \
-         kept. With a token in HF_TOKEN a hub allows more",
+        "{at} answers 429, too many requests{}; run the command again later: what was received is kept. With a token \
+         in HF_TOKEN a hub allows more",
         wait.map(|wait| format!(", and asks to wait {} s", wait.as_secs())).unwrap_or_default()
     )]
     TooMany {
-        /// The repository.
-        repo: String,
-        /// The file, or `the list of files`.
-        file: String,
-        /// The host that was asked.
-        host: String,
-        /// How long it asks to wait.
+        /// What was asked for.
+        at: Box<At>,
+        /// How long the hub asks to wait.
         wait: Option<Duration>,
     },
     /// The hub answers something else.
-    #[error(
-        "`{file}` of `{repo}`: `{host}` answers {what}; run the command again later, or try another hub or `--from`"
-    )]
+    #[error("{at} answers {what}; run the command again later, or try another hub or `--from`")]
     Answer {
-        /// The repository.
-        repo: String,
-        /// The file, or `the list of files`.
-        file: String,
-        /// The host that was asked.
-        host: String,
-        /// What it answers.
+        /// What was asked for.
+        at: Box<At>,
+        /// The answer.
         what: String,
     },
-    /// A repository does not have what a bundle needs.
+    /// A repository lacks what a bundle needs.
     #[error("`{repo}` cannot be used:\n{}", problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n"))]
     Unfit {
         /// The repository.
         repo: String,
-        /// What is wrong with it, all of it.
+        /// All that is wrong with it.
         problems: Vec<String>,
     },
-    /// What came is not what the hub told.
+    /// The content is not the one that the hub lists.
     #[error(
-        "`{file}` of `{repo}` is wrong: the hub tells {expected} and gives {found}; it was not kept. Run the command again, or \
-         try another `--from`"
+        "`{}` of `{}` is wrong: the hub lists {expected} and sent {found}; it was not kept. Run the command again, or \
+         try another `--from`",
+        at.file, at.repo
     )]
     Mismatch {
-        /// The repository.
-        repo: String,
-        /// The file.
-        file: String,
-        /// What the hub told.
+        /// What was asked for.
+        at: Box<At>,
+        /// What the hub lists.
         expected: Hash,
-        /// What came.
+        /// What it sent.
         found: Hash,
     },
-    /// What came is longer than what the hub told.
+    /// The content is longer than the hub lists.
     #[error(
-        "`{file}` of `{repo}` is wrong: the hub tells {expected} bytes and gives more; it was not kept. Run the command again, \
-         or try another `--from`"
+        "`{}` of `{}` is wrong: the hub lists {expected} bytes and sent more; it was not kept. Run the command again, \
+         or try another `--from`",
+        at.file, at.repo
     )]
     TooLong {
-        /// The repository.
-        repo: String,
-        /// The file.
-        file: String,
-        /// What the hub told.
+        /// What was asked for.
+        at: Box<At>,
+        /// Bytes that the hub lists.
         expected: u64,
     },
     /// The disk is too small.
     #[error(
-        "`{}` has {} free and {} are needed: {} too few; make room, or choose another disk with `--to`",
-        path.display(), crate::disk::amount(*free), crate::disk::amount(*needed),
-        crate::disk::amount(needed.saturating_sub(*free))
+        "`{}` has {} free and {} are needed, {} more; make room, or choose another disk with `--to`",
+        path.display(), Amount(*free), Amount(*needed), Amount(needed.saturating_sub(*free))
     )]
     Space {
         /// The bundle's folder.
@@ -158,49 +152,37 @@ pub enum Error {
         needed: u64,
     },
     /// Another process fetches into the same folder.
-    #[error("another `weights fetch` is writing to `{}`; wait for it to end", path.display())]
-    Busy {
-        /// The bundle's folder.
-        path: PathBuf,
-    },
-    /// The folder holds something that is no bundle.
-    #[error("`{}` is not empty and no bundle that was fetched; choose another folder with `--to`", path.display())]
-    Occupied {
-        /// The folder.
-        path: PathBuf,
-    },
+    #[error("another `weights fetch` is writing to `{}`; wait for it to end", .0.display())]
+    Busy(PathBuf),
+    /// The folder holds something that was not fetched.
+    #[error("`{}` is not empty and was not fetched; choose another folder with `--to`", .0.display())]
+    Occupied(PathBuf),
     /// The weights of VGG16 are not as they should be.
-    #[error("the weights of VGG16 cannot be used: {why}; try another `--perceptual-from`")]
-    Perceptual {
-        /// What is wrong with them.
-        why: String,
-    },
+    #[error("the weights of VGG16 cannot be used: {0}; try another `--perceptual-from`")]
+    Perceptual(String),
     /// A folder has no lock.
     #[error(
-        "`{}` has no `{}`, so there is nothing to check it against: it was not fetched, or not to the end; \
-         `syncdiffusion weights fetch` does both", path.display(), crate::LOCK
+        "`{}` has no `{LOCK}`, so there is nothing to check it against: it was not fetched, or not completely; \
+         `syncdiffusion weights fetch` does both", .0.display()
     )]
-    Unlocked {
-        /// The folder.
-        path: PathBuf,
-    },
+    Unlocked(PathBuf),
     /// A lock cannot be read.
-    #[error("`{}` is no lock: {why}; run `syncdiffusion weights fetch` again", path.display())]
+    #[error("`{}` is not a valid lock: {why}; run `syncdiffusion weights fetch` again", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// A name of a model means nothing.
+    /// No model has this name.
     #[error("there is no model `{name}`: {why}")]
     NoModel {
         /// The name.
         name: String,
-        /// Where was looked and what would do.
+        /// Where it was looked for, and what to do.
         why: String,
     },
-    /// A name cannot be the name of a model.
+    /// A model cannot have this name.
     #[error("`{name}` cannot be the name of a model: {why}")]
     Name {
         /// The name.
@@ -208,13 +190,13 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// There is no place for models.
+    /// The environment names no folder for models.
     #[error(
         "there is no folder for models: neither HOME nor XDG_DATA_HOME is set; set SYNCDIFFUSION_HOME, or name a folder"
     )]
     Homeless,
-    /// A client cannot be made.
-    #[error("no connections can be made: {0}")]
+    /// The HTTP client or a thread of the fetch failed.
+    #[error("the fetch cannot work: {0}")]
     Client(String),
 }
 
@@ -225,14 +207,27 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    /// Whether another repository may have what this one has not.
+    /// Whether another repository may have what this one lacks.
     pub(crate) fn is_about_the_repository(&self) -> bool {
         matches!(self, Self::Denied { .. } | Self::NotFound { .. } | Self::Unfit { .. })
     }
 }
 
-/// The host and port of a URL.
-pub(crate) fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+impl fmt::Display for At {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "`{}` of `{}`: `{}`", self.file, self.repo, self.host)
+    }
+}
+
+/// A number of bytes as people write it.
+struct Amount(u64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        match [("GB", 1e9), ("MB", 1e6), ("KB", 1e3)].into_iter().find(|(_, unit)| bytes as f64 >= *unit) {
+            Some((name, unit)) => write!(to, "{:.1} {name}", bytes as f64 / unit),
+            None => write!(to, "{bytes} bytes"),
+        }
+    }
 }

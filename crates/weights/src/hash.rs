@@ -1,13 +1,13 @@
 //! The hashes by which a hub knows its files, computed while bytes pass by.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// The hash of a content, in lower-case hexadecimal.
+/// The hash of a content, in lowercase hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hash {
@@ -41,7 +41,7 @@ impl fmt::Display for Hash {
 pub(crate) struct Sums {
     pub(crate) size: u64,
     pub(crate) sha256: String,
-    /// Only where it was asked for.
+    /// Computed only for files that the hub knows by it.
     pub(crate) git: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl Hasher {
         }
     }
 
-    /// Takes all that can be read.
+    /// Reads to the end.
     pub(crate) fn read(&mut self, mut from: impl Read) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -100,17 +100,9 @@ impl Hasher {
     }
 
     pub(crate) fn finish(self) -> Sums {
-        let git = self.git.map(|git| hex(&git.finalize()));
-        Sums { size: self.size, sha256: hex(&self.sha256.finalize()), git }
+        let git = self.git.map(|git| hex::encode(git.finalize()));
+        Sums { size: self.size, sha256: hex::encode(self.sha256.finalize()), git }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Whether a folder has what a model is made of, found out without reading its tensors.
+//! Whether a folder has the parts of a model, without reading its tensors.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -7,23 +7,24 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::plan::{REQUIRED, WEIGHTS};
-use crate::{LOCK, Lock, disk};
+use crate::disk;
+use crate::layout::{LOCK, REQUIRED, WEIGHTS};
+use crate::lock::Lock;
 
-/// The longest header of a file of weights that is read.
-const MOST_HEADER: u64 = 100 << 20;
+/// The longest header of a file of weights that is read, as in the format's own reader.
+const MAX_HEADER: u64 = 100 << 20;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     /// Bytes of weights.
     pub bytes: u64,
-    /// All that is missing, cut or no such file; nothing if it can be loaded as far as can be told.
+    /// All that is missing, truncated or malformed; empty if the model can probably be loaded.
     pub problems: Vec<String>,
 }
 
-/// Looks for the configurations and the weights of a model in a folder in the layout of diffusers, reads the headers of the weights
-/// and compares sizes with the lock, if there is one. Whether the bytes are right is for [`verify`](crate::verify).
+/// Looks for the configurations and the weights of a model in a folder in the layout of diffusers, reads the headers of
+/// the weights and compares sizes with the lock, if there is one. [`verify`](crate::verify) compares every byte.
 pub fn inspect(dir: &Path) -> Inspection {
     let mut found = Inspection::default();
     for path in REQUIRED.into_iter().chain(["perceptual/config.json"]) {
@@ -31,7 +32,7 @@ pub fn inspect(dir: &Path) -> Inspection {
             Err(error) => found.problems.push(format!("`{path}`: {error}")),
             Ok(text) if Path::new(path).extension().is_some_and(|is| is == "json") => {
                 if let Err(error) = serde_json::from_slice::<Value>(&text) {
-                    found.problems.push(format!("`{path}` is no JSON: {error}"));
+                    found.problems.push(format!("`{path}` is not JSON: {error}"));
                 }
             }
             Ok(_) => {}
@@ -62,7 +63,8 @@ pub fn inspect(dir: &Path) -> Inspection {
     found
 }
 
-/// The files of a part's weights: one, or the shards that an index names; with the full ones before those of half the size.
+/// The files of a part's weights: one, or the shards that an index names. Full weights go before those of half the
+/// size.
 fn files(dir: &Path, part: &str, stem: &str) -> Result<Vec<String>, String> {
     for variant in ["", ".fp16"] {
         let whole = format!("{part}/{stem}{variant}.safetensors");
@@ -98,14 +100,14 @@ struct Header {
 }
 
 impl Header {
-    /// Reads it; `None` if there is none.
+    /// Reads it; `None` if the file is in another format.
     fn read(path: &Path) -> std::io::Result<Option<Self>> {
         let mut file = File::open(path)?;
         let all = file.metadata()?.len();
         let mut length = [0; 8];
         file.read_exact(&mut length)?;
         let length = u64::from_le_bytes(length);
-        if length > MOST_HEADER.min(all) {
+        if length > MAX_HEADER.min(all) {
             return Ok(None);
         }
         let mut text = Vec::new();
@@ -125,10 +127,10 @@ impl Header {
 fn header(path: &Path) -> Result<(), String> {
     match Header::read(path) {
         Err(error) => Err(format!("cannot be read: {error}")),
-        Ok(None) => Err("is no file of safetensors".to_owned()),
+        Ok(None) => Err("is not in the format of safetensors".to_owned()),
         Ok(Some(header)) => match header.end() {
             None => Err("has a header that cannot be understood".to_owned()),
-            Some(end) if end > header.all => Err(format!("is cut: it has {} bytes of {end}", header.all)),
+            Some(end) if end > header.all => Err(format!("is truncated: it has {} bytes of {end}", header.all)),
             Some(_) => Ok(()),
         },
     }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told() {
+    fn every_problem_is_listed() {
         let dir = model();
         let path = |name: &str| dir.path().join(name);
         fs::remove_file(path("vae/config.json")).unwrap();
@@ -179,9 +181,9 @@ mod tests {
         let problems = inspect(dir.path()).problems;
         for (problem, begin) in problems.iter().zip([
             "`vae/config.json`: No such file",
-            "`scheduler/scheduler_config.json` is no JSON",
-            "`unet/x.safetensors` is cut: it has 65 bytes of 66",
-            "`vae/diffusion_pytorch_model.fp16.safetensors` is no file of safetensors",
+            "`scheduler/scheduler_config.json` is not JSON",
+            "`unet/x.safetensors` is truncated: it has 65 bytes of 66",
+            "`vae/diffusion_pytorch_model.fp16.safetensors` is not in the format of safetensors",
             "`text_encoder/model.safetensors` is missing",
         ]) {
             assert!(problem.starts_with(begin), "{problem}");

@@ -1,17 +1,19 @@
-//! `weights.lock`: what a bundle consists of and where it came from, and whether that still holds.
+//! `weights.lock`: what a bundle consists of, where it came from, and whether that still holds.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::hash::{Hasher, Sums};
-use crate::{Error, Hash, Result, disk};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::hash::{Hash, Hasher, Sums};
+use crate::layout::LOCK;
+use crate::listing::Listing;
 
-/// The name of the lock in a bundle. It is written last, so a bundle that has one is complete.
-pub const LOCK: &str = "weights.lock";
 /// The version of what is written.
 const VERSION: u32 = 1;
 
@@ -20,7 +22,7 @@ const VERSION: u32 = 1;
 pub struct Lock {
     /// The version of this format.
     pub version: u32,
-    /// The hub that was asked.
+    /// The hub.
     pub endpoint: String,
     /// The repository of the model.
     pub repo: String,
@@ -41,7 +43,7 @@ pub struct Entry {
     pub size: u64,
     /// SHA-256 of the content.
     pub sha256: String,
-    /// What it is, or was made from; nothing for what the program itself brought.
+    /// The file on the hub that it is, or was made from; none for what is built into the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
@@ -55,14 +57,14 @@ pub struct Origin {
     pub commit: String,
     /// The path in the repository.
     pub path: String,
-    /// The hash that the hub told.
+    /// The hash that the hub lists.
     pub hash: Hash,
 }
 
 /// How a bundle differs from its lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// A file is not there.
+    /// A file is missing.
     Missing {
         /// Its path.
         path: String,
@@ -98,14 +100,14 @@ impl fmt::Display for Difference {
             Self::Missing { path } => write!(f, "`{path}` is missing"),
             Self::Size { path, expected, found } => write!(f, "`{path}` has {found} bytes, not {expected}"),
             Self::Content { path, expected, found } => write!(f, "`{path}` has the sha256 {found}, not {expected}"),
-            Self::Extra { path } => write!(f, "`{path}` is extra: the lock does not know it"),
+            Self::Extra { path } => write!(f, "`{path}` is extra: it is not in the lock"),
         }
     }
 }
 
 impl Lock {
     /// An empty lock for a model of a repository.
-    pub(crate) fn new(listing: &crate::Listing) -> Self {
+    pub(crate) fn new(listing: &Listing) -> Self {
         Self {
             version: VERSION,
             endpoint: listing.endpoint.to_string(),
@@ -119,11 +121,11 @@ impl Lock {
     /// Reads the lock of a bundle.
     ///
     /// # Errors
-    /// If there is none, or it cannot be understood.
+    /// If it is missing or cannot be understood.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(LOCK);
         match fs::metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::Unlocked { path: dir.to_owned() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Unlocked(dir.to_owned())),
             _ => Self::read_file(&path),
         }
     }
@@ -137,7 +139,7 @@ impl Lock {
         }
         let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         match lock.files.iter().find(|file| !inside(&file.path)) {
-            Some(file) => Err(wrong(format!("`{}` is no path in a bundle", file.path))),
+            Some(file) => Err(wrong(format!("`{}` is not a path in a bundle", file.path))),
             None => Ok(lock),
         }
     }
@@ -161,11 +163,11 @@ impl Lock {
     }
 }
 
-/// Compares a bundle with its lock: every byte is read. `tell` hears each path before it is read.
+/// Compares a bundle with its lock: every byte is read. `begin` is called before a file is read.
 ///
 /// # Errors
-/// If there is no lock, or a file cannot be read; differences are no errors.
-pub fn verify(dir: &Path, mut tell: impl FnMut(&Entry)) -> Result<Vec<Difference>> {
+/// If there is no lock, or a file cannot be read; a difference is not an error.
+pub fn verify(dir: &Path, mut begin: impl FnMut(&Entry)) -> Result<Vec<Difference>> {
     let lock = Lock::read(dir)?;
     let mut found = BTreeMap::new();
     walk(dir, "", &mut found)?;
@@ -179,7 +181,7 @@ pub fn verify(dir: &Path, mut tell: impl FnMut(&Entry)) -> Result<Vec<Difference
                 differences.push(Difference::Size { path, expected: entry.size, found: size });
             }
             Some(_) => {
-                tell(entry);
+                begin(entry);
                 let sums = sums(&dir.join(&entry.path), Hasher::plain())?;
                 if sums.sha256 != entry.sha256 {
                     let expected = entry.sha256.clone();

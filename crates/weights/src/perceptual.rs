@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// `config.json`: the channels of the five stages.
 pub(crate) const CONFIG: &str = "{\"channels\":[64,128,256,512,512]}\n";
@@ -35,9 +36,9 @@ const CONVOLUTIONS: [(usize, usize, usize); 13] = [
     (26, 512, 512),
     (28, 512, 512),
 ];
-/// The longest header that is read.
-const LONGEST_HEADER: u64 = 1 << 20;
-/// About how many bytes it makes, for the room on the disk.
+/// The longest header that is read: VGG16's has 5 KB.
+const MAX_VGG_HEADER: u64 = 1 << 20;
+/// About how many bytes the network has, to check the room on the disk.
 pub(crate) const SIZE: u64 = 59_000_000;
 
 /// Cuts the convolutions out of a file of VGG16 and adds the layers: the bytes of `perceptual/model.safetensors`.
@@ -45,19 +46,19 @@ pub(crate) const SIZE: u64 = 59_000_000;
 /// # Errors
 /// If the file is not VGG16 in fp32.
 pub(crate) fn cut(vgg: &Path) -> Result<Vec<u8>> {
-    let wrong = |why: String| Error::Perceptual { why };
+    let wrong = |why: String| Error::Perceptual(why);
     let mut file = File::open(vgg).map_err(Error::io(vgg))?;
     let size = file.metadata().map_err(Error::io(vgg))?.len();
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|_| wrong("the file is too short".to_owned()))?;
     let length = u64::from_le_bytes(length);
-    if length > LONGEST_HEADER || length + 8 > size {
-        return Err(wrong("the file is no safetensors file".to_owned()));
+    if length > MAX_VGG_HEADER || length + 8 > size {
+        return Err(wrong("the file is not in the format of safetensors".to_owned()));
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header).map_err(Error::io(vgg))?;
-    let header: Map<String, Value> =
-        serde_json::from_slice(&header).map_err(|e| wrong(format!("the file is no safetensors file: {e}")))?;
+    let header: Map<String, Value> = serde_json::from_slice(&header)
+        .map_err(|e| wrong(format!("the file is not in the format of safetensors: {e}")))?;
     let mut tensors = Vec::new();
     for (number, inputs, outputs) in CONVOLUTIONS {
         for (end, shape) in [("weight", vec![outputs, inputs, 3, 3]), ("bias", vec![outputs])] {
@@ -101,7 +102,7 @@ fn place(header: &Map<String, Value>, name: &str, shape: &[usize]) -> Result<(u6
     let (from, to) = info.data_offsets;
     let bytes = 4 * shape.iter().product::<usize>() as u64;
     if to.checked_sub(from) != Some(bytes) {
-        return Err(format!("`{name}` has not the {bytes} bytes that its shape needs"));
+        return Err(format!("`{name}` does not have the {bytes} bytes that its shape needs"));
     }
     Ok((from, to))
 }

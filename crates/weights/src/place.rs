@@ -1,8 +1,9 @@
-//! Where bundles are, and which one a name means.
+//! Where bundles are, and which one a name refers to.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, LOCK, Result, fetch::WORK};
+use crate::error::{Error, Result};
+use crate::layout::{LOCK, WORK};
 
 /// The name of the model that is built into the program.
 const DEMO: &str = "demo";
@@ -12,8 +13,8 @@ const DEMO: &str = "demo";
 pub struct Home(Option<PathBuf>);
 
 impl Home {
-    /// `home` (`SYNCDIFFUSION_HOME`), or `syncdiffusion` under `data` (`XDG_DATA_HOME`), or under `.local/share` of `user`
-    /// (`HOME`).
+    /// `home` (`SYNCDIFFUSION_HOME`), or `syncdiffusion` under `data` (`XDG_DATA_HOME`), or under `.local/share` of
+    /// `user` (`HOME`).
     pub fn new(home: Option<PathBuf>, data: Option<PathBuf>, user: Option<PathBuf>) -> Self {
         let named = |path: &PathBuf| !path.as_os_str().is_empty();
         // The specification of XDG has relative paths ignored.
@@ -25,7 +26,7 @@ impl Home {
     /// The default folder of a bundle.
     ///
     /// # Errors
-    /// If the name is no name, or there is no home.
+    /// If the name is not valid, or the environment names no folder.
     pub fn bundle(&self, name: &str) -> Result<PathBuf> {
         let wrong = |why: &str| Error::Name { name: name.to_owned(), why: why.to_owned() };
         if name == DEMO {
@@ -33,16 +34,16 @@ impl Home {
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-            return Err(wrong("names are made of letters, digits, `-`, `_` and `.`"));
+            return Err(wrong("a name consists of letters, digits, `-`, `_` and `.`"));
         }
         Ok(self.0.as_ref().ok_or(Error::Homeless)?.join("models").join(name))
     }
 
-    /// What a worker is to load for `--model MODEL`: `demo`, the folder of a bundle of that name, or the folder itself.
+    /// What a worker loads for `--model MODEL`: `demo`, the folder of a bundle of that name, or the folder itself.
     /// A bundle goes before a folder of the same name; `./NAME` is always the folder.
     ///
     /// # Errors
-    /// If it is nothing of that, or a bundle that is not complete; the message says what would do.
+    /// If it is nothing of this, or an incomplete bundle; the message says what to do.
     pub fn resolve(&self, model: &str) -> Result<String> {
         if model == DEMO {
             return Ok(model.to_owned());
@@ -57,20 +58,21 @@ impl Home {
                 return bundle.to_str().map(str::to_owned).ok_or_else(|| missing("its folder is not UTF-8".to_owned()));
             }
             if bundle.join(WORK).is_dir() && !folder.is_dir() {
-                return Err(missing(format!("its fetch was interrupted; {again} goes on where it stopped")));
+                return Err(missing(format!("its fetch was interrupted; {again} resumes it")));
             }
         }
         if folder.is_dir() {
             if folder.join(WORK).is_dir() && !folder.join(LOCK).is_file() {
-                let why = "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` goes on";
+                let why =
+                    "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` resumes it";
                 return Err(missing(why.to_owned()));
             }
             return Ok(model.to_owned());
         }
         Err(missing(match bundle {
             Ok(bundle) => format!(
-                "it is neither `{DEMO}` nor a folder, and nothing was fetched to `{}`; {again} fetches it, `--model {DEMO}` \
-                 needs no weights",
+                "it is neither `{DEMO}` nor a folder, and nothing was fetched to `{}`; {again} fetches it, \
+                 `--model {DEMO}` needs no weights",
                 bundle.display()
             ),
             Err(_) => "there is no such folder; give a folder in the layout of diffusers, `demo`, or `sd2` after \

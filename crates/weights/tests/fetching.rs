@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::hub::{Fault, MODEL, TestHub, UNET, model, noise};
-use weights::{Difference, Error, Fetched, Hub, LOCK, Lock, News, Order, Patience, Progress, Source, Variant};
+use weights::{
+    Difference, Error, FetchRequest, Fetched, Hub, LOCK, Lock, Progress, ProgressEvent, RetryPolicy, Source, Variant,
+};
 
 /// A hub, and a folder to fetch to.
 struct Case {
     hub: TestHub,
     dir: TempDir,
     token: Option<String>,
-    order: Order,
+    request: FetchRequest,
     notes: Notes,
 }
 
@@ -23,8 +25,8 @@ struct Case {
 struct Notes(Mutex<String>);
 
 impl Progress for Notes {
-    fn tell(&self, news: News<'_>) {
-        if let News::Note(text) = news {
+    fn report(&self, event: ProgressEvent<'_>) {
+        if let ProgressEvent::Note(text) = event {
             let mut notes = self.0.lock().unwrap();
             notes.push_str(text);
             notes.push('\n');
@@ -37,24 +39,24 @@ impl Case {
         static CRYPTO: Once = Once::new();
         CRYPTO.call_once(|| _ = rustls::crypto::ring::default_provider().install_default());
         let dir = tempfile::tempdir().unwrap();
-        let order = Order {
+        let request = FetchRequest {
             dir: dir.path().join("models/sd2"),
             sources: weights::SD2.iter().map(|repo| Source::parse(repo, None).unwrap()).collect(),
             perceptual: Source::parse(weights::PERCEPTUAL, None).unwrap(),
             variant: Variant::Full,
         };
-        Self { hub: TestHub::start().await, dir, token: None, order, notes: Notes::default() }
+        Self { hub: TestHub::start().await, dir, token: None, request, notes: Notes::default() }
     }
 
     async fn fetch(&self) -> Result<Fetched, Error> {
-        let patience = Patience {
-            attempts: 3,
+        let retries = RetryPolicy {
+            max_attempts: 3,
             first_wait: Duration::from_millis(5),
-            longest_wait: Duration::from_secs(5),
-            silence: Duration::from_secs(10),
+            max_retry_after: Duration::from_secs(5),
+            ..weights::RETRIES
         };
-        let hub = Hub::new(&self.hub.url, self.token.clone(), patience)?;
-        weights::fetch(&hub, &self.order, &self.notes).await
+        let hub = Hub::new(&self.hub.url, self.token.clone(), retries)?;
+        weights::fetch(&hub, &self.request, &self.notes).await
     }
 
     async fn refused(&self) -> String {
@@ -62,7 +64,7 @@ impl Case {
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        self.order.dir.join(path)
+        self.request.dir.join(path)
     }
 
     fn part(&self, path: &str) -> PathBuf {
@@ -74,16 +76,16 @@ impl Case {
     }
 
     fn verify(&self) -> Vec<Difference> {
-        weights::verify(&self.order.dir, |_| ()).unwrap()
+        weights::verify(&self.request.dir, |_| ()).unwrap()
     }
 
-    /// That all is there and right.
+    /// Asserts that the bundle is complete and right.
     fn complete(&self, commit: &str) {
         assert_eq!(self.verify(), []);
-        assert_eq!(Lock::read(&self.order.dir).unwrap().commit, commit);
+        assert_eq!(Lock::read(&self.request.dir).unwrap().commit, commit);
         let (_, files) = self.hub.lock().repos[MODEL].clone();
         for (path, bytes) in files.iter().filter(|(path, _)| self.path(path).exists()) {
-            if self.order.variant == Variant::Full {
+            if self.request.variant == Variant::Full {
                 assert!(fs::read(self.path(path)).unwrap() == *bytes, "{path}");
             }
         }
@@ -130,7 +132,7 @@ async fn a_bundle_is_complete_and_fetched_once() {
         "vae/diffusion_pytorch_model.safetensors",
         LOCK,
     ];
-    assert_eq!(all_files(&case.order.dir), expected);
+    assert_eq!(all_files(&case.request.dir), expected);
     assert_eq!(fetched.lock.files.len(), expected.len() - 1);
     assert_eq!(
         fs::read_to_string(case.path("perceptual/config.json")).unwrap(),
@@ -182,14 +184,14 @@ async fn an_interrupted_fetch_goes_on_with_the_rest() {
 async fn a_hub_that_drops_for_ever_is_given_up() {
     let case = Case::new().await;
     case.hub.fail(UNET, &[Fault::Drop(1000), Fault::Drop(0), Fault::Drop(0), Fault::Drop(0), Fault::Drop(0)]);
-    let told = case.refused().await;
-    assert!(told.contains(UNET) && told.contains("what was received is kept"), "{told}");
+    let message = case.refused().await;
+    assert!(message.contains(UNET) && message.contains("what was received is kept"), "{message}");
     assert_eq!(fs::metadata(case.part(UNET)).unwrap().len(), 1000);
     assert!(!case.path(UNET).exists() && !case.path(LOCK).exists());
 }
 
 #[tokio::test]
-async fn what_changed_meanwhile_is_begun_anew() {
+async fn what_changed_meanwhile_is_fetched_again() {
     let case = Case::new().await;
     case.hub.fail(UNET, &[Fault::Drop(2_000_000), Fault::Status(403, None), Fault::Status(500, None), Fault::Drop(0)]);
     assert!(case.refused().await.contains("500"));
@@ -206,7 +208,7 @@ async fn what_changed_meanwhile_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn what_was_kept_and_spoilt_is_begun_anew() {
+async fn what_was_kept_and_spoilt_is_fetched_again() {
     let case = Case::new().await;
     case.hub.fail(UNET, &[Fault::Drop(2_000_000), Fault::Drop(0), Fault::Drop(0), Fault::Drop(0)]);
     case.refused().await;
@@ -217,7 +219,7 @@ async fn what_was_kept_and_spoilt_is_begun_anew() {
     case.fetch().await.unwrap();
     case.complete("c1");
     assert_eq!(case.hub.offsets(UNET), [2_000_000, 0]);
-    assert!(case.notes().contains("it is fetched anew"));
+    assert!(case.notes().contains("fetching all of it again"));
 }
 
 #[tokio::test]
@@ -236,8 +238,8 @@ async fn a_wrong_content_leaves_nothing() {
     for (path, wrong) in [(UNET, noise(3_000_000, 1)), (small, noise(size, 1)), (small, noise(size + 1, 1))] {
         let case = Case::new().await;
         case.hub.fail(path, &[Fault::Content(wrong)]);
-        let told = case.refused().await;
-        assert!(told.contains(path) && told.contains("the hub tells") && told.contains(MODEL), "{told}");
+        let message = case.refused().await;
+        assert!(message.contains(path) && message.contains("the hub lists") && message.contains(MODEL), "{message}");
         assert!(!case.path(path).exists() && !case.part(path).exists() && !case.path(LOCK).exists());
         case.fetch().await.unwrap();
         case.complete("c1");
@@ -245,13 +247,13 @@ async fn a_wrong_content_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_repository_that_is_gone_has_a_fallback_and_is_told() {
+async fn a_repository_that_is_gone_has_a_fallback_and_is_named() {
     let case = Case::new().await;
     case.hub.lock().repos.remove(MODEL);
-    let told = case.refused().await;
+    let message = case.refused().await;
     assert!(
-        told.contains("Manojb/stable-diffusion-2-base") && told.contains("404") && told.contains("--from"),
-        "{told}"
+        message.contains("Manojb/stable-diffusion-2-base") && message.contains("404") && message.contains("--from"),
+        "{message}"
     );
     assert!(case.notes().contains(MODEL) && case.notes().contains("trying the next source"));
     assert_eq!(all_files(case.dir.path()), Vec::<String>::new(), "nothing was begun");
@@ -260,32 +262,35 @@ async fn a_repository_that_is_gone_has_a_fallback_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_revision_or_a_file_that_is_not_there_is_named() {
+async fn a_revision_or_a_file_that_does_not_exist_is_named() {
     let mut case = Case::new().await;
-    case.order.sources = vec![Source::parse(MODEL, Some("v9")).unwrap()];
-    let told = case.refused().await;
-    assert!(told.contains("revision `v9`") && told.contains(MODEL), "{told}");
-    case.order.sources = vec![Source::parse(MODEL, None).unwrap()];
+    case.request.sources = vec![Source::parse(MODEL, Some("v9")).unwrap()];
+    let message = case.refused().await;
+    assert!(message.contains("revision `v9`") && message.contains(MODEL), "{message}");
+    case.request.sources = vec![Source::parse(MODEL, None).unwrap()];
     case.hub.fail("unet/config.json", &[Fault::Status(404, None)]);
-    let told = case.refused().await;
-    assert!(told.contains("file `unet/config.json` at `c1`"), "{told}");
+    let message = case.refused().await;
+    assert!(message.contains("file `unet/config.json` at `c1`"), "{message}");
     let mut files = model();
     files.retain(|path, _| !path.starts_with("vae/"));
     case.hub.put(MODEL, "c3", files);
-    let told = case.refused().await;
-    assert!(told.contains("`vae/config.json`") && told.contains("`vae/diffusion_pytorch_model.safetensors`"), "{told}");
+    let message = case.refused().await;
+    assert!(
+        message.contains("`vae/config.json`") && message.contains("`vae/diffusion_pytorch_model.safetensors`"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn the_token_opens_the_hub_and_goes_nowhere_else() {
     let mut case = Case::new().await;
     case.hub.lock().token = Some("secret".to_owned());
-    let told = case.refused().await;
+    let message = case.refused().await;
     let page = format!("{}/Manojb/stable-diffusion-2-base", case.hub.url);
-    assert!(told.contains("401") && told.contains("set HF_TOKEN") && told.contains(&page), "{told}");
+    assert!(message.contains("401") && message.contains("set HF_TOKEN") && message.contains(&page), "{message}");
     case.token = Some("wrong".to_owned());
-    let told = case.refused().await;
-    assert!(told.contains("the token in HF_TOKEN does not open it") && !told.contains("wrong"), "{told}");
+    let message = case.refused().await;
+    assert!(message.contains("the token in HF_TOKEN has no access") && !message.contains("wrong"), "{message}");
     case.token = Some("secret\n".to_owned());
     case.fetch().await.unwrap();
     case.complete("c1");
@@ -300,12 +305,12 @@ async fn another_hub_by_url_is_not_shown_the_token() {
     let other = TestHub::start().await;
     case.token = Some("secret".to_owned());
     let page = format!("{}/{MODEL}/tree/main", other.url);
-    case.order.sources = vec![Source::parse(&page, None).unwrap()];
+    case.request.sources = vec![Source::parse(&page, None).unwrap()];
     let fetched = case.fetch().await.unwrap();
     assert_eq!(fetched.lock.endpoint.trim_end_matches('/'), other.url);
     assert!(!other.lock().hub.is_empty() && other.lock().hub.iter().all(|asked| asked.token.is_none()));
     other.lock().token = Some("secret".to_owned());
-    case.order.dir = case.dir.path().join("other");
+    case.request.dir = case.dir.path().join("other");
     assert!(case.refused().await.contains("set HF_ENDPOINT"));
 }
 
@@ -318,8 +323,8 @@ async fn too_many_requests_are_waited_for() {
     assert!(case.notes().contains("trying again in 1 s"), "{}", case.notes());
     case.complete("c1");
     case.hub.fail(MODEL, &[Fault::Status(429, Some("3600"))]);
-    let told = case.refused().await;
-    assert!(told.contains("asks to wait 3600 s") && told.contains("HF_TOKEN"), "{told}");
+    let message = case.refused().await;
+    assert!(message.contains("asks to wait 3600 s") && message.contains("HF_TOKEN"), "{message}");
     case.complete("c1");
     case.hub.calm();
     case.hub.fail(MODEL, &[Fault::Status(429, None), Fault::Status(429, None), Fault::Status(429, None)]);
@@ -327,13 +332,13 @@ async fn too_many_requests_are_waited_for() {
 }
 
 #[tokio::test]
-async fn a_hub_that_is_not_there_is_told() {
+async fn a_hub_that_does_not_exist_is_named() {
     let case = Case::new().await;
-    let hub = Hub::new("http://127.0.0.1:9", None, Patience { attempts: 1, ..Patience::default() }).unwrap();
-    let told = weights::fetch(&hub, &case.order, &()).await.unwrap_err().to_string();
-    assert!(told.contains("`127.0.0.1:9` cannot be reached") && told.contains("HF_ENDPOINT"), "{told}");
+    let hub = Hub::new("http://127.0.0.1:9", None, RetryPolicy { max_attempts: 1, ..weights::RETRIES }).unwrap();
+    let message = weights::fetch(&hub, &case.request, &()).await.unwrap_err().to_string();
+    assert!(message.contains("`127.0.0.1:9` cannot be reached") && message.contains("HF_ENDPOINT"), "{message}");
     for bad in ["", "hub", "file:///x"] {
-        assert!(matches!(Hub::new(bad, None, Patience::default()), Err(Error::Endpoint { .. })), "{bad}");
+        assert!(matches!(Hub::new(bad, None, weights::RETRIES), Err(Error::Endpoint { .. })), "{bad}");
     }
 }
 
@@ -341,8 +346,8 @@ async fn a_hub_that_is_not_there_is_told() {
 async fn room_is_looked_for_first() {
     let case = Case::new().await;
     case.hub.lock().sizes.insert(UNET.to_owned(), 1 << 60);
-    let told = case.refused().await;
-    assert!(told.contains("too few") && told.contains("--to"), "{told}");
+    let message = case.refused().await;
+    assert!(message.contains("make room") && message.contains("--to"), "{message}");
     assert_eq!(case.hub.lock().hub, [], "nothing was asked for");
 }
 
@@ -350,7 +355,7 @@ async fn room_is_looked_for_first() {
 async fn another_variant_replaces_the_one_that_is_there() {
     let mut case = Case::new().await;
     case.fetch().await.unwrap();
-    case.order.variant = Variant::Fp16;
+    case.request.variant = Variant::Fp16;
     case.hub.calm();
     let half = "unet/diffusion_pytorch_model.fp16.safetensors";
     case.hub.fail(half, &[Fault::Drop(9), Fault::Drop(0), Fault::Drop(0), Fault::Drop(0)]);
@@ -389,13 +394,13 @@ async fn all_differences_are_listed() {
     bytes[1_000_000] ^= 4;
     fs::write(case.path(UNET), bytes).unwrap();
     fs::write(case.path("unet/more.safetensors"), "x").unwrap();
-    let told: Vec<String> = case.verify().iter().map(ToString::to_string).collect();
-    assert_eq!(told.len(), 4, "{told:?}");
-    assert!(told[0].starts_with("`model_index.json` has 5 bytes, not "));
-    assert!(told[1].starts_with(&format!("`{UNET}` has the sha256 ")));
-    assert_eq!(told[2], "`vae/config.json` is missing");
-    assert_eq!(told[3], "`unet/more.safetensors` is extra: the lock does not know it");
-    // And another fetch mends what is not right, and no more.
+    let differences: Vec<String> = case.verify().iter().map(ToString::to_string).collect();
+    assert_eq!(differences.len(), 4, "{differences:?}");
+    assert!(differences[0].starts_with("`model_index.json` has 5 bytes, not "));
+    assert!(differences[1].starts_with(&format!("`{UNET}` has the sha256 ")));
+    assert_eq!(differences[2], "`vae/config.json` is missing");
+    assert_eq!(differences[3], "`unet/more.safetensors` is extra: it is not in the lock");
+    // Another fetch restores what is wrong, and nothing else.
     case.hub.calm();
     assert_eq!(case.fetch().await.unwrap().changed, 3);
     assert_eq!(case.verify(), [Difference::Extra { path: "unet/more.safetensors".to_owned() }]);
@@ -404,10 +409,10 @@ async fn all_differences_are_listed() {
 #[tokio::test]
 async fn folders_of_others_are_left_alone() {
     let case = Case::new().await;
-    fs::create_dir_all(&case.order.dir).unwrap();
+    fs::create_dir_all(&case.request.dir).unwrap();
     fs::write(case.path("thesis.txt"), "x").unwrap();
     assert!(case.refused().await.contains("choose another folder with `--to`"));
-    assert_eq!(all_files(&case.order.dir), ["thesis.txt"]);
+    assert_eq!(all_files(&case.request.dir), ["thesis.txt"]);
     fs::remove_file(case.path("thesis.txt")).unwrap();
     case.hub.fail(UNET, &[Fault::Stall(1000)]);
     let first = case.fetch();
@@ -417,6 +422,6 @@ async fn folders_of_others_are_left_alone() {
         }
         case.refused().await
     };
-    let told = tokio::select! { _ = first => panic!("the first waits"), told = second => told };
-    assert!(told.contains("another `weights fetch` is writing"), "{told}");
+    let message = tokio::select! { _ = first => panic!("the first waits"), message = second => message };
+    assert!(message.contains("another `weights fetch` is writing"), "{message}");
 }

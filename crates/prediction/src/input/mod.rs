@@ -1,10 +1,11 @@
-//! The door: JSON becomes a [`protocol::Input`], or every reason why it does not.
+//! Parsing: JSON becomes a [`protocol::Input`], or every reason why it cannot.
 //!
 //! [`table`] lists the thirteen inputs once; the validator, the OpenAPI document, the command line and the documents
-//! read it. [`validate`] applies it with the words of Cog 0.23, and adds what the algorithm needs of a [`geometry`], which
-//! the original asserts only after work has begun.
+//! read it. [`validate`] applies it in the words of Cog 0.23, and adds what the algorithm requires of a [`geometry`],
+//! which the original asserts only after work has begun.
 //!
-//! What always holds: an `Input` that leaves this module can be drawn by a model of the geometry it was checked against.
+//! What always holds: an `Input` that leaves this module can be drawn by a model of the geometry it was checked
+//! against.
 
 pub mod table;
 pub mod validate;

@@ -9,11 +9,11 @@ pub struct Field {
     pub name: &'static str,
     /// Its type and, for numbers, its inclusive bounds.
     pub kind: Kind,
-    /// What is taken when it is left out.
+    /// The value if it is left out.
     pub default: Default,
     /// What it means, in the words of the hosted model.
     pub description: &'static str,
-    /// What must hold beyond type and bounds; empty if nothing.
+    /// What is required beyond type and bounds; may be empty.
     pub rule: &'static str,
 }
 
@@ -43,7 +43,7 @@ pub enum Kind {
 /// The default of an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Default {
-    /// There is none: the input must be given.
+    /// The input must be given.
     Required,
     /// A text.
     Text(&'static str),
@@ -186,7 +186,8 @@ impl Default {
 }
 
 impl Field {
-    /// A word of the command line as JSON: what does not read as the type stays a text, which the validator then names.
+    /// An argument of the command line as JSON: what cannot be parsed as the type stays a text, which the validator
+    /// refuses.
     pub fn read(&self, word: &str) -> Value {
         if self.kind == Kind::Text {
             return word.into();
@@ -208,7 +209,7 @@ impl Field {
         self.name.replace('_', "-")
     }
 
-    /// What it means, its bounds, its rule and its default, in a line.
+    /// Its description, bounds, rule and default, in a line.
     pub fn help(&self) -> String {
         let bounds = match self.kind.bounds() {
             (Some(minimum), Some(maximum)) => format!(", {minimum} to {maximum}"),
@@ -266,7 +267,10 @@ mod tests {
         );
         assert_eq!(
             schema["properties"]["sync_weight"].to_string(),
-            r#"{"default":20,"description":"Weight of the SyncDiffusion","maximum":30,"minimum":0,"title":"Sync Weight","type":"number","x-order":5}"#
+            concat!(
+                r#"{"default":20,"description":"Weight of the SyncDiffusion","maximum":30,"minimum":0,"#,
+                r#""title":"Sync Weight","type":"number","x-order":5}"#
+            )
         );
         assert_eq!(
             schema["properties"]["prompt"],

@@ -1,11 +1,11 @@
 //! Which addresses belong to the internet at large, and which lead into this machine or its networks.
 //!
-//! After the special-purpose registries of IANA. IPv6 is read the other way round: only what is given out for the internet is public, and
-//! addresses that carry an IPv4 address are judged by that one.
+//! After the special-purpose registries of IANA. For IPv6 the rule is reversed: only what is allocated for the internet
+//! is public, and an address that contains an IPv4 address is judged by that one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 networks that are not of the internet, with the length of their prefix.
+/// IPv4 networks that are not part of the internet, with the length of their prefix.
 const V4: [(Ipv4Addr, u32, &str); 16] = [
     (Ipv4Addr::UNSPECIFIED, 8, "an unspecified"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "a private"),
@@ -22,11 +22,11 @@ const V4: [(Ipv4Addr, u32, &str); 16] = [
     (Ipv4Addr::new(203, 0, 113, 0), 24, "a reserved"),
     (Ipv4Addr::new(224, 0, 0, 0), 4, "a multicast"),
     (Ipv4Addr::new(240, 0, 0, 0), 4, "a reserved"),
-    // The metadata service of some clouds, within a block that is public otherwise.
+    // The metadata service of some clouds, in a block that is public otherwise.
     (Ipv4Addr::new(168, 63, 129, 16), 32, "a reserved"),
 ];
 
-/// What kind of address it is if it is not one of the internet: `a loopback`, `a private`, ...
+/// The kind of an address that is not part of the internet: `a loopback`, `a private`, ...
 pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => v4(address),
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leads_inside_is_not_public() {
+    fn private_addresses_are_not_public() {
         for (addresses, kind) in [
             ("127.0.0.1 127.255.255.255 ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::", "a loopback"),
             ("10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 100.127.255.255 fc00::1 fdff::1", "a private"),
@@ -83,9 +83,10 @@ mod tests {
                 "a reserved",
             ),
             (
-                "168.63.129.16 192.88.99.1 ::127.0.0.1 64:ff9b:1::1 100::1 2001::1 2001:2::1 2001:db8::1 3fff::1 fec0::1",
+                "168.63.129.16 192.88.99.1 ::127.0.0.1 64:ff9b:1::1 100::1 2001::1 2001:2::1 2001:db8::1 3fff::1",
                 "a reserved",
             ),
+            ("fec0::1", "a reserved"),
         ] {
             for address in addresses.split(' ') {
                 assert_eq!(not_public(address.parse().unwrap()), Some(kind), "{address}");
@@ -95,9 +96,9 @@ mod tests {
 
     #[test]
     fn the_internet_is_public() {
-        let public = "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255 \
-            172.15.255.255 172.32.0.0 192.167.255.255 198.17.255.255 198.20.0.0 223.255.255.255 2606:4700::1111 2001:200::1 \
-            2001:4860:4860::8888 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::1";
+        let public = "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+            169.253.255.255 172.15.255.255 172.32.0.0 192.167.255.255 198.17.255.255 198.20.0.0 223.255.255.255 \
+            2606:4700::1111 2001:200::1 2001:4860:4860::8888 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::1";
         for address in public.split_whitespace() {
             assert_eq!(not_public(address.parse().unwrap()), None, "{address}");
         }

@@ -1,17 +1,19 @@
-//! The gate for what is sent to URLs that clients name: webhooks, and pictures with an `output_file_prefix`.
+//! The SSRF guard (server-side request forgery) for URLs that clients name: webhooks, and pictures with an
+//! `output_file_prefix`.
 //!
-//! A client could otherwise have this server call what only the server can reach. What always holds of a client that a [`Gate`] made:
+//! Without it, a client could make this server call what only the server can reach. What always holds of an HTTP client
+//! that a [`Gate`] made:
 //! - it speaks `http` and `https` only, and its URLs carry no credentials;
-//! - it connects to addresses of the internet only, unless private ones are allowed. Literal addresses are judged as they stand in
-//!   the URL, where decimal, octal and shortened ones are read as the connection would read them; names are judged by the
-//!   addresses that they resolve to, and the connection is made to those very addresses, so that nothing can change in between;
+//! - it connects to addresses of the internet only, unless private ones are allowed. Literal addresses are judged as
+//!   they stand in the URL, where decimal, octal and shortened ones are read as the connection would read them; names
+//!   are judged by the addresses that they resolve to, and the connection is made to those very addresses, so that
+//!   nothing can change in between;
 //! - every redirect that is followed passes the same checks;
-//! - proxies of the environment are used only where private addresses are allowed, for a proxy resolves names by itself.
+//! - proxies of the environment are used only where private addresses are allowed, for a proxy resolves names by
+//!   itself.
 
 mod addresses;
 
-use std::error::Error;
-use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +23,14 @@ use reqwest::{Client, Url, redirect};
 use url::Host;
 
 /// Redirects that are followed, one after the other.
-const REDIRECTS: usize = 10;
-/// How long a connection may take to come about.
+const MAX_REDIRECTS: usize = 10;
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Says what kind of address it is if it is not to be called.
+/// The kind of an address that must not be called; `None` for one that may.
 type Rule = fn(IpAddr) -> Option<&'static str>;
 
-/// Decides which URLs are called.
+/// Decides which URLs of clients are called.
 #[derive(Clone)]
 pub struct Gate {
     /// Nothing is refused for its address if absent.
@@ -42,35 +44,35 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-/// Why a URL is not called; it does not repeat the URL, which may hold secrets.
+/// Why a URL is not called. The message does not repeat the URL, which may contain secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It is no URL.
+    /// It cannot be parsed.
     #[error("this is not a URL: {0}; write one such as `https://example.com/path`")]
     NotAUrl(url::ParseError),
-    /// It is of another scheme.
-    #[error("a URL of the scheme `{0}` is not called; write one of `http` or `https`")]
+    /// Its scheme is not `http` or `https`.
+    #[error("URLs with the scheme `{0}` are not called; use `http` or `https`")]
     Scheme(String),
-    /// It has a user or a password.
-    #[error("a URL with a user or a password in it is not called; leave out what is before the `@`")]
+    /// It contains a user or a password.
+    #[error("URLs that contain a user or a password are not called; remove what is before the `@`")]
     Credentials,
-    /// It leads into this machine or its networks.
+    /// It leads to this machine or its networks.
     #[error("`{host}` is {kind} address, which is not called unless the server is started with `--allow-private-urls`")]
     Private {
         /// Its host.
         host: String,
-        /// What kind of address that is.
+        /// The kind of its address, with the article.
         kind: &'static str,
     },
 }
 
 impl Gate {
-    /// A gate that lets through what leads to the internet, and what leads inside only if that is allowed.
+    /// A gate that accepts addresses of the internet, and private ones only if they are allowed.
     pub fn new(allow_private: bool) -> Self {
         Self { rule: (!allow_private).then_some(addresses::not_public), names: Arc::new(System) }
     }
 
-    /// Reads a URL and judges what can be judged before its name is resolved.
+    /// Parses a URL and checks what can be checked before its name is resolved.
     ///
     /// # Errors
     /// Why it is not called.
@@ -91,7 +93,7 @@ impl Gate {
         let kind = match url.host() {
             Some(Host::Ipv4(address)) => rule(address.into()),
             Some(Host::Ipv6(address)) => rule(address.into()),
-            // Known by RFC 6761 without asking anybody.
+            // By RFC 6761, without asking a resolver.
             Some(Host::Domain(name)) if is_localhost(name) => Some("a loopback"),
             _ => None,
         };
@@ -99,10 +101,10 @@ impl Gate {
         kind.map_or(Ok(()), |kind| Err(Refused::Private { host, kind }))
     }
 
-    /// A client that keeps to this gate and follows no redirects.
+    /// A client that keeps to this gate and does not follow redirects.
     ///
     /// # Errors
-    /// If there can be no HTTP client.
+    /// If an HTTP client cannot be made.
     pub(crate) fn client(&self, timeout: Duration) -> Result<Client, reqwest::Error> {
         self.build(timeout, redirect::Policy::none())
     }
@@ -110,11 +112,11 @@ impl Gate {
     /// A client that keeps to this gate and follows redirects that pass it.
     ///
     /// # Errors
-    /// If there can be no HTTP client.
+    /// If an HTTP client cannot be made.
     pub(crate) fn following_client(&self, timeout: Duration) -> Result<Client, reqwest::Error> {
         let gate = self.clone();
         let policy = redirect::Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS {
+            if attempt.previous().len() > MAX_REDIRECTS {
                 return attempt.error("too many redirects");
             }
             match gate.judge(attempt.url()) {
@@ -140,19 +142,7 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Why a request failed, causes included, without its URL, which may hold secrets.
-pub(crate) fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
-    causes.fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
-}
-
-/// Whether it was the gate that stopped a request.
-pub(crate) fn was_refused(error: &reqwest::Error) -> bool {
-    iter::successors(error.source(), |&cause| cause.source()).any(<dyn Error>::is::<Refused>)
-}
-
-/// Resolves names, and leaves out the addresses that are not to be called.
+/// Resolves names, and drops the addresses that must not be called.
 struct Guard {
     rule: Rule,
     names: Arc<dyn Resolve>,
@@ -174,7 +164,7 @@ impl Resolve for Guard {
     }
 }
 
-/// Asks the system.
+/// The resolver of the system.
 struct System;
 
 impl Resolve for System {

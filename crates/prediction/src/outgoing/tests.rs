@@ -31,7 +31,7 @@ fn redirect(to: &str) -> String {
     format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 }
 
-/// A gate for which 127.0.0.1 is the internet and everything else of 127/8 is inside.
+/// A gate for which 127.0.0.1 is the internet and everything else of 127/8 is private.
 fn lenient(names: impl Resolve + 'static) -> Gate {
     let rule = |address: IpAddr| {
         if address == Ipv4Addr::LOCALHOST { None } else { addresses::not_public(address) }
@@ -39,7 +39,7 @@ fn lenient(names: impl Resolve + 'static) -> Gate {
     Gate { rule: Some(rule), names: Arc::new(names) }
 }
 
-/// Says the same addresses for every name.
+/// Resolves every name to the same addresses.
 struct Says(Vec<Ipv4Addr>);
 
 impl Resolve for Says {
@@ -123,10 +123,11 @@ fn literal_addresses_are_read_as_a_connection_would() {
     }
     assert!(gate.check("http://1.1.1.1").is_ok() && gate.check("http://[2606:4700::1111]/").is_ok());
     assert!(gate.check("http://localhost.example.com").is_ok());
-    let told = gate.check("http://0xa9fea9fe/secret").unwrap_err().to_string();
+    let message = gate.check("http://0xa9fea9fe/secret").unwrap_err().to_string();
     assert_eq!(
-        told,
-        "`169.254.169.254` is a link-local address, which is not called unless the server is started with `--allow-private-urls`"
+        message,
+        "`169.254.169.254` is a link-local address, which is not called unless the server is started with \
+         `--allow-private-urls`"
     );
 }
 
@@ -139,11 +140,11 @@ async fn names_are_judged_by_the_addresses_that_are_called() {
 
     let client = lenient(Says(vec![inside])).client(SECOND).unwrap();
     let refused = client.get(format!("http://rebind.example:{hidden_port}/?secret=1")).send().await.unwrap_err();
-    let told = reason(refused);
-    assert!(told.contains("`rebind.example` is a loopback address") && !told.contains("secret"), "{told}");
+    let message = http_client::reason(refused);
+    assert!(message.contains("`rebind.example` is a loopback address") && !message.contains("secret"), "{message}");
     assert_eq!(hidden.load(Ordering::SeqCst), 0);
 
-    // Of several addresses those inside are left out; the connection is made to what was judged.
+    // Of several addresses the private ones are dropped; the connection is made to one that was checked.
     let client = lenient(Says(vec![inside, Ipv4Addr::LOCALHOST])).client(SECOND).unwrap();
     assert!(client.get(format!("http://both.example:{port}")).send().await.unwrap().status().is_success());
     assert_eq!((count.load(Ordering::SeqCst), hidden.load(Ordering::SeqCst)), (1, 0));
@@ -166,7 +167,7 @@ async fn redirects_are_judged_again() {
     ] {
         let (first, _) = server(Ipv4Addr::LOCALHOST, redirect(&to)).await;
         let answer = gate.following_client(SECOND).unwrap().get(format!("http://127.0.0.1:{first}/")).send().await;
-        // A redirect to another scheme is no redirect for reqwest, and is given back as it is.
+        // reqwest does not count a redirect to another scheme as one, and returns it as it is.
         assert!(answer.as_ref().map_or(true, |answer| answer.status().is_redirection()), "{to}: {answer:?}");
     }
     assert_eq!((hidden.load(Ordering::SeqCst), count.load(Ordering::SeqCst)), (0, 0));

@@ -1,11 +1,11 @@
-//! What is written into a picture besides its pixels: how it was made, for tools, for this server, and for whoever asks whether a model
+//! What is written into a picture besides its pixels: how it was made, for tools and for this server, and that a model
 //! made it.
 
 use std::fmt::Write as _;
 
 use protocol::{Input, Model};
 
-/// Keyword of the chunk with XMP, as Adobe has fixed it.
+/// Keyword of the chunk with XMP, as Adobe defines it.
 pub(super) const XMP: &str = "XML:com.adobe.xmp";
 
 /// What is written into the picture besides its pixels.
@@ -93,7 +93,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// Text as XML has it. Characters that XML has no form for are replaced.
+/// Text as XML has it. Characters that XML cannot represent are replaced.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -101,7 +101,7 @@ fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            // A reader makes a line end of it otherwise.
+            // Otherwise a reader makes a line end of it.
             '\r' => escaped.push_str("&#13;"),
             '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
                 escaped.push('\u{fffd}');
@@ -124,7 +124,8 @@ mod tests {
         let input = crate::input::parse(&json!({"prompt": prompt, "negative_prompt": "blur"}), None).unwrap().input;
         let metadata = Metadata { input: &input, model: Some(("demo & <co>", "abc")) };
         let xmp = metadata.xmp();
-        assert!(xmp.contains("&lt;/Iptc4xmpExt:AIPromptInformation&gt; &amp; &lt;x&gt;\u{fffd}\u{fffd}&#13;日本 🏔\nNegative prompt: blur<"), "{xmp}");
+        let escaped = "&lt;/Iptc4xmpExt:AIPromptInformation&gt; &amp; &lt;x&gt;\u{fffd}\u{fffd}&#13;日本 🏔";
+        assert!(xmp.contains(&format!("{escaped}\nNegative prompt: blur<")), "{xmp}");
         assert!(xmp.contains(">SyncDiffusion, demo &amp; &lt;co&gt;<") && !xmp.contains('\0'));
         assert!(!metadata.parameters().contains('\0'));
     }

@@ -1,10 +1,11 @@
-//! From RGB to what a prediction gives out: a PNG with its making written into it, as a data URI or under a name.
+//! From RGB to the output of a prediction: a PNG with metadata of how it was made, as a data URI or under a name.
 //!
 //! Encoding takes tens of milliseconds: call [`picture`] off the async threads.
 
 mod metadata;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,9 +13,10 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use metadata::Metadata;
 
+use crate::files;
 use crate::random;
 
-/// The start of every data URI that is given out.
+/// The start of every data URI.
 const PREFIX: &str = "data:image/png;base64,";
 
 /// Encodes `3 * width * height` bytes of RGB as a PNG, with metadata or without any.
@@ -35,7 +37,7 @@ pub fn picture(rgb: &[u8], width: u32, height: u32, metadata: Option<&Metadata<'
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     for (key, text) in metadata.map_or(Ok(Vec::new()), Metadata::texts)? {
-        // A plain text chunk is Latin-1; what is not goes into an international one, and XMP always does.
+        // A plain text chunk is Latin-1; other text needs an international one, and so does XMP, always.
         let added = if text.chars().all(|c| u32::from(c) < 256) && key != metadata::XMP {
             encoder.add_text_chunk(key.to_owned(), text)
         } else {
@@ -52,9 +54,17 @@ pub fn picture(rgb: &[u8], width: u32, height: u32, metadata: Option<&Metadata<'
 /// A name for a picture that nobody can guess: 160 random bits.
 ///
 /// # Errors
-/// If the system gives no random bytes.
+/// If the system has no random bytes.
 pub(crate) fn name() -> io::Result<String> {
-    Ok(format!("{}.png", random::hex(&random::bytes::<20>()?)))
+    Ok(format!("{}.png", hex::encode(random::bytes::<20>()?)))
+}
+
+/// Writes a PNG whole, or not at all.
+///
+/// # Errors
+/// What the system says; the file is then as it was before.
+pub fn save(path: &Path, png: &[u8]) -> io::Result<()> {
+    files::write(path, png, 0o666)
 }
 
 /// A PNG as a data URI.
@@ -85,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_keeps_its_pixels_and_its_making() {
+    fn a_picture_keeps_its_pixels_and_metadata() {
         for prompt in ["a mountain", "una montaña", "日本 🏔", "</rdf:li> & \"quoted\" ]]>"] {
             let input = crate::input::parse(&json!({"prompt": prompt, "seed": 7}), None).unwrap().input;
             let rgb: Vec<u8> = (0..3 * 16 * 8).map(|i| (i * 7 % 256) as u8).collect();

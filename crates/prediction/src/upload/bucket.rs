@@ -1,26 +1,25 @@
-//! A bucket of S3, or of anything that speaks it: pictures are put under names that nobody can guess and given out by URL.
+//! A bucket of an S3-compatible store: pictures get names that nobody can guess, and their URL is the output.
 //!
 //! The bucket and its endpoint are the operator's, and are called wherever they lead.
 
-use std::error::Error as _;
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::causes;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::signer::Signer as _;
 use object_store::{Attribute, Attributes, ClientOptions, ObjectStore as _, PutOptions, RetryConfig};
 use reqwest::{Method, Url};
 
-use super::Failure;
-use crate::hidden::Hidden;
+use super::failure::Failure;
 use crate::output;
+use crate::redacted::Redacted;
 
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// The longest that S3 lets a presigned URL live.
-pub const LONGEST_LINK: Duration = Duration::from_hours(7 * 24);
+/// The longest time that S3 accepts for a presigned URL.
+pub const MAX_LINK: Duration = Duration::from_hours(7 * 24);
 /// The region where none is named; stores other than Amazon's mostly do not care.
 const REGION: &str = "us-east-1";
 
@@ -29,20 +28,20 @@ const REGION: &str = "us-east-1";
 pub struct Options {
     /// `s3://bucket` or `s3://bucket/prefix`.
     pub url: String,
-    /// Address of a store that is not Amazon's.
+    /// Address of a store other than Amazon's.
     pub endpoint: Option<String>,
-    /// What is given out.
+    /// Which URL of a picture becomes the output.
     pub links: Links,
     /// The variables `AWS_*` of the environment, by name: keys, region, roles.
-    pub environment: Vec<(String, Hidden)>,
+    pub environment: Vec<(String, Redacted)>,
 }
 
-/// What URL a picture gets.
+/// Which URL of a picture becomes the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// One that is signed and lives so long.
+    /// A signed one that is valid for this time.
     Presigned(Duration),
-    /// One that does not end: below this base, or where the store itself has it.
+    /// One that does not expire: below this base, or the store's own.
     Public(Option<String>),
 }
 
@@ -91,13 +90,13 @@ impl Bucket {
         }
         let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
         let region = builder.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| REGION.to_owned());
-        // Plain HTTP is what was asked for where the address says so.
+        // Plain HTTP only if the address says so.
         let plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let client = ClientOptions::new().with_timeout(TIMEOUT).with_allow_http(plain);
-        // How often it is tried is decided in one place for all uploads.
+        // Retries are decided in one place for all uploads.
         let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         let links = match &options.links {
-            Links::Presigned(time) => To::Presigned((*time).min(LONGEST_LINK)),
+            Links::Presigned(time) => To::Presigned((*time).min(MAX_LINK)),
             Links::Public(base) => {
                 let base = match (base, endpoint) {
                     (Some(base), _) => base.clone(),
@@ -122,9 +121,9 @@ impl Bucket {
         Ok(Self { store, prefix: Path::parse(prefix).map_err(|error| error.to_string())?, links })
     }
 
-    /// Puts a picture under a new name, and gives its URL.
+    /// Puts a picture under a new name. Returns its URL.
     pub(super) async fn put(&self, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
-        let name = output::name().map_err(|error| Failure { again: false, why: error.to_string() })?;
+        let name = output::name().map_err(|error| Failure::permanent(error.to_string()))?;
         let key: Path = self.prefix.parts().chain([name.as_str().into()]).collect();
         let attributes = Attributes::from_iter([
             (Attribute::ContentType, "image/png"),
@@ -150,17 +149,18 @@ impl Bucket {
     }
 }
 
-/// Why a request to the store failed: the last cause, and of an answer its status and code. The rest of an answer may repeat what was
-/// signed.
+/// Why a request to the store failed: the last cause, and of a response its status and code. The rest of a response may
+/// repeat what was signed.
 fn failure(error: &object_store::Error) -> Failure {
     use object_store::Error;
-    let again = matches!(error, Error::Generic { .. });
-    let last = iter::successors(error.source(), |&cause| cause.source()).last();
+    let transient = matches!(error, Error::Generic { .. });
+    let last = causes(error).last();
     let text = last.map_or_else(|| error.to_string(), ToString::to_string);
-    Failure { again, why: format!("the bucket could not be written to: {}", brief(&text)) }
+    let error = format!("the bucket could not be written to: {}", brief(&text));
+    Failure { error, transient, retry_after: None }
 }
 
-/// Of an answer of S3 its status and code, and of anything else its first line.
+/// The status and code of a response of S3, or the first line of anything else.
 fn brief(text: &str) -> String {
     let between = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.trim());
     let status = between("status code: ", ":");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_briefly() {
+    fn responses_are_shortened() {
         let answer = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch</Code>\
             <AWSAccessKeyId>key</AWSAccessKeyId></Error>";
         assert_eq!(brief(answer), "it answered 403 Forbidden, SignatureDoesNotMatch");

@@ -1,28 +1,34 @@
-//! Where pictures go: into the answer, to a URL of this server, or away, and what is tried when sending one fails.
+//! Where pictures go: into the response, to a URL of this server, or to another server; and the retries of an upload.
 //!
-//! - `put`: the two ways of Cog;
-//! - [`bucket`]: a store that speaks S3.
+//! - `put`: the two kinds of upload that Cog has;
+//! - [`bucket`]: an S3-compatible store.
 
 pub mod bucket;
+mod failure;
 mod put;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::{Retries, RetryPolicy};
 use metrics::counter;
 use tokio::time::sleep;
 
-use crate::hidden::Hidden;
 use crate::outgoing::{Gate, Refused};
+use crate::redacted::Redacted;
 use bucket::Bucket;
 use put::Putter;
 
-/// How often sending is tried.
-const ATTEMPTS: u32 = 3;
-/// The wait after the first attempt; each is twice the one before.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How often a picture is sent.
+const RETRIES: RetryPolicy = RetryPolicy {
+    max_attempts: 3,
+    first_wait: Duration::from_millis(500),
+    max_wait: Duration::from_secs(10),
+    jitter: 0.0,
+    max_retry_after: Duration::MAX,
+};
 
-/// What predictions give out.
+/// What the output of a prediction is.
 #[derive(Clone, Debug, Default)]
 pub enum Place {
     /// The picture itself, as a data URI.
@@ -31,65 +37,58 @@ pub enum Place {
     /// A URL of this server.
     Files,
     /// The URL that a receiver gives it, which it is PUT to.
-    Receiver(Hidden),
+    Receiver(Redacted),
     /// A URL of a bucket.
     Bucket(bucket::Options),
 }
 
-/// There is no way to a place.
+/// Pictures cannot be sent where they are to go.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// The URL for pictures is none.
+    /// The URL for pictures is not valid.
     #[error("`--upload-url`: {0}")]
     UploadUrl(Refused),
     /// The bucket cannot be used.
     #[error("`--output`: {0}")]
     Bucket(String),
-    /// There can be no HTTP client.
-    #[error("cannot set up the sending of pictures: {0}")]
+    /// An HTTP client cannot be made.
+    #[error("cannot set up the upload of pictures: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// The way of one picture.
+/// Where one picture goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    /// Into the answer.
+    /// Into the response.
     DataUri,
     /// Into the store, under a name.
     File,
-    /// Away.
+    /// To another server.
     Send(Target),
 }
 
-/// Whom a picture is sent to.
+/// Where a picture is uploaded to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// The receiver of all pictures; it names them.
-    Receiver(Hidden),
-    /// Where a request wants it; the URL names it.
+    /// The receiver of all pictures; it chooses their names.
+    Receiver(Redacted),
+    /// The URL that a request makes, which is the name.
     Form(String),
     /// A bucket.
     Bucket(Arc<Bucket>),
 }
 
-/// Why an attempt failed, and whether another is worth it.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    again: bool,
-    why: String,
-}
-
-/// Sends pictures.
+/// Uploads pictures.
 #[derive(Debug)]
 pub(crate) struct Uploader {
     putter: Putter,
     usual: Way,
 }
 
-/// The URL that an `output_file_prefix` makes, if the gate lets it through.
+/// Checks the URL that an `output_file_prefix` makes.
 ///
 /// # Errors
-/// Why it does not.
+/// Why the gate does not accept it.
 pub fn check_prefix(prefix: &str, gate: &Gate) -> Result<(), Refused> {
     gate.check(&put::form_url(prefix)).map(drop)
 }
@@ -107,38 +106,40 @@ impl Uploader {
         Ok(Self { putter: Putter::new(gate)?, usual })
     }
 
-    /// The way of the picture of a request.
+    /// Where the picture of a request goes.
     pub(crate) fn way(&self, output_file_prefix: Option<&str>) -> Way {
         output_file_prefix.map_or_else(|| self.usual.clone(), |prefix| Way::Send(Target::Form(put::form_url(prefix))))
     }
 
-    /// Sends a PNG and gives its URL. Failures that may pass are tried again.
+    /// Uploads a PNG and returns its URL. Transient failures are tried again.
     ///
     /// # Errors
     /// In Cog's words.
     pub(crate) async fn send(&self, to: &Target, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, String> {
-        for attempt in 1.. {
+        let mut retries = Retries::new(RETRIES);
+        loop {
             let sent = match to {
                 Target::Receiver(url) => self.putter.plain(url, id, png).await,
                 Target::Form(url) => self.putter.form(url, id, png).await,
                 Target::Bucket(bucket) => bucket.put(png).await,
             };
-            let Failure { again, why } = match sent {
+            let failure = match sent {
                 Ok(url) => {
                     count("delivered");
                     return Ok(url);
                 }
                 Err(failure) => failure,
             };
+            let wait = retries.next_wait(&failure);
+            let (why, attempt) = (failure.error, retries.failed());
             tracing::warn!(prediction_id = %id, attempt, %why, "an upload failed");
-            if !again || attempt == ATTEMPTS {
+            let Some(wait) = wait else {
                 count("failed");
                 return Err(format!("Failed to upload output: {why}"));
-            }
+            };
             count("retried");
-            sleep(FIRST_WAIT * 2u32.pow(attempt - 1)).await;
+            sleep(wait).await;
         }
-        unreachable!("the last attempt returns")
     }
 }
 

@@ -1,21 +1,23 @@
-//! The two ways of Cog: to `--upload-url`, where what the receiver calls the picture becomes the output, and to the
-//! `output_file_prefix` of a request, as a form; there the output is that prefix and the name of the file.
+//! The two kinds of upload that Cog has: to `--upload-url`, where the receiver's name of the picture becomes the
+//! output; and to the `output_file_prefix` of a request, as a form, where the output is that prefix and the name of the
+//! file.
 //!
 //! The first URL is the operator's and is called wherever it leads. The second is a client's and passes the [`Gate`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::{has_cause, reason};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
 
-use super::Failure;
-use crate::hidden::Hidden;
-use crate::outgoing::{self, Gate, Refused};
+use super::failure::Failure;
+use crate::outgoing::{Gate, Refused};
+use crate::redacted::Redacted;
 
 /// How long an upload may take, as Cog has it.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// The name of every picture, as the hosted model has it; the receiver tells them apart by `x-prediction-id`.
+/// The name of every picture, as the hosted model has it; `x-prediction-id` tells the receiver which one it is.
 const NAME: &str = "output.png";
 
 /// PUTs pictures.
@@ -32,7 +34,7 @@ pub(super) fn form_url(prefix: &str) -> String {
 }
 
 /// The URL of a picture at `--upload-url`.
-pub(super) fn receiver_url(url: &Hidden) -> Result<Hidden, Refused> {
+pub(super) fn receiver_url(url: &Redacted) -> Result<Redacted, Refused> {
     let parsed = Url::parse(url.reveal()).map_err(Refused::NotAUrl)?;
     if !matches!(parsed.scheme(), "http" | "https") {
         return Err(Refused::Scheme(parsed.scheme().to_owned()));
@@ -47,8 +49,8 @@ impl Putter {
         Ok(Self { trusted, guarded: gate.following_client(TIMEOUT)?, gate: gate.clone() })
     }
 
-    /// Sends a picture as it is, and gives the URL that the receiver says, or else the last one that was called.
-    pub(super) async fn plain(&self, url: &Hidden, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
+    /// Sends a picture as it is. Returns the URL that the receiver names, or else the last one that was called.
+    pub(super) async fn plain(&self, url: &Redacted, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
         let request = self.trusted.put(url.reveal()).header(CONTENT_TYPE, "image/png").body(png.to_vec());
         let response = send(request, id).await?;
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
@@ -56,17 +58,17 @@ impl Putter {
             None => response.url().clone(),
             Some(location) => response.url().join(location).unwrap_or_else(|_| response.url().clone()),
         };
-        // Credentials and signatures are for the upload, not for whoever reads the prediction.
+        // Credentials and signatures are for the upload, not for those who read the prediction.
         url.set_query(None);
         let _ = url.set_username("");
         let _ = url.set_password(None);
         Ok(url.as_str().into())
     }
 
-    /// Sends a picture as the file of a form, and gives its URL.
+    /// Sends a picture as the file of a form. Returns its URL.
     pub(super) async fn form(&self, url: &str, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
         // It may have been stored when other addresses were allowed.
-        let checked = self.gate.check(url).map_err(|refused| Failure { again: false, why: refused.to_string() })?;
+        let checked = self.gate.check(url).map_err(|refused| Failure::permanent(refused.to_string()))?;
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         let kind = format!("multipart/form-data; boundary={boundary}");
         let request = self.guarded.put(checked).header(CONTENT_TYPE, kind).body(form(&boundary, png));
@@ -76,32 +78,33 @@ impl Putter {
 
 /// Sends a request, and judges its answer.
 async fn send(request: RequestBuilder, id: &str) -> Result<Response, Failure> {
-    // An id that is no header value is left out rather than refused.
+    // An id that cannot be a header value is left out rather than refused.
     let request = match HeaderValue::from_str(id) {
         Ok(id) => request.header("x-prediction-id", id),
         Err(_) => request,
     };
     let response = request.send().await.map_err(|error| {
-        let again = !outgoing::was_refused(&error);
+        let transient = !has_cause::<Refused>(&error);
         let why = if error.is_timeout() {
             "upload request timed out".to_owned()
         } else {
-            format!("upload request failed: {}", outgoing::reason(error))
+            format!("upload request failed: {}", reason(error))
         };
-        Failure { again, why }
+        Failure { error: why, transient, retry_after: None }
     })?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-    Err(Failure { again, why: format!("upload returned status {status}") })
+    let transient = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+    Err(Failure { error: format!("upload returned status {status}"), transient, retry_after: None })
 }
 
 /// A form with the picture as its only field, `file`.
 fn form(boundary: &str, png: &[u8]) -> Vec<u8> {
     let head = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{NAME}\"\r\nContent-Type: image/png\r\n\r\n"
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{NAME}\"\r\n\
+         Content-Type: image/png\r\n\r\n"
     );
     [head.as_bytes(), png, format!("\r\n--{boundary}--\r\n").as_bytes()].concat()
 }

@@ -1,32 +1,34 @@
-//! Signatures as [Standard Webhooks](https://www.standardwebhooks.com) and Replicate have them, and the secret that they are made with.
-//!
-//! HMAC-SHA256 over `id.timestamp.body`. Receivers share the secret, `whsec_` and base64.
+//! Signatures of webhooks, and their secret, as [Standard Webhooks](https://www.standardwebhooks.com) and Replicate
+//! define them: HMAC-SHA256 over `id.timestamp.body`. Receivers share the secret, `whsec_` and base64.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-use crate::hidden::Hidden;
+use crate::files;
 use crate::random;
+use crate::redacted::Redacted;
 
 /// What every secret begins with.
 const PREFIX: &str = "whsec_";
 /// Bytes of a secret that is made here.
 const BYTES: usize = 24;
-/// Bytes that a secret may have, after the specification.
+/// Bytes that a secret may have, by the specification.
 const ALLOWED: std::ops::RangeInclusive<usize> = 24..=64;
 /// The file that keeps the secret, in the data folder.
 const FILE: &str = "webhook-secret";
+/// The mode of that file.
+const OWNER_ONLY: u32 = 0o600;
 
-/// A secret that is none; it is not repeated.
+/// Not a valid webhook secret; the message never contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a webhook secret is `whsec_` and the base64 of 24 to 64 bytes; make one with `echo whsec_$(openssl rand -base64 24)`"
+    "a webhook secret is `whsec_` and the base64 of 24 to 64 bytes; make one with \
+     `echo whsec_$(openssl rand -base64 24)`"
 )]
 pub struct Malformed;
 
@@ -34,14 +36,14 @@ pub struct Malformed;
 #[derive(Clone, Debug)]
 pub struct Secret {
     key: hmac::Key,
-    text: Hidden,
+    text: Redacted,
 }
 
 impl Secret {
-    /// Reads a secret.
+    /// Parses a secret.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is malformed.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let bytes = text.strip_prefix(PREFIX).and_then(|code| STANDARD.decode(code).ok()).ok_or(Malformed)?;
         if !ALLOWED.contains(&bytes.len()) {
@@ -53,13 +55,13 @@ impl Secret {
     /// Makes a secret.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system has no random bytes.
     pub fn random() -> io::Result<Self> {
         let bytes = random::bytes::<BYTES>()?;
         Self::parse(&format!("{PREFIX}{}", STANDARD.encode(bytes))).map_err(io::Error::other)
     }
 
-    /// The secret of a data folder, made when it is first asked for. Only the owner of the file may read it.
+    /// The secret of a data folder, made on first use. Only the owner of the file may read it.
     ///
     /// # Errors
     /// If the file cannot be read or written, or holds something else.
@@ -69,12 +71,7 @@ impl Secret {
             Ok(text) => Self::parse(text.trim_end()).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let secret = Self::random()?;
-                // Under another name until it is whole, so that a crash leaves no half of it.
-                let part = dir.join(format!("{FILE}.part"));
-                let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-                writeln!(file, "{}", secret.reveal())?;
-                file.sync_all()?;
-                fs::rename(&part, &path)?;
+                files::write(&path, format!("{}\n", secret.reveal()).as_bytes(), OWNER_ONLY)?;
                 Ok(secret)
             }
             Err(error) => Err(error),
@@ -111,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_refused_and_not_repeated() {
+    fn malformed_secrets_are_refused_and_not_repeated() {
         let short = format!("whsec_{}", STANDARD.encode([1; 23]));
         let long = format!("whsec_{}", STANDARD.encode([1; 65]));
         for text in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64!", &short, &long] {

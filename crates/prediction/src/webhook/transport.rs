@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use http_client::{has_cause, reason, retry_after};
 use reqwest::Client;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 
-use crate::outgoing::{self, Gate};
+use crate::outgoing::{Gate, Refused};
 
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,19 +22,11 @@ pub(super) struct Delivery {
     pub(super) body: Vec<u8>,
 }
 
-/// Why an attempt failed, and whether another is worth it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Undelivered {
-    /// Whether to try again.
-    pub(super) again: bool,
-    /// How long the receiver asks to wait.
-    pub(super) after: Option<Duration>,
-    /// In words, without secrets.
-    pub(super) why: String,
-}
+/// Why an attempt failed, in words and without secrets.
+pub(super) type Failure = http_client::Failure<String>;
 
 /// An attempt that is being made.
-pub(super) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Send + 'a>>;
+pub(super) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
 /// Makes one attempt to deliver.
 pub(super) trait Transport: Send + Sync + 'static {
@@ -58,51 +50,30 @@ impl Transport for Http {
     fn send(&self, Delivery { url, headers, body }: Delivery) -> Sending<'_> {
         Box::pin(async move {
             // It may have been stored when other addresses were allowed.
-            let url = self.gate.check(&url).map_err(|refused| Undelivered::permanent(refused.to_string()))?;
+            let url = self.gate.check(&url).map_err(|refused| Failure::permanent(refused.to_string()))?;
             match self.client.post(url).headers(headers).body(body).send().await {
-                Ok(response) => {
-                    let asked = response.headers().get(RETRY_AFTER).and_then(|asked| asked.to_str().ok());
-                    judge(response.status().as_u16(), asked)
-                }
+                Ok(response) => judge(response.status().as_u16(), retry_after(response.headers())),
                 Err(error) => {
-                    let again = !outgoing::was_refused(&error);
-                    Err(Undelivered { again, after: None, why: outgoing::reason(error) })
+                    let transient = !has_cause::<Refused>(&error);
+                    Err(Failure { error: reason(error), transient, retry_after: None })
                 }
             }
         })
     }
 }
 
-impl Undelivered {
-    pub(super) fn permanent(why: String) -> Self {
-        Self { again: false, after: None, why }
-    }
-}
-
 /// What an answer means: accepted, refused, or to be tried again.
-pub(super) fn judge(status: u16, retry_after: Option<&str>) -> Result<(), Undelivered> {
+pub(super) fn judge(status: u16, retry_after: Option<Duration>) -> Result<(), Failure> {
     match status {
         200..300 => Ok(()),
         // These may pass; 501 and 505 never do.
         408 | 425 | 429 | 500 | 502..=504 | 506..600 => {
-            let after = retry_after.and_then(wait_asked);
-            Err(Undelivered { again: true, after, why: format!("the receiver answered {status}") })
+            let retry_after = retry_after.map(|wait| wait.min(MAX_RETRY_AFTER));
+            Err(Failure { retry_after, ..Failure::transient(format!("the receiver answered {status}")) })
         }
-        300..400 => Err(Undelivered::permanent(format!("the receiver answered {status}; redirects are not followed"))),
-        _ => Err(Undelivered::permanent(format!("the receiver answered {status}"))),
+        300..400 => Err(Failure::permanent(format!("the receiver answered {status}; redirects are not followed"))),
+        _ => Err(Failure::permanent(format!("the receiver answered {status}"))),
     }
-}
-
-/// `Retry-After`: seconds, or a date.
-fn wait_asked(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let wait = if let Ok(seconds) = text.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        Duration::try_from(date.duration_since(Timestamp::now())).unwrap_or_default()
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -115,26 +86,16 @@ mod tests {
             assert_eq!(judge(accepted, None), Ok(()));
         }
         for transient in [408, 425, 429, 500, 502, 503, 504, 520, 522, 530] {
-            assert!(judge(transient, None).unwrap_err().again, "{transient}");
+            assert!(judge(transient, None).unwrap_err().transient, "{transient}");
         }
         for permanent in [100, 301, 307, 400, 401, 404, 410, 422, 501, 505] {
-            assert!(!judge(permanent, Some("5")).unwrap_err().again, "{permanent}");
+            assert!(!judge(permanent, Some(Duration::from_secs(5))).unwrap_err().transient, "{permanent}");
         }
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let asked = |text: &str| judge(503, Some(text)).unwrap_err().after;
-        assert_eq!(asked("120"), Some(Duration::from_mins(2)));
-        assert_eq!(asked(" 7200 "), Some(Duration::from_hours(2)));
-        assert_eq!(asked("99999999"), Some(MAX_RETRY_AFTER));
-        assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        let soon = Timestamp::now() + jiff::SignedDuration::from_secs(600);
-        let soon = soon.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        let soon = asked(soon.as_str()).unwrap();
-        assert!((590..=600).contains(&soon.as_secs()), "{soon:?}");
-        for none in ["", "soon", "-1", "1.5"] {
-            assert_eq!(asked(none), None, "{none}");
-        }
+    fn receivers_may_ask_for_a_day_at_most() {
+        let after = |hours| judge(503, Some(Duration::from_hours(hours))).unwrap_err().retry_after;
+        assert_eq!((after(2), after(48)), (Some(Duration::from_hours(2)), Some(MAX_RETRY_AFTER)));
     }
 }

@@ -24,14 +24,6 @@ const FILE_NAME: &str = "syncdiffusion-worker";
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How far a worker steps back for the server.
 const NICENESS: i32 = 5;
-/// What a worker's environment says, where the server's own does not.
-const ENVIRONMENT: [(&str, &str); 2] = [
-    // How long threads of libtorch wait for each other by spinning before they sleep. Left alone they spin for
-    // milliseconds, and burn the processor that somebody else, or the other thread, waits for.
-    ("GOMP_SPINCOUNT", "5000"),
-    // For how many milliseconds the allocator keeps what is freed: the next window wants the same again.
-    ("MIMALLOC_PURGE_DELAY", "5000"),
-];
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
 
@@ -42,6 +34,8 @@ pub struct Program {
     pub path: PathBuf,
     /// What it is started with.
     pub arguments: Vec<OsString>,
+    /// Variables that are set for it, beside those of this process.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 impl Program {
@@ -52,6 +46,7 @@ impl Program {
         Self {
             path: path.or_else(beside).unwrap_or_else(|| FILE_NAME.into()),
             arguments: named.into_iter().map(Into::into).chain(more.iter().map(Into::into)).collect(),
+            environment: Vec::new(),
         }
     }
 
@@ -60,10 +55,9 @@ impl Program {
     /// # Errors
     /// If it cannot be started; the text says which file and what to do.
     pub fn spawn(&self, on_message: impl Fn(Message) + Send + Sync + 'static) -> io::Result<Worker> {
-        let environment = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let mut child = Spawn::new(&self.path)
             .args(&self.arguments)
-            .envs(environment)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -214,7 +214,8 @@ impl Core {
         }
         let mut removed = 0;
         loop {
-            let sweep::Chosen { seqs, more, .. } = self.remove(move |connection| sweep::step(connection, &retention, now)).await?;
+            let sweep::Chosen { seqs, more, .. } =
+                self.remove(move |connection| sweep::step(connection, &retention, now)).await?;
             {
                 let mut jobs = lock(&self.jobs);
                 for &seq in &seqs {

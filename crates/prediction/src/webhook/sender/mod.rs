@@ -1,11 +1,12 @@
 //! What is sent when, and how often it is tried.
 //!
-//! One task follows one prediction, so its events arrive in order. Only `completed` is tried again; it is pending in the
-//! store until a receiver accepts or refuses it, and keeps its `webhook-id` however often it is sent.
+//! One task follows one prediction, so its events arrive in order. Only `completed` is tried again; it is pending in
+//! the store until a receiver accepts or refuses it, and keeps its `webhook-id` however often it is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_client::{Retries, RetryPolicy};
 use metrics::counter;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use ring::digest;
@@ -15,22 +16,24 @@ use tokio_util::task::TaskTracker;
 
 use super::signature::Secret;
 use super::subscription::{EventKind, Webhook};
-use super::transport::{Delivery, Http, Transport, Undelivered};
+use super::transport::{Delivery, Failure, Http, Transport};
 use crate::active::ActivePrediction;
 use crate::feed::{Event, Item};
-use crate::hidden::Hidden;
 use crate::outgoing::Gate;
-use crate::random;
+use crate::redacted::Redacted;
 use crate::store::{Record, Store, StoreError};
 use crate::time::Time;
 use crate::wire::Prediction;
 
-/// The first wait between two attempts; each is twice the one before.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// The longest wait between two attempts.
-const MAX_WAIT: Duration = Duration::from_hours(1);
-/// Attempts before a webhook is given up: about a day.
-const MAX_ATTEMPTS: u32 = 40;
+/// How often an end is sent: for about a day.
+const RETRIES: RetryPolicy = RetryPolicy {
+    max_attempts: 40,
+    first_wait: Duration::from_millis(200),
+    max_wait: Duration::from_hours(1),
+    jitter: 0.25,
+    // `transport` shortens what a receiver asks for.
+    max_retry_after: Duration::MAX,
+};
 /// Attempts, within seconds, for which an end is held in memory; for later ones it is read from the store again.
 const HELD: u32 = 6;
 /// Later attempts that run at a time, because each may hold a picture.
@@ -42,7 +45,7 @@ pub struct Options {
     /// Shortest time between two `logs` of a prediction.
     pub interval: Duration,
     /// Token that receivers are shown as `Authorization: Bearer`.
-    pub token: Option<Hidden>,
+    pub token: Option<Redacted>,
     /// What webhooks are signed with.
     pub secret: Secret,
 }
@@ -145,9 +148,9 @@ impl WebhookSender {
         let message = format!("msg_{}", uuid::Uuid::new_v4().simple());
         match self.post(webhook, &message, prediction).await {
             Ok(()) => count("delivered"),
-            Err(Undelivered { why, again, .. }) => {
-                count(if again { "abandoned" } else { "refused" });
-                tracing::warn!(prediction_id = %prediction.id, %why, "a webhook was not delivered");
+            Err(failure) => {
+                count(if failure.transient { "abandoned" } else { "refused" });
+                tracing::warn!(prediction_id = %prediction.id, why = %failure.error, "a webhook was not delivered");
             }
         }
     }
@@ -155,7 +158,8 @@ impl WebhookSender {
     /// Sends an end until the receiver accepts or refuses it.
     async fn send_end(&self, webhook: &Webhook, mut pending: Pending) {
         let message = pending.message();
-        for attempt in 0..MAX_ATTEMPTS {
+        let mut retries = Retries::new(RETRIES);
+        loop {
             let outcome = match self.attempt(webhook, &message, &pending).await {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
@@ -164,24 +168,28 @@ impl WebhookSender {
                     );
                     return count("abandoned");
                 }
-                Err(error) => Err(Undelivered { again: true, after: None, why: error.to_string() }),
+                Err(error) => Err(Failure::transient(error.to_string())),
             };
-            let Err(Undelivered { again, after, why }) = outcome else {
+            let Err(failure) = outcome else {
                 count("delivered");
                 break;
             };
-            let last = attempt + 1 == MAX_ATTEMPTS;
-            let retried = again && !last;
+            let attempt = retries.failed();
+            let wait = retries.next_wait(&failure);
             tracing::warn!(
-                prediction_id = %pending.id, attempt, %why, again = retried, "a webhook was not delivered"
+                prediction_id = %pending.id,
+                attempt,
+                why = %failure.error,
+                again = wait.is_some(),
+                "a webhook was not delivered"
             );
-            if !retried {
-                count(if again { "abandoned" } else { "refused" });
+            let Some(wait) = wait else {
+                count(if failure.transient { "abandoned" } else { "refused" });
                 break;
-            }
+            };
             count("retried");
-            pending.prediction.take_if(|_| attempt + 1 >= HELD);
-            sleep(wait(attempt).max(after.unwrap_or_default())).await;
+            pending.prediction.take_if(|_| retries.failed() >= HELD);
+            sleep(wait).await;
         }
         if let Err(error) = self.store.settle(&pending.id, pending.seq).await {
             tracing::error!(prediction_id = %pending.id, %error, "the store could not mark a webhook as delivered");
@@ -194,7 +202,7 @@ impl WebhookSender {
         webhook: &Webhook,
         message: &str,
         pending: &Pending,
-    ) -> Result<Option<Result<(), Undelivered>>, StoreError> {
+    ) -> Result<Option<Result<(), Failure>>, StoreError> {
         if let Some(prediction) = &pending.prediction {
             return Ok(Some(self.post(webhook, message, prediction).await));
         }
@@ -204,8 +212,8 @@ impl WebhookSender {
         Ok(Some(self.post(webhook, message, &stored.into_prediction()).await))
     }
 
-    async fn post(&self, webhook: &Webhook, message: &str, prediction: &Prediction) -> Result<(), Undelivered> {
-        let body = serde_json::to_vec(prediction).map_err(|error| Undelivered::permanent(error.to_string()))?;
+    async fn post(&self, webhook: &Webhook, message: &str, prediction: &Prediction) -> Result<(), Failure> {
+        let body = serde_json::to_vec(prediction).map_err(|error| Failure::permanent(error.to_string()))?;
         let headers = self.headers(webhook, message, &body);
         self.transport.send(Delivery { url: webhook.url.clone(), headers, body }).await
     }
@@ -213,7 +221,7 @@ impl WebhookSender {
     fn headers(&self, webhook: &Webhook, message: &str, body: &[u8]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("syncdiffusion/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(USER_AGENT, HeaderValue::from_static(http_client::USER_AGENT));
         let mut add = |name: &str, value: &str, secret: bool| {
             if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 value.set_sensitive(secret);
@@ -239,20 +247,13 @@ impl Pending {
     fn message(&self) -> String {
         let named = format!("{}\n{}\n{}\ncompleted", self.seq, self.created_at.micros(), self.id);
         let digest = digest::digest(&digest::SHA256, named.as_bytes());
-        format!("msg_{}", random::hex(&digest.as_ref()[..16]))
+        format!("msg_{}", hex::encode(&digest.as_ref()[..16]))
     }
 }
 
 /// Counts what came of an attempt.
 fn count(result: &'static str) {
     counter!("syncdiffusion_webhooks_total", "result" => result).increment(1);
-}
-
-/// The wait after an attempt: doubling, with up to a quarter of jitter.
-fn wait(attempt: u32) -> Duration {
-    let base = FIRST_WAIT.saturating_mul(1 << attempt.min(20)).min(MAX_WAIT);
-    let jitter = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
-    base.mul_f64(1.0 + jitter / 4.0)
 }
 
 #[cfg(test)]

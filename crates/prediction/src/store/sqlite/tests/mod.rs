@@ -8,8 +8,8 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::store::suite::{accept, claim, end, ids, picture, record, status, succeeded, with_webhook};
 use super::*;
+use crate::store::suite::{accept, claim, end, ids, picture, record, status, succeeded, with_webhook};
 
 fn database(dir: &Path) -> Connection {
     Connection::open(dir.join("predictions.sqlite")).unwrap()

@@ -38,10 +38,7 @@ async fn a_step_removes_few_records_or_few_bytes() {
             break;
         }
     }
-    assert_eq!(
-        steps,
-        [16, 16, 16, 16, 16, 16, 4]
-    );
+    assert_eq!(steps, [16, 16, 16, 16, 16, 16, 4]);
     drop(connection);
 
     let dir = tempfile::tempdir().unwrap();
@@ -49,7 +46,10 @@ async fn a_step_removes_few_records_or_few_bytes() {
     history(dir.path(), 120, 0);
     let old = Retention { age: Some(std::time::Duration::ZERO), ..Retention::default() };
     assert_eq!(step(&database(dir.path()), &old, now).unwrap().seqs.len(), MAX_RECORDS);
-    assert_eq!(choose(&database(dir.path()), &Retention { count: Some(70), ..old }, now).unwrap().seqs.len(), MAX_RECORDS);
+    assert_eq!(
+        choose(&database(dir.path()), &Retention { count: Some(70), ..old }, now).unwrap().seqs.len(),
+        MAX_RECORDS
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! JSON to [`Input`], with all errors at once in the shape and the words of Cog 0.23.
+//! JSON to [`Input`], with all errors at once, in the shape and the words of Cog 0.23.
 //!
 //! Order of the errors: fields by name, then what is missing. Numbers follow JSON Schema: `1024.0` and `1e3` are
 //! integers. Unknown keys are stripped and reported; the caller warns of them.
@@ -11,18 +11,18 @@ use protocol::Input;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::table::{self, Field, Kind, TABLE};
+use crate::input::table::{self, Field, Kind, TABLE};
 
-/// Longest text in bytes. Two of them, each character escaped, fit into a frame.
-const MOST_TEXT: usize = 1 << 20;
-const _: () = assert!(2 * 6 * MOST_TEXT < protocol::frame::MAX_LINE);
+/// The longest text in bytes. Two of them, each character escaped, fit into a frame.
+const MAX_TEXT: usize = 1 << 20;
+const _: () = assert!(2 * 6 * MAX_TEXT < protocol::frame::MAX_LINE);
 
-/// One reason why a JSON value is no input.
+/// One reason why a JSON value is not a valid input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// The field, or `__root__` for the whole.
     pub field: String,
-    /// What is wrong and what would do.
+    /// What is wrong, and what is valid.
     pub message: String,
     /// `value_error` or `value_error.missing`.
     pub kind: &'static str,
@@ -55,12 +55,12 @@ pub struct Detail {
     pub kind: String,
 }
 
-/// An input and what was left out of it.
+/// An input, and the keys that were dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {
     /// The input, defaults filled in.
     pub input: Input,
-    /// Keys that no input has.
+    /// Keys that are not in the table.
     pub stripped: Vec<String>,
 }
 
@@ -134,8 +134,8 @@ pub fn check_geometry(input: &Input, geometry: Geometry) -> Result<(), Vec<Inval
     Err(errors.into_iter().map(|(field, message)| Invalid::new(field, message)).collect())
 }
 
-/// Type and bounds of one value, all that is wrong with it in the order of the schema's keywords: maximum, minimum, type.
-/// Integers come out as JSON integers.
+/// Type and bounds of one value, all that is wrong with it in the order of the schema's keywords: maximum, minimum,
+/// type. Integers come out as JSON integers.
 fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
     let wrong_type = || format!("{value} is not of type \"{}\"", field.kind.name());
     let above = |maximum: &dyn Display| format!("{value} is greater than the maximum of {maximum}");
@@ -143,8 +143,8 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
     match field.kind {
         Kind::Text => match value.as_str() {
             None => Err(vec![wrong_type()]),
-            Some(text) if text.len() > MOST_TEXT => {
-                Err(vec![format!("a text of {} bytes is longer than the maximum of {MOST_TEXT}", text.len())])
+            Some(text) if text.len() > MAX_TEXT => {
+                Err(vec![format!("a text of {} bytes is longer than the maximum of {MAX_TEXT}", text.len())])
             }
             Some(_) => Ok(value.clone()),
         },
@@ -177,7 +177,7 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
     }
 }
 
-/// The whole number that a value is, by the reading of JSON Schema.
+/// The whole number that a value is, as JSON Schema defines it.
 fn integer(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     let whole = |float: f64| (float.fract() == 0.0).then_some(float as i128);
@@ -188,7 +188,7 @@ fn integer(value: &Value) -> Option<i128> {
         .or_else(|| number.as_f64().and_then(whole))
 }
 
-/// What the algorithm asks beyond the table, of the integers that passed it.
+/// What the algorithm requires beyond the table, checked for the integers that passed it.
 fn rules(
     whole: &BTreeMap<&'static str, i128>,
     looped: bool,
@@ -221,5 +221,4 @@ fn rules(
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

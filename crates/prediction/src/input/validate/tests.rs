@@ -176,7 +176,8 @@ proptest! {
 
     #[test]
     fn what_a_message_proposes_is_accepted(width in 512i64..3073, stride in prop_oneof![Just(8), Just(16), Just(32)]) {
-        let ask = |width: &Value| parse(&json!({"prompt": "", "width": width, "stride": stride}), Some(Geometry::default()));
+        let input = |width: &Value| json!({"prompt": "", "width": width, "stride": stride});
+        let ask = |width: &Value| parse(&input(width), Some(Geometry::default()));
         if let Err(errors) = ask(&json!(width)) {
             let (_, named) = errors[0].message.split_once("the nearest ").unwrap();
             let proposals: Vec<i64> = named.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -202,7 +203,7 @@ proptest! {
 
 #[test]
 fn a_text_has_a_greatest_length() {
-    let most = "ü".repeat(MOST_TEXT / 2);
+    let most = "ü".repeat(MAX_TEXT / 2);
     assert_eq!(parse(&json!({"prompt": most}), None).unwrap().input.prompt, most);
     let message = one("negative_prompt", &json!(format!("{most}x")));
     assert_eq!(message, "a text of 1048577 bytes is longer than the maximum of 1048576");

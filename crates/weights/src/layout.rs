@@ -1,0 +1,29 @@
+//! The names of what is in a bundle.
+
+/// The lock of a bundle. It is written last, so a bundle that has one is complete.
+pub const LOCK: &str = "weights.lock";
+/// The folder of a fetch that is not complete.
+pub(crate) const WORK: &str = ".fetch";
+/// The perceptual network.
+pub(crate) const NETWORK: &str = "perceptual/model.safetensors";
+/// The files of weights: folder and stem.
+pub(crate) const WEIGHTS: [(&str, &str); 3] =
+    [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")];
+/// Files that every bundle has.
+pub(crate) const REQUIRED: [&str; 6] = [
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "scheduler/scheduler_config.json",
+];
+/// Files that a bundle has if the repository has them.
+pub(crate) const OPTIONAL: [&str; 6] = [
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "model_index.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+];
