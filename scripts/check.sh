@@ -28,6 +28,11 @@ documentation() {
     RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
 }
 
+pages() {
+    have node || cannot "node is not installed" || return
+    for page in crates/server/src/page/*.js; do node --check "$page" || return; done
+}
+
 check "formatting of Rust (rustfmt)" cargo fmt --all --check
 check "lints of Rust (clippy)" cargo clippy --release --locked --workspace --all-targets -- -D warnings
 # Not a member of the workspace, so nothing else looks at it before `make fuzz`.
@@ -39,6 +44,7 @@ check "style of code and prose" python3 scripts/style.py
 check "Markdown: links and form" python3 scripts/markdown.py
 check "tests of these scripts" python3 -m unittest discover --start-directory scripts/tests
 check "lints of Python (ruff)" ruff check deploy scripts tests training
+check "scripts of the pages (node --check)" pages
 check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh
 check "spelling (typos)" typos
 check "who may use what, licences, sources (cargo deny)" bans

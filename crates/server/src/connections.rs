@@ -1,9 +1,12 @@
-//! Connections: so many at once, with deadlines for those that say nothing, and an end in order.
+//! Connections: a limit on their number, deadlines for silent ones, and a graceful end.
 //!
-//! What always holds: a client that sends no header in time loses its connection, whatever it speaks, and so does one that leaves its
-//! answer unread. Making an answer has no deadline, for pictures take minutes.
+//! What always holds: a client that does not send its header in time loses its connection, whatever protocol it speaks,
+//! and so does one that leaves its response unread. Making a response has no deadline, because pictures take minutes.
+//!
+//! Not `hyper_util::server::conn::auto`: that waits without a deadline for the first bytes, which decide on HTTP/2.
 
 use std::io::{self, Cursor};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,42 +17,60 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
-/// What HTTP/2 begins with.
+/// The first bytes of HTTP/2.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often a client of HTTP/2 is asked whether it is there.
+/// How often a client of HTTP/2 is pinged.
 const PING: Duration = Duration::from_secs(20);
-/// Files that are kept for other things than connections: the store, workers, webhooks.
+/// Files that are reserved for other things than connections: the store, workers, webhooks.
 const OTHER_FILES: u64 = 256;
-/// How long accepting rests after an error, such as too many open files.
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// The pause after a connection could not be accepted, such as for too many open files.
 const REST: Duration = Duration::from_secs(1);
-/// How often it is said that there is no room.
-const SAY: Duration = Duration::from_mins(1);
+/// How often the log repeats that the limit is reached.
+const LOG: Duration = Duration::from_mins(1);
 
-/// What connections may do.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// How many may be open.
+pub(crate) struct ConnectionLimits {
+    /// How many may be open at once.
     pub(crate) connections: usize,
     /// How long a header may take, and a connection may be idle.
     pub(crate) header: Duration,
-    /// How long an answer may be left unread.
+    /// How long a response may be left unread.
     pub(crate) write: Duration,
 }
 
-/// Serves connections until told to stop, and returns when the last answer is out.
-pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: CancellationToken) {
+/// Whether other machines can reach an address.
+pub(crate) fn is_public(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// A listener whose port can be bound again at once after the process has ended.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves connections until `stop` is cancelled, and returns after the last response.
+pub(crate) async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
-    let mut said: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
-        if places.available_permits() == 0 && said.is_none_or(|at| at.elapsed() > SAY) {
-            said = Some(Instant::now());
+        if places.available_permits() == 0 && logged.is_none_or(|at| at.elapsed() > LOG) {
+            logged = Some(Instant::now());
             tracing::warn!(limit = limits.connections, "no more connections are accepted until one is closed");
         }
         let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { break };
@@ -76,9 +97,15 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, st
     graceful.shutdown().await;
 }
 
-/// Serves one connection. What goes wrong on it is its client's concern.
-async fn connection(stream: TcpStream, app: Router, limits: Limits, stop: CancellationToken, watcher: Watcher) {
-    // Small answers leave at once.
+/// Serves one connection. Errors on it concern its client alone.
+async fn connection(
+    stream: TcpStream,
+    app: Router,
+    limits: ConnectionLimits,
+    stop: CancellationToken,
+    watcher: Watcher,
+) {
+    // Send small responses at once.
     let _ = stream.set_nodelay(true);
     let (mut from, to) = stream.into_split();
     let begun = stop.run_until_cancelled(tokio::time::timeout(limits.header, beginning(&mut from))).await;
@@ -113,7 +140,7 @@ async fn beginning(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result
     Ok(read)
 }
 
-/// How many files this process may open, after raising that as far as it goes.
+/// How many files this process may open, after raising that limit as far as possible.
 pub(crate) fn open_files() -> Option<u64> {
     let now = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
@@ -123,7 +150,7 @@ pub(crate) fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many connections can be open with so many files.
+/// How many connections can be open, given the limit of open files.
 pub(crate) fn room(files: Option<u64>) -> usize {
     files.map_or(usize::MAX, |files| usize::try_from(files.saturating_sub(OTHER_FILES).max(1)).unwrap_or(usize::MAX))
 }
@@ -133,7 +160,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_beginning_is_read_as_far_as_it_tells() {
+    async fn a_connection_is_read_until_its_protocol_is_clear() {
         for (sent, read) in [
             (&b"GET / HTTP/1.1\r\n\r\n"[..], &b"GET / HTTP/1.1\r\n\r\n"[..]),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", PREFACE),
@@ -147,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn some_files_are_kept_for_other_things() {
+    fn some_files_are_reserved_for_other_things() {
         assert_eq!(room(Some(1024)), 768);
         assert_eq!(room(Some(10)), 1);
         assert_eq!(room(None), usize::MAX);

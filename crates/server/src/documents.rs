@@ -1,5 +1,5 @@
-//! Documents that the code knows better than their writers: `syncdiffusion documents` writes them, and a test says when
-//! one of them is not what it should be.
+//! Documents that are generated from the code: `syncdiffusion documents` writes them, and a test fails when one of them
+//! is out of date.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,19 +8,19 @@ use std::{fs, io};
 use anyhow::Context as _;
 use clap::{Command, CommandFactory as _};
 
-use crate::config::Config;
+use crate::cli::Cli;
 use crate::{openapi, telemetry};
 
-/// What a document should be, given what it is; `None` if it lacks the place to write to.
+/// What a document should be, given what it is; `None` if it lacks the comments to write between.
 type ShouldBe = fn(&str) -> Option<String>;
 
 const DOCUMENTS: [(&str, ShouldBe); 3] = [
-    ("openapi.yaml", |_| Some(openapi::yaml())),
+    ("openapi.yaml", |_| Some(openapi::as_yaml())),
     ("docs/cli.md", |_| Some(manual())),
-    ("docs/operating.md", |now| between(now, "figures", &telemetry::markdown())),
+    ("docs/operating.md", |now| between(now, "metrics", &telemetry::markdown())),
 ];
 
-/// Writes all that are not as they should be, below the root of the repository.
+/// Writes all that are out of date, below the root of the repository.
 pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
     for (name, should_be) in DOCUMENTS {
         let path = root.join(name);
@@ -48,7 +48,7 @@ fn between(text: &str, name: &str, content: &str) -> Option<String> {
 /// The help of every command.
 fn manual() -> String {
     let mut text = String::from("# The command line\n\nWritten by `make docs`: what `--help` says of each command.\n");
-    let mut command = Config::command().term_width(110).mut_args(|arg| arg.hide_env_values(true));
+    let mut command = Cli::command().term_width(110).mut_args(|arg| arg.hide_env_values(true));
     command.build();
     describe(&command, &mut text);
     text
@@ -79,14 +79,14 @@ mod tests {
     const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
     #[test]
-    fn the_documents_are_as_the_code_has_them() {
+    fn the_documents_are_up_to_date() {
         for (name, should_be) in DOCUMENTS {
             let now = fs::read_to_string(Path::new(ROOT).join(name)).unwrap_or_default();
-            assert!(should_be(&now).as_deref() == Some(&now), "`{name}` is not what the code says; run `make docs`");
+            assert!(should_be(&now).as_deref() == Some(&now), "`{name}` is out of date; run `make docs`");
         }
     }
 
-    /// The table of inputs is written by hand, for people; names, defaults and bounds are the code's.
+    /// The table of inputs is written by hand; names, defaults and bounds must be those of the code.
     #[test]
     fn the_readme_has_every_input() {
         let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap_or_default();

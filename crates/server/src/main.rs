@@ -1,9 +1,10 @@
 //! The binary `syncdiffusion`: HTTP, command line and page.
 //!
-//! `config` reads flags and environment, once. `serve` runs the server whose routes are in `http`; `generate` makes one
-//! picture without a server; `weights` fetches models and says which one a name means; `doctor` looks whether all is there.
-//! `telemetry` is log, figures and traces. What happens to a prediction is not decided here but in the crate `prediction`.
+//! `cli` has the commands, `config` their flags and the environment. `serve` runs the server whose routes are in
+//! `http`; `generate` makes one picture without a server; `weights` fetches models and checks them; `doctor` checks the
+//! setup. `telemetry` is log, metrics and traces. What happens to a prediction is decided in the crate `prediction`.
 
+mod cli;
 mod config;
 mod connections;
 mod doctor;
@@ -12,25 +13,30 @@ mod generate;
 mod http;
 mod openapi;
 mod serve;
+mod signals;
 mod telemetry;
+mod tokens;
+mod units;
 mod weights;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::cli::{Cli, Command};
+
 fn main() -> ExitCode {
-    let config = config::Config::parse();
-    let quiet = !matches!(config.command, config::Command::Serve(_));
+    let Cli { telemetry, command } = Cli::parse();
+    let quiet = !matches!(command, Command::Serve(_));
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();
-    let _telling = telemetry::start(&config.telemetry, if quiet { "warn" } else { "info" });
-    let done = match config.command {
-        config::Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
-        config::Command::Generate(generate) => run(generate::run(*generate)),
-        config::Command::Weights(weights) => run(weights::run(weights)),
-        config::Command::Doctor(doctor) => run(doctor::run(*doctor)),
-        config::Command::Documents { root } => documents::write(&root).map(|()| ExitCode::SUCCESS),
+    let _telemetry = telemetry::start(&telemetry, if quiet { "warn" } else { "info" });
+    let done = match command {
+        Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
+        Command::Generate(generate) => run(generate::run(*generate)),
+        Command::Weights(weights) => run(weights::run(weights)),
+        Command::Doctor(doctor) => run(doctor::run(*doctor)),
+        Command::Documents { root } => documents::write(&root).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

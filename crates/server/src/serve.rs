@@ -1,4 +1,4 @@
-//! `syncdiffusion serve`: binds, starts the service, serves until told to stop, and ends in order.
+//! `syncdiffusion serve`: binds, starts the service, serves until it is stopped, and ends gracefully.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,29 +9,25 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prediction::Service;
 use prediction::store::{Memory, Sqlite, Store};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
-use crate::connections::{self, Limits};
+use crate::connections::{self, ConnectionLimits, is_public, listen};
 use crate::http::{self, App};
-use crate::telemetry::{self, Figures};
+use crate::signals::stop_on_signals;
+use crate::telemetry::{self, Metrics};
 
-/// How long open connections may take to go after the service has ended.
+/// How long connections may stay open after the service has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// Serves until SIGTERM, SIGINT or POST `/shutdown`.
 pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     telemetry::log_panics();
-    config.crew.resolve()?;
-    let tokens = config.doors.tokens()?;
-    let figures = Figures::install()?;
-    tokio::spawn(figures.clone().upkeep());
-    let address = SocketAddr::new(config.host, config.port);
+    config.worker.resolve()?;
+    let tokens = config.access.tokens()?;
+    let metrics = Metrics::install()?;
+    tokio::spawn(metrics.clone().upkeep());
+    let address = config.address();
     let listener = listen(address).with_context(|| {
         format!("cannot listen on `{address}`; stop what listens there, or choose another `--port`")
     })?;
@@ -39,14 +35,15 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     if tokens.is_empty() && is_public(address) {
         tracing::warn!(
             %address,
-            "everybody who can reach this address may use the server; set `--api-token`, or `--host 127.0.0.1` for this machine only"
+            "everybody who can reach this address may use the server; set `--api-token`, or `--host 127.0.0.1` for \
+             this machine only"
         );
     }
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
     let options = config.options()?;
     let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
-    let service = Service::start(store, options, config.crew.programs(config.workers)).await?;
+    let service = Service::start(store, options, config.worker.programs(config.workers)).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     announce(address);
     let app = App {
@@ -57,13 +54,13 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         shown_secret,
         over: over.clone(),
         tokens,
-        figures,
+        metrics,
     };
-    let app = http::app(app, &config.doors);
+    let app = http::app(app, &config.access, &config.limits);
     let serving = tokio::spawn(connections::serve(listener, app, limits(&config), stop.clone()));
-    signals(&stop, config.await_explicit_shutdown)?;
+    stop_on_signals(&stop, config.await_explicit_shutdown)?;
     if config.kubernetes_service_host.is_some() {
-        tokio::spawn(tell_kubernetes(service.clone()));
+        tokio::spawn(report_ready_to_kubernetes(service.clone()));
     }
     stop.cancelled().await;
     tracing::info!(grace_seconds = config.grace.as_secs(), "stopping");
@@ -72,42 +69,32 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     if let Ok(served) = tokio::time::timeout(LAST_ANSWERS, serving).await {
         served?;
     } else {
-        tracing::warn!("connections were still open at the end");
+        tracing::warn!("exiting while connections are open");
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Whether others than this machine can reach an address.
-pub(crate) fn is_public(address: SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
-}
-
-/// What connections may do: no more of them than there can be open files.
-fn limits(config: &Serve) -> Limits {
-    let (wanted, room) = (config.doors.max_connections.max(1), connections::room(connections::open_files()));
+/// Limits of connections: no more of them than files can be open.
+fn limits(config: &Serve) -> ConnectionLimits {
+    let (wanted, room) = (config.limits.max_connections.max(1), connections::room(connections::open_files()));
     if room < wanted {
         tracing::warn!(
             wanted,
             room,
-            "the limit of open files leaves room for fewer connections than `--max-connections`; raise it with `ulimit -n`"
+            "the limit of open files leaves room for fewer connections than `--max-connections`; raise it with \
+             `ulimit -n`"
         );
     }
-    Limits { connections: wanted.min(room), header: config.doors.header_timeout, write: config.doors.write_timeout }
+    ConnectionLimits {
+        connections: wanted.min(room),
+        header: config.limits.header_timeout,
+        write: config.limits.write_timeout,
+    }
 }
 
-/// A listener whose port can be taken again at once after an end.
-pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Writes the file that probes in Kubernetes look for, as soon as the server is ready.
-async fn tell_kubernetes(service: Service) {
+/// Writes the file that probes of Kubernetes look for, as soon as the server is ready.
+async fn report_ready_to_kubernetes(service: Service) {
     while !service.accepts_work() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -117,7 +104,7 @@ async fn tell_kubernetes(service: Service) {
     }
 }
 
-/// Says where to look, and how to ask for a first picture.
+/// Prints where to look, and how to request a first picture.
 fn announce(address: SocketAddr) {
     let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -127,29 +114,4 @@ fn announce(address: SocketAddr) {
         "  curl -s {url}/predictions -H 'content-type: application/json' \
          -d '{{\"input\":{{\"prompt\":\"a photo of a mountain range at twilight\"}}}}'"
     );
-}
-
-/// Stops the server at the first signal, and ends the process at the second: nothing is lost that was accepted.
-fn signals(stop: &CancellationToken, ignore_term: bool) -> std::io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if name == "SIGTERM" && ignore_term {
-                continue;
-            }
-            if stop.is_cancelled() {
-                tracing::warn!(name, "a second signal; ending at once");
-                std::process::exit(1);
-            }
-            tracing::info!(name, "a signal to stop");
-            stop.cancel();
-        }
-    });
-    Ok(())
 }

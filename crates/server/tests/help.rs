@@ -1,5 +1,5 @@
-//! The command line describes itself. That this file is an integration test also makes `cargo test` build the binary, which the black-box tests of
-//! the workspace then find.
+//! The command line describes itself. Because this file is an integration test, `cargo test` builds the binary, which
+//! the black-box tests of the workspace need.
 
 use std::process::Command;
 
@@ -33,17 +33,17 @@ fn every_input_has_a_flag_with_its_bounds() {
 }
 
 #[test]
-fn a_level_of_the_log_that_is_none_is_refused() {
+fn a_malformed_level_of_the_log_is_refused() {
     for name in ["COG_LOG_LEVEL", "RUST_LOG"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiffusion"));
         let output = command.args(["documents", "no/such/folder"]).env(name, "loud").output().expect("the binary runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("loud") && said.contains("`debug`"), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains("loud") && message.contains("`debug`"), "{message}");
     }
 }
 
 #[test]
-fn the_server_tells_its_flags() {
+fn the_server_lists_its_flags() {
     let help = help(&["serve", "--help"]);
     for flag in ["--host", "--port", "--model", "--device", "--dtype", "--data-dir", "--queue-size", "--grace"] {
         assert!(help.contains(flag), "{flag}\n{help}");

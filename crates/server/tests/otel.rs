@@ -15,7 +15,10 @@ echo '{"type":"loading","model":'$model'}'
 echo '{"type":"ready","model":'$model',"load_seconds":0,"peak_memory_bytes":1,"jobs":1}'
 while read -r line; do
   case "$line" in
-    *'"type":"run"'*) job=$(echo "$line" | sed 's/.*"job":"\([0-9]*\)".*/\1/'); echo '{"type":"failed","job":"'$job'","error":"no","fatal":false}' ;;
+    *'"type":"run"'*)
+      job=$(echo "$line" | sed 's/.*"job":"\([0-9]*\)".*/\1/')
+      echo '{"type":"failed","job":"'$job'","error":"no","fatal":false}'
+      ;;
     *'"type":"shutdown"'*) exit 0 ;;
   esac
 done

@@ -99,7 +99,7 @@ async fn invalid_tokens_are_rejected_and_never_printed() {
     for (flag, value, words) in [
         ("--api-token", "has spaces", "a token is empty or has characters"),
         ("--api-token", "", "a token is empty or has characters"),
-        ("--api-token-file", empty.to_str().unwrap(), "there is no token in"),
+        ("--api-token-file", empty.to_str().unwrap(), "contains no token"),
         ("--api-token-file", "/nowhere/tokens", "cannot read `/nowhere/tokens`"),
     ] {
         let mut command = std::process::Command::new(tests::binary());
@@ -183,9 +183,16 @@ async fn the_playground_sends_its_token() {
     let server = Server::start(&["--api-token", TOKEN]).await;
     let page = server.get("/playground").await;
     assert_eq!(page.status, 200);
-    assert!(page.text.contains("sessionStorage") && !page.text.contains("new EventSource"));
+    assert!(page.text.contains(r#"<script src="/playground.js" defer>"#), "{}", page.text);
+    let script = server.get("/playground.js").await;
+    assert_eq!(
+        (script.status, &script.headers["content-type"]),
+        (200, &"text/javascript; charset=utf-8".parse().unwrap())
+    );
+    assert!(script.text.contains("sessionStorage") && !script.text.contains("new EventSource"));
     let policy = page.headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.contains("connect-src 'self'") && policy.contains("img-src 'self' data: blob:"), "{policy}");
+    assert!(policy.contains("script-src 'self';") && policy.contains("connect-src 'self'"), "{policy}");
+    assert!(policy.contains("img-src 'self' data: blob:"), "{policy}");
     let document: Value = server.get("/openapi.json").await.json;
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
 }

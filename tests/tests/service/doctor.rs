@@ -28,7 +28,7 @@ fn a_sound_machine_passes() {
     assert!(well && report["ok"] == true, "{report}");
     let names: Vec<&str> =
         report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["libtorch", "device", "memory", "model", "data", "port", "doors", "files"]);
+    assert_eq!(names, ["libtorch", "device", "memory", "model", "data", "port", "access", "files"]);
     assert!(check(&report, "libtorch")["found"].as_str().unwrap().contains("2.11.0"));
     assert_eq!(dir.path().read_dir().unwrap().count(), 0, "it writes nothing");
 }
@@ -46,14 +46,14 @@ fn every_problem_comes_with_a_fix() {
     let cuda = r#"{"libtorch":"2.11.0","cuda":{"available":true,"why":null,"devices":["a GPU"]},"cpu":{"threads":1,"features":[]},"auto":{"device":"cuda:0","dtype":"f16"},"memory":{"available":1}}"#;
     for (name, arguments, environment, words) in [
         ("libtorch", vec!["--worker", "/nowhere"], vec![], "cannot start the worker `/nowhere`"),
-        ("libtorch", vec![], vec![("STAND_IN_DOCTOR", "nonsense")], "cannot be understood"),
+        ("libtorch", vec![], vec![("STAND_IN_DOCTOR", "nonsense")], "cannot be read"),
         ("device", vec!["--device", "cuda"], vec![], "the stand-in has none"),
-        ("device", vec!["--device", "cuda:1"], vec![("STAND_IN_DOCTOR", cuda)], "there are 1"),
+        ("device", vec!["--device", "cuda:1"], vec![("STAND_IN_DOCTOR", cuda)], "the number of devices is 1"),
         ("model", vec!["--model", "no-such-model"], vec![], "weights fetch no-such-model"),
         ("model", vec!["--model", model], vec![], "`unet/config.json`"),
         ("data", vec!["--data-dir", file], vec![], "cannot be written"),
         ("port", vec!["--port", &port], vec![], "cannot listen on"),
-        ("doors", vec!["--api-token-file", "/nowhere"], vec![], "cannot read `/nowhere`"),
+        ("access", vec!["--api-token-file", "/nowhere"], vec![], "cannot read `/nowhere`"),
     ] {
         let (well, report) = doctor(dir.path(), &arguments, &environment);
         let found = check(&report, name);
@@ -68,7 +68,7 @@ fn every_problem_comes_with_a_fix() {
 fn warnings_do_not_fail() {
     let dir = tempfile::tempdir().unwrap();
     for (name, arguments) in [
-        ("doors", ["--host", "0.0.0.0"]),
+        ("access", ["--host", "0.0.0.0"]),
         ("data", ["--data-dir", "none"]),
         ("files", ["--max-connections", "100000000"]),
     ] {
@@ -88,6 +88,6 @@ fn the_report_is_readable() {
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("ok       libtorch  libtorch 2.11.0\n"), "{said}");
-    assert!(said.contains("warning  doors     everybody") && said.contains("-> set `--api-token`"), "{said}");
+    assert!(said.contains("warning  access    everybody") && said.contains("-> set `--api-token`"), "{said}");
     assert!(said.ends_with("`syncdiffusion serve` should work.\n"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Flags of what predictions give out and of whom they tell.
+//! Flags for outputs and webhooks, and for the URLs that are called for them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,32 +6,37 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use prediction::hidden::Hidden;
 use prediction::outgoing::Gate;
+use prediction::redacted::Redacted;
 use prediction::upload::{Place, bucket};
 use prediction::webhook;
 use prediction::webhook::signature::Secret;
 
-/// Pictures, webhooks, and the URLs that are called for them.
+use super::environment;
+use crate::units::duration;
+
 #[derive(Debug, Args)]
 pub(crate) struct Outputs {
-    /// What predictions give out: `data-uri`, the picture itself; `files`, a URL of this server that nobody can guess; or
-    /// `s3://bucket/prefix`, the URL of an object in a bucket (keys and region come from the variables `AWS_*`)
-    #[arg(long, env = "SYNCDIFFUSION_OUTPUT", default_value = "data-uri", value_parser = destination, help_heading = "Output")]
+    /// What the output of a prediction is: `data-uri`, the picture itself; `files`, a URL of this server that nobody
+    /// can guess; or `s3://bucket/prefix`, the URL of an object in a bucket (keys and region come from the variables
+    /// `AWS_*`)
+    #[arg(long, env = "SYNCDIFFUSION_OUTPUT", default_value = "data-uri", value_parser = destination)]
+    #[arg(help_heading = "Output")]
     output: Destination,
-    /// Address of a store that speaks S3 and is not Amazon's, such as `http://localhost:9000`
+    /// Address of an S3-compatible store other than Amazon's, such as `http://localhost:9000`
     #[arg(long, env = "SYNCDIFFUSION_S3_ENDPOINT", help_heading = "Output")]
     s3_endpoint: Option<String>,
-    /// What URL an object in a bucket is given
+    /// Which URL of an object in a bucket becomes the output
     #[arg(long, env = "SYNCDIFFUSION_S3_URL", default_value = "presigned", help_heading = "Output")]
     s3_url: S3Url,
-    /// How long presigned URLs live, up to `7d`
-    #[arg(long, env = "SYNCDIFFUSION_S3_PRESIGN_FOR", default_value = "7d", value_parser = presign, help_heading = "Output")]
+    /// How long presigned URLs are valid, up to `7d`
+    #[arg(long, env = "SYNCDIFFUSION_S3_PRESIGN_FOR", default_value = "7d", value_parser = presign)]
+    #[arg(help_heading = "Output")]
     s3_presign_for: Duration,
-    /// Under which URL the bucket is public, if that is not where the store has it; the name of the object is added
+    /// Public URL of the bucket, if it is not the store's own; the name of the object is appended
     #[arg(long, env = "SYNCDIFFUSION_S3_PUBLIC_URL", help_heading = "Output")]
     s3_public_url: Option<String>,
-    /// Where pictures are PUT, with `output.png` added; the output of a prediction is then their URL
+    /// URL that pictures are PUT to, with `output.png` appended; the output of a prediction is then the picture's URL
     #[arg(
         long,
         env = "SYNCDIFFUSION_UPLOAD_URL",
@@ -39,24 +44,26 @@ pub(crate) struct Outputs {
         conflicts_with = "output",
         help_heading = "Output"
     )]
-    upload_url: Option<Hidden>,
-    /// Write nothing but pixels into pictures: no input, no model, and not that a model made them
+    upload_url: Option<Redacted>,
+    /// Write only pixels into pictures: not the input, not the model, and not that a model made them
     #[arg(long, env = "SYNCDIFFUSION_NO_METADATA", help_heading = "Output")]
     no_metadata: bool,
-    /// Call URLs of clients (webhooks, `output_file_prefix`) also where they lead into this machine or its networks; unless said
-    /// otherwise, only if `--host` is a loopback address
-    #[arg(long, env = "SYNCDIFFUSION_ALLOW_PRIVATE_URLS", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Webhooks")]
+    /// Call URLs of clients (webhooks, `output_file_prefix`) even if they lead to this machine or its networks; by
+    /// default only if `--host` is a loopback address
+    #[arg(long, env = "SYNCDIFFUSION_ALLOW_PRIVATE_URLS", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true, help_heading = "Webhooks")]
     allow_private_urls: Option<bool>,
-    /// Least seconds between two `logs` webhooks of a prediction
-    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value_t = 0.5, value_parser = super::seconds, help_heading = "Webhooks")]
-    webhook_interval: f64,
-    /// Token that webhook receivers are shown as `Authorization: Bearer`
+    /// Shortest time between two `logs` webhooks of a prediction, in seconds
+    #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value = "0.5", value_parser = duration)]
+    #[arg(help_heading = "Webhooks")]
+    webhook_interval: Duration,
+    /// Token that is sent to webhook receivers as `Authorization: Bearer`
     #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
-    webhook_auth_token: Option<Hidden>,
-    /// What webhooks are signed with: `whsec_` and base64; made once and kept in the data folder unless given
+    webhook_auth_token: Option<Redacted>,
+    /// Secret that webhooks are signed with: `whsec_` and base64; by default one is made and kept in the data folder
     #[arg(long, env = "SYNCDIFFUSION_WEBHOOK_SECRET", hide_env_values = true, help_heading = "Webhooks")]
-    webhook_secret: Option<Hidden>,
-    /// Show that secret to whoever may call the API, at `GET /v1/webhooks/default/secret`, as Replicate does
+    webhook_secret: Option<Redacted>,
+    /// Serve that secret to everybody who may call the API, at `GET /v1/webhooks/default/secret`, as Replicate does
     #[arg(long, env = "SYNCDIFFUSION_SHOW_WEBHOOK_SECRET", help_heading = "Webhooks")]
     pub(crate) show_webhook_secret: bool,
 }
@@ -72,14 +79,14 @@ enum Destination {
 /// What `--s3-url` says.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum S3Url {
-    /// Signed, and ends after `--s3-presign-for`
+    /// Signed, valid for `--s3-presign-for`
     Presigned,
-    /// As it is; the bucket lets everybody read
+    /// Unsigned; everybody must be allowed to read the bucket
     Public,
 }
 
 impl Outputs {
-    /// What predictions give out.
+    /// What the output of a prediction is.
     pub(super) fn place(&self) -> Place {
         if let Some(url) = &self.upload_url {
             return Place::Receiver(url.clone());
@@ -93,39 +100,36 @@ impl Outputs {
             S3Url::Presigned => bucket::Links::Presigned(self.s3_presign_for),
             S3Url::Public => bucket::Links::Public(self.s3_public_url.clone()),
         };
-        // Too many to be flags of ours, and other tools set them: keys, profiles of machines, roles of Kubernetes.
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?.into())))
-            .filter(|(name, _)| name.starts_with("AWS_"))
-            .collect();
+        // Too many to be flags, and other tools set them: keys, profiles of machines, roles of Kubernetes.
+        let environment = environment::with_prefix("AWS_").map(|(name, value)| (name, value.into())).collect();
         Place::Bucket(bucket::Options { url, endpoint: self.s3_endpoint.clone(), links, environment })
     }
 
-    /// Whether pictures tell how they were made.
+    /// Whether pictures contain how they were made.
     pub(super) fn metadata(&self) -> bool {
         !self.no_metadata
     }
 
-    /// Decides which URLs of clients are called, by the address that the server listens on.
+    /// Which URLs of clients are called, given the address that the server listens on.
     pub(super) fn gate(&self, host: IpAddr) -> Gate {
         Gate::new(self.allow_private_urls.unwrap_or(host.is_loopback()))
     }
 
-    /// How webhooks are sent. A secret that was not given is kept in the data folder, or made for this process if there is none.
+    /// How webhooks are sent. Without a secret among the flags, the data folder's is used, or one for this process
+    /// alone.
     pub(super) fn webhooks(&self, data_dir: Option<&Path>) -> anyhow::Result<webhook::Options> {
         let secret = match (&self.webhook_secret, data_dir) {
             (Some(text), _) => Secret::parse(text.reveal()).context("`--webhook-secret`")?,
             (None, Some(dir)) => Secret::kept_in(dir).with_context(|| {
-                format!("cannot keep a webhook secret in `{}`; give one with `--webhook-secret`", dir.display())
+                format!("cannot keep a webhook secret in `{}`; set one with `--webhook-secret`", dir.display())
             })?,
             (None, None) => Secret::random()?,
         };
-        let interval = Duration::from_secs_f64(self.webhook_interval);
-        Ok(webhook::Options { interval, token: self.webhook_auth_token.clone(), secret })
+        Ok(webhook::Options { interval: self.webhook_interval, token: self.webhook_auth_token.clone(), secret })
     }
 }
 
-/// What predictions give out.
+/// A value of `--output`.
 fn destination(text: &str) -> Result<Destination, String> {
     match text {
         "data-uri" => Ok(Destination::DataUri),
@@ -135,10 +139,10 @@ fn destination(text: &str) -> Result<Destination, String> {
     }
 }
 
-/// A duration that a presigned URL may live.
+/// How long a presigned URL may be valid.
 fn presign(text: &str) -> Result<Duration, String> {
-    let time = super::duration(text)?;
-    let allowed = Duration::from_secs(1)..=bucket::LONGEST_LINK;
+    let time = duration(text)?;
+    let allowed = Duration::from_secs(1)..=bucket::MAX_LINK;
     if allowed.contains(&time) { Ok(time) } else { Err(format!("`{text}` is not between 1s and 7d")) }
 }
 
@@ -146,13 +150,17 @@ fn presign(text: &str) -> Result<Duration, String> {
 mod tests {
     use clap::Parser as _;
 
-    use super::super::{Command, Config, Serve};
     use super::*;
+    use crate::config::Serve;
 
-    fn serve(flags: &[&str]) -> Result<Box<Serve>, clap::Error> {
-        let config = Config::try_parse_from([&["syncdiffusion", "serve"], flags].concat())?;
-        let Command::Serve(serve) = config.command else { panic!("it is `serve`") };
-        Ok(serve)
+    #[derive(Debug, clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
+    fn serve(flags: &[&str]) -> Result<Serve, clap::Error> {
+        Flags::try_parse_from([&["serve"], flags].concat()).map(|flags| flags.serve)
     }
 
     #[test]
@@ -180,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn private_urls_are_called_where_only_this_machine_calls_us() {
+    fn private_urls_are_called_if_only_this_machine_calls_us() {
         let lets = |flags: &[&str]| {
             let serve = serve(flags).unwrap();
             serve.outputs.gate(serve.host).check("http://127.0.0.1").is_ok()

@@ -1,16 +1,15 @@
-//! Flags for what the program tells of itself.
+//! Flags for log and traces.
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged, and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct Telemetry {
     /// What to log to stderr: `error`, `warn`, `info`, `debug`, or a filter such as `info,prediction=debug`
     #[arg(long, env = "RUST_LOG", global = true, value_parser = filter)]
     log: Option<String>,
-    /// What Cog has for `--log`; it counts where that says nothing
+    /// Cog's variable for `--log`, which is used if that is not set
     #[arg(long, env = "COG_LOG_LEVEL", global = true, hide = true, value_parser = filter)]
     cog_log_level: Option<String>,
     /// How to write the log
@@ -32,16 +31,16 @@ pub(crate) enum LogFormat {
 }
 
 impl Telemetry {
-    /// The filter of the log, if one was asked for.
+    /// The filter of the log, if the flags have one.
     pub(crate) fn filter(&self) -> Option<&str> {
         self.log.as_deref().or(self.cog_log_level.as_deref())
     }
 }
 
-/// Targets of this program. What others say on the finer levels is about connections and their bytes, tokens among them.
+/// Targets of this program. On the finer levels, libraries log connections and their bytes, tokens included.
 const OURS: [&str; 4] = ["prediction", "syncdiffusion", "weights", "worker"];
 
-/// What to log: a filter, or one of Cog's levels in any case, which is one for what this program says.
+/// A filter, or one of Cog's levels in upper or lower case, which applies to what this program logs.
 fn filter(text: &str) -> Result<String, String> {
     let level = text.trim().to_ascii_lowercase();
     let known = match level.as_str() {
@@ -49,7 +48,7 @@ fn filter(text: &str) -> Result<String, String> {
         "" => "info".to_owned(),
         "error" | "warn" | "info" | "off" => level,
         "debug" | "trace" => OURS.iter().fold("info".to_owned(), |all, target| format!("{all},{target}={level}")),
-        // A filter is case-sensitive. A word that is no level would be the name of a module, all of which is logged.
+        // A filter is case-sensitive. A word that is not a level would be the name of a module, and enable all of it.
         _ if text.contains(['=', ',', ':']) => text.to_owned(),
         _ => {
             return Err(

@@ -1,4 +1,4 @@
-//! What only a worker can tell: libtorch, devices, memory. It is asked as `syncdiffusion-worker doctor`.
+//! What only a worker knows: libtorch, devices, memory. It reports them as `syncdiffusion-worker doctor`.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::Check;
+use super::report::Check;
 use crate::config::Serve;
 
-/// How long a worker may take to answer: libtorch is large, and disks can be slow.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a worker may take to report: libtorch is large, and disks can be slow.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What a worker says.
+/// What a worker reports.
 #[derive(Debug, Deserialize)]
 struct Report {
     libtorch: String,
     cuda: Cuda,
     cpu: Cpu,
-    /// What `auto` stands for; nothing if no device will do.
+    /// What `auto` stands for; `None` if no device works.
     auto: Option<Auto>,
     memory: Memory,
 }
@@ -27,7 +27,7 @@ struct Report {
 #[derive(Debug, Deserialize)]
 struct Cuda {
     available: bool,
-    /// Why it is not.
+    /// Why it is not available.
     why: Option<String>,
     devices: Vec<String>,
 }
@@ -49,7 +49,7 @@ struct Memory {
     available: u64,
 }
 
-/// Asks a worker, and looks whether what it has is what the flags want. `weights` is how many bytes the model has.
+/// Asks a worker, and checks that it has what the flags ask for. `weights` is the size of the model in bytes.
 pub(super) async fn checks(serve: &Serve, weights: u64) -> Vec<Check> {
     const NAME: &str = "libtorch";
     let build = "build the worker with `make build`, or say where it is with `--worker`";
@@ -57,7 +57,7 @@ pub(super) async fn checks(serve: &Serve, weights: u64) -> Vec<Check> {
         Err(why) => vec![Check::problem(NAME, why, build)],
         Ok(report) => {
             let mut checks = vec![Check::ok(NAME, format!("libtorch {}", report.libtorch))];
-            checks.extend(serve.crew.device.iter().map(|wanted| device(wanted, &serve.crew.dtype, &report)));
+            checks.extend(serve.worker.device.iter().map(|wanted| device(wanted, &serve.worker.dtype, &report)));
             checks.push(memory(&report, weights));
             checks
         }
@@ -65,13 +65,13 @@ pub(super) async fn checks(serve: &Serve, weights: u64) -> Vec<Check> {
 }
 
 async fn ask(serve: &Serve) -> Result<Report, String> {
-    let Some(program) = serve.crew.programs(1).into_iter().next() else {
+    let Some(program) = serve.worker.programs(1).into_iter().next() else {
         return Err("`--device` names no device".to_owned());
     };
     let path = program.path.display();
     let mut command = Command::new(&program.path);
     command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+    let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
         Err(_) => return Err(format!("the worker `{path}` does not answer")),
         Ok(Err(error)) => return Err(format!("cannot start the worker `{path}`: {error}")),
         Ok(Ok(output)) => output,
@@ -81,20 +81,21 @@ async fn ask(serve: &Serve) -> Result<Report, String> {
     if !output.status.success() {
         return Err(format!("the worker `{path}` ended with {}: {last}", output.status));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("the worker `{path}` cannot be understood: {error}"))
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("the report of the worker `{path}` cannot be read: {error}"))
 }
 
-/// Whether a device that was asked for is there.
+/// Whether a device of `--device` is available.
 fn device(wanted: &str, dtype: &str, report: &Report) -> Check {
     const NAME: &str = "device";
     let Report { cuda, cpu, auto, .. } = report;
-    let why = cuda.why.as_deref().unwrap_or("no reason is known");
+    let why = cuda.why.as_deref().unwrap_or("the reason is not known");
     let dtype = auto.as_ref().filter(|_| dtype == "auto").map_or(dtype, |auto| &auto.dtype);
     let processor = || format!("{} threads, {}", cpu.threads, cpu.features.join(" "));
     match wanted {
         "auto" => match auto {
             None => {
-                Check::problem(NAME, "`auto` finds no device", "name one by `--device`, to be told why it will not do")
+                Check::problem(NAME, "`auto` finds no device", "choose one with `--device` to see why it does not work")
             }
             Some(auto) if auto.device == "cpu" => {
                 Check::ok(NAME, format!("`auto` is the CPU in {dtype} ({}); no CUDA: {why}", processor()))
@@ -109,18 +110,18 @@ fn device(wanted: &str, dtype: &str, report: &Report) -> Check {
             match index {
                 None | Some(Err(_)) => Check::problem(
                     NAME,
-                    format!("`{wanted}` is no device"),
+                    format!("`{wanted}` is not a device"),
                     "write `auto`, `cpu`, `cuda` or `cuda:N` for `--device`",
                 ),
                 Some(Ok(_)) if !cuda.available => {
                     let advice = "install the driver and the CUDA build of libtorch, or choose `--device cpu`";
-                    Check::problem(NAME, format!("`{wanted}` is not there: {why}"), advice)
+                    Check::problem(NAME, format!("`{wanted}` is not available: {why}"), advice)
                 }
                 Some(Ok(index)) => match cuda.devices.get(index) {
                     Some(name) => Check::ok(NAME, format!("`{wanted}` is {name}")),
                     None => Check::problem(
                         NAME,
-                        format!("`{wanted}` is not there; there are {}", cuda.devices.len()),
+                        format!("`{wanted}` is not available; the number of devices is {}", cuda.devices.len()),
                         "choose a smaller number for `--device`",
                     ),
                 },
@@ -129,7 +130,7 @@ fn device(wanted: &str, dtype: &str, report: &Report) -> Check {
     }
 }
 
-/// Whether the weights fit.
+/// Whether the weights fit into memory.
 fn memory(report: &Report, weights: u64) -> Check {
     const NAME: &str = "memory";
     let available = report.memory.available;
@@ -143,8 +144,8 @@ fn memory(report: &Report, weights: u64) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
+    use crate::doctor::report::Verdict;
 
     fn report(cuda: &str) -> Report {
         let text = format!(
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_judged_by_what_is_there() {
+    fn devices_are_compared_with_what_is_available() {
         let none = report(r#"{"available":false,"why":"there is no driver","devices":[]}"#);
         let one = report(r#"{"available":true,"why":null,"devices":["NVIDIA H100"]}"#);
         for (wanted, report, verdict, words) in [
@@ -163,9 +164,9 @@ mod tests {
             ("cpu", &none, Verdict::Ok, "2 threads"),
             ("cuda", &none, Verdict::Problem, "there is no driver"),
             ("cuda:0", &one, Verdict::Ok, "NVIDIA H100"),
-            ("cuda:1", &one, Verdict::Problem, "there are 1"),
-            ("cuda:x", &one, Verdict::Problem, "no device"),
-            ("gpu", &one, Verdict::Problem, "no device"),
+            ("cuda:1", &one, Verdict::Problem, "the number of devices is 1"),
+            ("cuda:x", &one, Verdict::Problem, "not a device"),
+            ("gpu", &one, Verdict::Problem, "not a device"),
         ] {
             let check = device(wanted, "auto", report);
             assert_eq!(check.verdict, verdict, "{wanted}");

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-use super::Error;
-use crate::config;
+use super::error::Error;
+use crate::units;
 
 /// How a client wants to be answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefer {
-    /// At once, with the prediction going on by itself.
+    /// At once, while the prediction continues.
     pub(super) respond_async: bool,
-    /// After so long at most.
+    /// After this time at the latest.
     pub(super) wait: Option<Duration>,
 }
 
 impl Prefer {
-    /// Reads all `Prefer` headers. What is not understood is ignored, as the RFC asks.
+    /// Reads all `Prefer` headers. What is unknown is ignored, as the RFC requires.
     pub(super) fn read(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
         let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
@@ -36,7 +36,7 @@ impl Prefer {
     }
 }
 
-/// Whether server-sent events are asked for.
+/// Whether server-sent events are requested.
 pub(super) fn wants_events(headers: &HeaderMap) -> bool {
     media_types(headers).any(|(kind, _)| kind == "text/event-stream")
 }
@@ -49,7 +49,7 @@ pub(super) fn wants_page(headers: &HeaderMap) -> bool {
     quality("text/html") > quality("application/json")
 }
 
-/// The media types of `Accept` and how much they are wanted.
+/// The media types of `Accept`, with their quality.
 fn media_types(headers: &HeaderMap) -> impl Iterator<Item = (String, f64)> {
     let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|part| {
@@ -66,14 +66,14 @@ pub(super) fn cancel_after(headers: &HeaderMap) -> Result<Option<Duration>, Erro
     let text = value.to_str().unwrap_or_default();
     let wrong =
         |message| Error::Body(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("`Cancel-After`: {message}"));
-    let duration = config::duration(text).map_err(wrong)?;
+    let duration = units::whole_duration(text).map_err(wrong)?;
     if !(Duration::from_secs(5)..=Duration::from_hours(24)).contains(&duration) {
         return Err(wrong(format!("`{text}` is not between 5 seconds and 24 hours")));
     }
     Ok(Some(duration))
 }
 
-/// The headers that tie a request to a trace, to be passed on.
+/// The headers of a trace, to be passed on.
 pub(super) fn trace(headers: &HeaderMap) -> Vec<(String, String)> {
     [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")]
         .into_iter()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a client writes is read, or refused; nothing panics, and what is waited for is what stands there.
+        /// Whatever a client sends is read or refused, without a panic; `wait` is read as it was written.
         #[test]
         fn any_header_is_read(text in "[ -~]{0,60}", seconds: u64) {
             let value = |text: &str| text.parse::<axum::http::HeaderValue>().unwrap();
@@ -128,7 +128,8 @@ mod tests {
                 let _ = (Prefer::read(&headers), wants_events(&headers), wants_page(&headers));
                 let _ = (cancel_after(&headers), trace(&headers));
             }
-            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), value(&format!("wait={seconds}, {text}")))]);
+            let prefer = value(&format!("wait={seconds}, {text}"));
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), prefer)]);
             proptest::prop_assert_eq!(Prefer::read(&headers).wait, Some(Duration::from_secs(seconds)));
         }
     }

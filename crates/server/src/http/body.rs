@@ -1,4 +1,4 @@
-//! The body of a request for a prediction, refused with the words of Cog where it cannot be read.
+//! The body of a request for a prediction, refused in the words of Cog if it cannot be read.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -14,28 +14,31 @@ use serde::Deserialize;
 use serde_json::Value;
 use tower_http::timeout::TimeoutError;
 
-use super::Error;
+use super::error::Error;
 
-/// The body of POST and PUT. Name, fields and their order are part of the words of refusal.
+/// The longest id in bytes.
+pub(crate) const MAX_ID: usize = 1024;
+
+/// The body of POST and PUT. Name, fields and their order appear in the messages.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct PredictionRequest {
-    // No default: an empty list is then refused for its length, as Cog does.
+    // Without a default an empty list is refused for its length, as Cog does.
     pub(super) id: Option<String>,
     #[serde(default)]
     pub(super) input: Value,
-    /// Read for its type only: the model has no use for it.
+    /// Read for its type only; the model does not use it.
     #[serde(default, rename = "context")]
     _context: HashMap<String, String>,
     #[serde(default)]
     pub(super) webhook: Option<String>,
     #[serde(default = "all")]
     pub(super) webhook_events_filter: Vec<EventKind>,
-    /// Read apart, so that the words of refusal stay those of Cog, which does not know it any more.
+    /// Read separately, so that messages stay those of Cog, which no longer has it.
     #[serde(skip)]
     pub(super) output_file_prefix: Option<String>,
 }
 
-/// What Cog up to 0.16 knows besides.
+/// What Cog up to 0.16 had besides.
 #[derive(Debug, Deserialize)]
 struct Older {
     output_file_prefix: Option<String>,
@@ -66,7 +69,7 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
         }
         let refused = |rejection: JsonRejection| Error::Body(rejection.status(), rejection.body_text());
         let Json(mut body) = Json::<Self>::from_bytes(&bytes).map_err(refused)?;
-        // An array is a body too, for Cog and here, and has no place for it.
+        // An array is accepted as a body, too, as Cog does, and cannot contain it.
         if bytes.trim_ascii_start().starts_with(b"{") {
             let Json(older) = Json::<Older>::from_bytes(&bytes).map_err(refused)?;
             body.output_file_prefix = older.output_file_prefix;
@@ -75,7 +78,7 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
     }
 }
 
-/// Whether a body was refused because it was not there in time.
+/// Whether a body was refused because it took too long.
 fn is_late(rejection: &BytesRejection) -> bool {
     iter::successors(rejection.source(), |&cause| cause.source()).any(<dyn std::error::Error>::is::<TimeoutError>)
 }
@@ -152,7 +155,8 @@ mod tests {
                 r#"{"input":{"prompt":"a"},"webhook_events_filter":["nope"]}"#,
                 422,
                 format!(
-                    "{target}webhook_events_filter[0]: unknown variant `nope`, expected one of `start`, `output`, `logs`, `completed` at line 1 column 55"
+                    "{target}webhook_events_filter[0]: unknown variant `nope`, expected one of `start`, `output`, \
+                     `logs`, `completed` at line 1 column 55"
                 ),
             ),
             (

@@ -10,24 +10,24 @@ use prediction::service::Refused;
 use prediction::store::StoreError;
 use serde_json::{Value, json};
 
-/// A request that is not answered with what it asked for.
+/// Why a request fails.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The body or a header cannot be read; status and words are Cog's.
+    /// The body or a header cannot be read; status and message are Cog's.
     Body(StatusCode, String),
-    /// The body can be read, but is not valid: all reasons.
+    /// The body can be read but is not valid: all reasons.
     Invalid(Vec<Detail>),
-    /// The service did not take the prediction.
+    /// The service refused the prediction.
     Refused(Refused),
-    /// There is no prediction of this id.
+    /// No prediction has this id.
     Unknown(String),
-    /// There is no picture of this name.
+    /// No picture has this name.
     NoFile,
-    /// The secret of webhooks is not shown.
-    Hidden,
+    /// The server does not serve the secret of webhooks.
+    SecretNotShown,
     /// The prediction has not ended yet.
     NotEnded(String),
-    /// The request shows no token that is taken.
+    /// The token is missing or not valid.
     Unauthorized(&'static str),
     /// The store failed.
     Store(StoreError),
@@ -45,7 +45,7 @@ impl Error {
             Self::Body(status, _) => *status,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Unknown(_) | Self::NoFile | Self::Hidden => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refused::NotReady | Refused::Closing) => StatusCode::SERVICE_UNAVAILABLE,
@@ -61,9 +61,10 @@ impl Error {
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{id}`") }),
-            Self::NoFile => json!({ "detail": "there is no such file, or it is not kept any more" }),
-            Self::Hidden => json!({
-                "detail": "the secret is not shown; it is the file `webhook-secret` in the data folder, or start the server with `--show-webhook-secret`"
+            Self::NoFile => json!({ "detail": "there is no such file, or it is no longer kept" }),
+            Self::SecretNotShown => json!({
+                "detail": "the server does not show its secret; read the file `webhook-secret` in the data folder, or \
+                           start the server with `--show-webhook-secret`"
             }),
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
@@ -102,7 +103,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// The answer of a handler that panicked: no word of what it was about.
+/// The response of a handler that panicked; it reveals nothing.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "detail": "internal server error" }))).into_response()
 }

@@ -1,5 +1,5 @@
-//! Predictions as server-sent events: those of Cog (start, output, log, metric, completed, error) and `progress`, numbered, so that
-//! `Last-Event-ID` resumes.
+//! Predictions as server-sent events: those of Cog (start, output, log, metric, completed, error) and `progress`, with
+//! numbers, so that `Last-Event-ID` resumes.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use prediction::service::Follower;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{App, Error};
+use super::error::Error;
+use super::state::App;
 
 /// Silence after which a comment is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -30,13 +31,13 @@ pub(super) async fn stream(
 ) -> Result<Response, Error> {
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
     if last == Some(ENDED) {
-        // Tells a browser not to come back.
+        // A browser does not reconnect after this.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     attach(&app, &id, last.and_then(|last| last.parse().ok()).unwrap_or(0)).await
 }
 
-/// Follows a prediction that is there already, from the event after number `after` on.
+/// Follows a prediction that exists, from the event after number `after` on.
 pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, Error> {
     if let Some(follower) = app.service.follow(id, after) {
         return Ok(follow(app, follower));
@@ -46,7 +47,7 @@ pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, 
     Ok(answer(stream::once(async { Ok::<_, Infallible>(frame) })))
 }
 
-/// Answers with what a follower is told. The client leaves when the follower is dropped.
+/// Answers with the events of a follower. Dropping the response drops the follower.
 pub(super) fn follow(app: &App, follower: Follower) -> Response {
     answer(frames(app, follower))
 }
@@ -55,8 +56,8 @@ fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static
     Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
 }
 
-/// What a follower is told as frames, until the end of the prediction or of the server. One that fell behind is told so and
-/// let go.
+/// The events of a follower as frames, until the prediction or the server ends. One that fell behind gets an error, and
+/// the stream ends.
 fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
     stream::unfold(Some((app.over.clone(), follower)), |state| async {
         let (over, mut follower) = state?;
@@ -87,7 +88,7 @@ fn name(id: &str, item: &Item) -> Frame {
 }
 
 fn frame<T: Serialize>(name: &str, data: &T) -> Frame {
-    // JSON has no line ends, so the only way for this to fail is a value that JSON has no form for; there is none here.
+    // JSON has no line ends, so this fails only for a value that JSON cannot represent; none of these is one.
     let frame = Frame::default().event(name);
     match serde_json::to_string(data) {
         Ok(data) => frame.data(data),

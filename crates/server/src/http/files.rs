@@ -1,6 +1,7 @@
 //! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts if asked for.
 //!
-//! Who knows the name may see the picture, so no token is asked for. A name stands for the same bytes as long as it stands.
+//! Everybody who knows the name may see the picture, so no token is needed. A name refers to the same bytes as long as
+//! it exists.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -9,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
 
-use super::{App, Error};
+use super::error::Error;
+use super::state::App;
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/files/{name}", get(file))
@@ -17,7 +19,7 @@ pub(super) fn router() -> Router<App> {
 
 async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
     let png = app.service.file(&name).await?.ok_or(Error::NoFile)?;
-    // The name is one of ours, plain ASCII, since the store knows it.
+    // The store knows the name, so it is one of ours: plain ASCII.
     let tag = format!("\"{}\"", name.trim_end_matches(".png"));
     let short: String = name.chars().take(8).collect();
     let mut answer = HeaderMap::new();
@@ -47,8 +49,8 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     Ok((StatusCode::PARTIAL_CONTENT, answer, part).into_response())
 }
 
-/// Whether a part is asked for. Several parts, and more of the end than there is, are answered with the whole, as the RFC allows; what
-/// cannot be read is no range at all.
+/// Whether one part is requested. Several parts, and a suffix longer than the file, are answered with the whole file,
+/// as the RFC allows; a range that cannot be parsed is ignored.
 fn is_one(parsed: &ParsedRanges, length: u64) -> bool {
     matches!(parsed.ranges.as_slice(), [one] if !matches!(one.start, StartPosition::FromLast(bytes) if bytes >= length))
 }

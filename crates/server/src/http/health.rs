@@ -1,4 +1,4 @@
-//! How the server is: `/health-check` for Cog's clients, `/ready` and `/live` for probes.
+//! The state of the server: `/health-check` for Cog's clients, `/ready` and `/live` for probes.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use prediction::service::{Health, Setup, State as Is};
 use serde::Serialize;
 
-use super::App;
+use super::state::App;
 
 /// The version of Cog's server whose contract is kept.
 pub(super) const COG_VERSION: &str = "0.23.1";
@@ -41,24 +41,24 @@ impl From<Health> for Body {
     }
 }
 
-/// Always 200: the body tells.
+/// Always 200; the body has the state.
 async fn check(State(app): State<App>) -> Json<Body> {
     Json(app.service.health().into())
 }
 
-/// 200 while predictions are taken.
+/// 200 while predictions are accepted.
 async fn ready(State(app): State<App>) -> Response {
     probe(&app, |is| matches!(is, Is::Ready | Is::Busy))
 }
 
-/// 200 unless only a restart could help.
+/// 200 unless the server cannot recover without a restart.
 async fn live(State(app): State<App>) -> Response {
     probe(&app, |is| is != Is::Defunct)
 }
 
-fn probe(app: &App, well: fn(Is) -> bool) -> Response {
+fn probe(app: &App, is_well: fn(Is) -> bool) -> Response {
     let health = app.service.health();
-    let status =
-        if well(health.status) && !app.stop.is_cancelled() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_ok = is_well(health.status) && !app.stop.is_cancelled();
+    let status = if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Body::from(health))).into_response()
 }

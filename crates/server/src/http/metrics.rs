@@ -1,4 +1,4 @@
-//! GET `/metrics`: figures for Prometheus.
+//! GET `/metrics`: metrics for Prometheus.
 
 use axum::Router;
 use axum::extract::State;
@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use super::App;
+use super::state::App;
 
 /// The type of the text format of Prometheus.
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -16,5 +16,5 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn render(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, TYPE)], app.figures.render(&app.service.counts()))
+    ([(header::CONTENT_TYPE, TYPE)], app.metrics.render(&app.service.counts()))
 }

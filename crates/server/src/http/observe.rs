@@ -1,7 +1,7 @@
-//! What is noted of every request: its id, a span, a line of the log, figures.
+//! What is recorded of every request: its id, a span, a line of the log, metrics.
 //!
-//! What always holds: neither path nor query is noted, for both may carry what nobody else is to know; the route and the id of
-//! the prediction are.
+//! What always holds: path and query are not recorded, because they may contain secrets; the route and the id of the
+//! prediction are.
 
 use std::time::Instant;
 
@@ -18,23 +18,23 @@ use crate::telemetry;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken from a client.
-const MOST_ID: usize = 128;
-/// What stands in figures for what is not known, of which there could be too many.
+/// The longest id that is accepted from a client.
+const MAX_REQUEST_ID: usize = 128;
+/// The label of unknown methods and routes, of which there could be too many.
 const OTHER: &str = "other";
-/// The status of a request whose client left before the answer, as nginx has it.
-const LEFT: u16 = 499;
+/// The status of a request whose client disconnected before the response, as nginx has it.
+const DISCONNECTED: u16 = 499;
 
-/// The id of a request, for what goes on when it is answered.
+/// The id of a request, for what outlives it.
 #[derive(Clone, Debug)]
 pub(super) struct RequestId(pub(super) String);
 
-/// Notes a request and its answer.
+/// Records a request and its response.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str).to_owned();
     let method = method(request.method());
-    // The level of a span is not about how much it matters: the ids are to be there whatever is logged.
+    // The level of errors, so that the ids are logged whatever the filter is.
     let span = tracing::error_span!(
         "request", request_id = %id, method, route, prediction_id = Empty, otel.name = Empty, otel.kind = Empty
     );
@@ -45,7 +45,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         span.record("prediction_id", prediction);
     }
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut watch = Watch { begun: Instant::now(), span: span.clone(), method, route, status: LEFT };
+    let mut watch = Watch { begun: Instant::now(), span: span.clone(), method, route, status: DISCONNECTED };
     let mut response = next.run(request).instrument(span).await;
     watch.status = response.status().as_u16();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -54,7 +54,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// A request that is being answered. Dropped with it, also when the client leaves before.
+/// A request that is being answered. It is dropped at the end, also if the client disconnects.
 struct Watch {
     begun: Instant,
     span: Span,
@@ -69,10 +69,10 @@ impl Drop for Watch {
         let Self { begun, method, status, .. } = *self;
         let (route, seconds) = (std::mem::take(&mut self.route), begun.elapsed().as_secs_f64());
         telemetry::end(&self.span, status);
-        // Whoever asks often only looks, and probes are told so while it loads.
-        let looks = matches!(method, "GET" | "HEAD" | "OPTIONS");
+        // Frequent requests only read, and probes get a 503 while workers load.
+        let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
         let failed = status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE;
-        if looks && !failed {
+        if reads && !failed {
             tracing::debug!(status, seconds, "request answered");
         } else {
             tracing::info!(status, seconds, "request answered");
@@ -86,14 +86,14 @@ impl Drop for Watch {
     }
 }
 
-/// The id that the client gave, if it is one; a new one otherwise.
+/// The id that the client sent, if it is valid; a new one otherwise.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let sane = |id: &&str| (1..=MOST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    let sane = |id: &&str| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
     given.filter(sane).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// A method that is known.
+/// The name of a known method.
 fn method(method: &Method) -> &'static str {
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
         .into_iter()
@@ -106,13 +106,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_taken_if_it_is_short_and_visible() {
+    fn an_id_is_accepted_if_it_is_short_and_visible() {
         let of = |id: &[u8]| {
             let id = HeaderValue::from_bytes(id).unwrap();
             request_id(&HeaderMap::from_iter([(REQUEST_ID, id)]))
         };
         assert_eq!(of(b"a-1/b"), "a-1/b");
-        let long = [b'x'; MOST_ID + 1];
+        let long = [b'x'; MAX_REQUEST_ID + 1];
         for bad in [&b""[..], b"a b", "ü".as_bytes(), b"\t", &long] {
             assert!(Uuid::parse_str(&of(bad)).is_ok(), "{bad:?}");
         }

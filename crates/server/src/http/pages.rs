@@ -1,4 +1,4 @@
-//! The entrance: the discovery document, the OpenAPI document, and the pages for people.
+//! The entrance: the discovery document, the OpenAPI document, and the pages for people with their scripts.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -7,20 +7,23 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::accept;
 use super::health::COG_VERSION;
-use super::{App, accept};
+use super::state::App;
 use crate::openapi;
 
-/// What pages may load: nothing but themselves and what the server answers.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-    img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+/// What pages may load: scripts of this server, and what the server answers.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; img-src 'self' data: blob:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/", get(root))
         .route("/openapi.json", get(|| async { Json(openapi::document()) }))
         .route("/playground", get(|| async { page(include_str!("../page/playground.html")) }))
+        .route("/playground.js", get(|| async { script(include_str!("../page/playground.js")) }))
         .route("/docs", get(|| async { page(include_str!("../page/docs.html")) }))
+        .route("/docs.js", get(|| async { script(include_str!("../page/docs.js")) }))
 }
 
 /// Cog's discovery document for programs, the playground for browsers.
@@ -46,4 +49,8 @@ fn discovery() -> Value {
 
 fn page(html: &'static str) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
+}
+
+fn script(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], text).into_response()
 }

@@ -1,4 +1,4 @@
-//! Predictions: made by POST and PUT, seen, listed, stopped and removed.
+//! Predictions: created by POST and PUT, shown, listed, canceled and removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use serde_json::json;
 use tracing::Span;
 
 use super::accept::{self, Prefer};
-use super::body::PredictionRequest;
+use super::body::{MAX_ID, PredictionRequest};
+use super::error::Error;
+use super::events;
 use super::observe::RequestId;
-use super::{App, Error, events};
+use super::state::App;
 use crate::telemetry;
 
-/// Predictions on a page of the list, unless asked otherwise.
+/// Predictions on a page of the list by default.
 const PAGE: usize = 20;
-/// Longest id in bytes.
-pub(crate) const MOST_ID: usize = 1024;
 /// Most predictions on a page.
-const MOST_PAGE: usize = 100;
+const MAX_PAGE: usize = 100;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -62,12 +62,12 @@ async fn put(
     if body.id.as_ref().is_some_and(|named| *named != id) {
         return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
     }
-    // What is known already is told whatever the rest of the request says.
+    // A prediction that exists is returned whatever else the request says.
     if app.service.is_active(&id) && accept::wants_events(&headers) {
         return events::attach(&app, &id, 0).await;
     }
     if let Some(known) = app.service.get(&id).await? {
-        return Ok(tell(known));
+        return Ok(existing(known));
     }
     make(&app, &request_id, &headers, body, Some(id), true).await
 }
@@ -81,7 +81,7 @@ async fn make(
     id: Option<String>,
     idempotent: bool,
 ) -> Result<Response, Error> {
-    // Before any worker has loaded nothing is known of the model, and nothing is said of the input.
+    // Until a worker has loaded, the model is unknown, and so is whether the input is valid.
     if !app.service.accepts_work() {
         return Err(service::Refused::NotReady.into());
     }
@@ -98,8 +98,8 @@ async fn make(
         .map_err(|refused| Error::invalid("output_file_prefix", refused.to_string()))?;
     let cancel_after = accept::cancel_after(headers)?;
     if let Some(id) = &id {
-        if id.len() > MOST_ID {
-            let message = format!("an id of {} bytes is longer than the maximum of {MOST_ID}", id.len());
+        if id.len() > MAX_ID {
+            let message = format!("an id of {} bytes is longer than the maximum of {MAX_ID}", id.len());
             return Err(Error::invalid("id", message));
         }
         Span::current().record("prediction_id", id);
@@ -122,7 +122,7 @@ async fn make(
     let ticket = match app.service.submit(request).await? {
         Submitted::New(ticket) => ticket,
         Submitted::Live(known) if streams => return events::attach(app, &known.id, 0).await,
-        Submitted::Live(known) | Submitted::Ended(known) => return Ok(tell(*known)),
+        Submitted::Live(known) | Submitted::Ended(known) => return Ok(existing(*known)),
     };
     if streams {
         return Ok(events::follow(app, ticket.follow()));
@@ -134,7 +134,7 @@ async fn make(
     Ok(wait(ticket, prefer).await)
 }
 
-/// Waits for the end, or as long as the client wants to. A client that leaves before drops the ticket.
+/// Waits for the end, or as long as the client asks for. A client that disconnects drops the ticket.
 async fn wait(mut ticket: Ticket, prefer: Prefer) -> Response {
     let limit = prefer.wait.unwrap_or(Duration::MAX);
     let end = tokio::time::timeout(limit, ticket.end()).await.ok().flatten();
@@ -145,8 +145,8 @@ async fn wait(mut ticket: Ticket, prefer: Prefer) -> Response {
     }
 }
 
-/// A prediction that was there before: 200 if it has ended, 202 if not.
-fn tell(prediction: Prediction) -> Response {
+/// Answers with a prediction that existed before: 200 if it has ended, 202 if not.
+fn existing(prediction: Prediction) -> Response {
     let status = if prediction.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
     (status, Json(prediction)).into_response()
 }
@@ -173,7 +173,7 @@ async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
     Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response())
 }
 
-/// What a list is asked for.
+/// The parameters of a list.
 #[derive(Debug, Deserialize)]
 struct Listing {
     cursor: Option<String>,
@@ -189,7 +189,7 @@ struct Page {
     results: Vec<Prediction>,
 }
 
-/// Predictions newest first. Pictures are named by their URL here, and not put into the list.
+/// Predictions newest first. Instead of pictures the list has their URLs.
 async fn list(
     State(app): State<App>,
     headers: HeaderMap,
@@ -198,8 +198,8 @@ async fn list(
     let Query(listing) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
     let wrong = |message: String| Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message);
     let limit = listing.limit.unwrap_or(PAGE);
-    if !(1..=MOST_PAGE).contains(&limit) {
-        return Err(wrong(format!("`limit` is `{limit}`, not between 1 and {MOST_PAGE}")));
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(wrong(format!("`limit` is `{limit}`, not between 1 and {MAX_PAGE}")));
     }
     let status = match listing.status.as_deref() {
         None => None,
@@ -210,13 +210,13 @@ async fn list(
     };
     let mut query = store::Query { status, limit: limit + 1, ..store::Query::default() };
     if let Some(cursor) = &listing.cursor {
-        // One more than the greatest place is searched for, so the greatest cannot be taken.
+        // The search begins one after the place, so the greatest one is not valid.
         let place =
             cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
         match (cursor.as_bytes().first(), place) {
             (Some(b'b'), Some(place)) => query.before = Some(place),
             (Some(b'a'), Some(place)) => query.after = Some(place),
-            _ => return Err(wrong(format!("`cursor` is `{cursor}`, which no list has given out"))),
+            _ => return Err(wrong(format!("`cursor` is `{cursor}`, which is not a cursor of a list"))),
         }
     }
     let mut found = app.service.list(query).await?;

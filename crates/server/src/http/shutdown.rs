@@ -5,14 +5,14 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::App;
+use super::state::App;
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/shutdown", post(shutdown))
 }
 
 async fn shutdown(State(app): State<App>) -> Json<Value> {
-    tracing::info!("shutdown was asked for by a request");
+    tracing::info!("stopping on a request");
     app.stop.cancel();
     Json(json!({}))
 }

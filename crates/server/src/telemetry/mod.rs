@@ -1,6 +1,6 @@
-//! What the program tells of itself: the log on stderr, figures for Prometheus, and spans by OTLP with the feature `otel`.
+//! Telemetry: the log on stderr, metrics for Prometheus, and spans by OTLP with the feature `otel`.
 
-mod figures;
+mod metrics;
 #[cfg(feature = "otel")]
 mod traces;
 
@@ -12,20 +12,20 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-pub(crate) use figures::{Figures, markdown};
+pub(crate) use metrics::{Metrics, markdown};
 
 use crate::config::{LogFormat, Telemetry};
 
-/// Keeps telling; when it is dropped, what is left is sent.
+/// Keeps telemetry running. Dropping it sends the spans that are left.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Telling {
+pub(crate) struct TelemetryGuard {
     #[cfg(feature = "otel")]
     _traces: Option<traces::Exporter>,
 }
 
-/// Sends logs to stderr, from `usual` on unless the flags say otherwise, and spans where the flags say.
-pub(crate) fn start(config: &Telemetry, usual: &str) -> Telling {
+/// Writes the log to stderr, filtered by `usual` unless the flags say otherwise, and sends spans where the flags say.
+pub(crate) fn start(config: &Telemetry, usual: &str) -> TelemetryGuard {
     let filter = config.filter().unwrap_or(usual);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = match config.log_format {
@@ -49,13 +49,13 @@ pub(crate) fn start(config: &Telemetry, usual: &str) -> Telling {
     #[cfg(feature = "otel")]
     let registry = registry.with(spans);
     registry.init();
-    Telling {
+    TelemetryGuard {
         #[cfg(feature = "otel")]
         _traces: traces,
     }
 }
 
-/// Makes a panic a line of the log like every other.
+/// Logs panics like everything else.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -63,7 +63,7 @@ pub(crate) fn log_panics() {
     }));
 }
 
-/// A request begins: its span continues the trace that its headers name.
+/// A request begins. Its span continues the trace that its headers name.
 pub(crate) fn begin(span: &Span, headers: &HeaderMap, method: &str, route: &str) {
     #[cfg(feature = "otel")]
     traces::begin(span, headers, method, route);
@@ -79,7 +79,7 @@ pub(crate) fn end(span: &Span, status: u16) {
     let _ = (span, status);
 }
 
-/// The span of a prediction that a request asks for. It outlives that of the request, whose trace it belongs to.
+/// The span of a prediction. It belongs to the trace of the request that makes it, and outlives the request's span.
 pub(crate) fn prediction(request_id: &str) -> Span {
     let span = tracing::error_span!(parent: None, "prediction", prediction_id = tracing::field::Empty, request_id);
     #[cfg(feature = "otel")]

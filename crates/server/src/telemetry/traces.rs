@@ -13,9 +13,9 @@ use tracing_subscriber::filter::{FilterFn, Filtered};
 use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::registry::LookupSpan;
 
-/// What receivers call this program, unless `OTEL_SERVICE_NAME` says otherwise.
+/// The name of this service, unless `OTEL_SERVICE_NAME` says otherwise.
 const NAME: &str = "syncdiffusion";
-/// Where the exporter sends spans below an endpoint.
+/// The path of traces at an endpoint.
 const PATH: &str = "/v1/traces";
 
 /// What sends spans.
@@ -34,7 +34,7 @@ impl Drop for Exporter {
 /// The layer that makes spans of this program spans of OpenTelemetry.
 type Spans<S> = Filtered<OpenTelemetryLayer<S, Tracer>, FilterFn, S>;
 
-/// Begins to send spans to an endpoint, if there is one.
+/// Starts to send spans to an endpoint, if there is one.
 pub(super) fn start<S>(endpoint: Option<&str>) -> Option<(Exporter, Spans<S>)>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -54,7 +54,7 @@ where
     Some((Exporter(provider), layer.with_filter(FilterFn::new(is_ours))))
 }
 
-/// What the exporter itself does is no part of the traces.
+/// What the exporter itself does is not part of the traces.
 fn is_ours(of: &Metadata<'_>) -> bool {
     ["syncdiffusion", "prediction"].iter().any(|name| of.target().starts_with(name))
 }
@@ -78,7 +78,7 @@ pub(super) fn end(span: &Span, status: u16) {
     }
 }
 
-/// A span becomes one below that of the request at hand.
+/// A span becomes a child of the current one, which is the request's.
 pub(super) fn adopt(span: &Span) {
     let _ = span.set_parent(Span::current().context());
 }

