@@ -248,12 +248,13 @@ impl Parts {
         let needed = [&self.start.content, &self.end.content, &self.pad.content];
         let mut lost = None;
         self.added.retain(|token| {
-            let id = vocabulary.get(&token.content).map(|&id| u64::from(id)).unwrap_or_else(|| {
-                *new.entry(token.content.clone()).or_insert_with(|| {
+            let id = match vocabulary.get(&token.content) {
+                Some(&id) => u64::from(id),
+                None => *new.entry(token.content.clone()).or_insert_with(|| {
                     next += 1;
                     next - 1
-                })
-            });
+                }),
+            };
             if id < embeddings {
                 return true;
             }
