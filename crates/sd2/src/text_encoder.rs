@@ -45,8 +45,8 @@ enum Activation {
     QuickGelu,
 }
 
-/// Keys that every configuration of transformers may have: of training, of the tokenizer, of making text, of outputs that
-/// are not used.
+/// Keys that every configuration of transformers may have: of training, of the tokenizer, of making text, of outputs
+/// that are not used.
 const UNUSED: [&str; 66] = [
     "add_cross_attention",
     "attention_dropout",

@@ -15,8 +15,8 @@ use crate::words::Words;
 /// A model: in the diffusers folder layout, or in one file. Paths inside it are relative and use `/`.
 ///
 /// Files on disk are mapped into memory while they are loaded, those of the text encoder for as long as it exists. They
-/// must not be changed meanwhile: reading the map of a truncated file kills the process with SIGBUS. To replace a model,
-/// rename its files or folder; open maps keep the old content.
+/// must not be changed meanwhile: reading the map of a truncated file kills the process with SIGBUS. To replace a
+/// model, rename its files or folder; open maps keep the old content.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     source: Source,
@@ -87,7 +87,7 @@ impl Bundle {
         }
     }
 
-    /// The demo model, for tests of what is not public.
+    /// The demo model.
     #[cfg(test)]
     pub(crate) fn demo() -> Self {
         Self::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo")).expect("it is in the repository")
@@ -180,7 +180,7 @@ impl Bundle {
         }
     }
 
-    /// The content of a file, or `None` where there is none.
+    /// The content of a file, or `None` if it does not exist.
     pub(crate) fn find(&self, path: &str) -> Result<Option<Bytes>> {
         let found = match &self.source {
             Source::Embedded(files) => {
@@ -204,7 +204,7 @@ impl Bundle {
         own.into_iter().chain(other).find(|path| path.is_file())
     }
 
-    /// The content of a file that must be there.
+    /// The content of a file that has to exist.
     pub(crate) fn read(&self, path: &str) -> Result<Bytes> {
         self.find(path)?.ok_or_else(|| missing::explain(self.folder(), self.single().map(SingleFile::path), path))
     }
@@ -227,7 +227,7 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
     }
 }
 
-/// The content of a file on disk, or `None` where there is none. In messages it is called `name`.
+/// The content of a file on disk, or `None` if it does not exist. In messages it is called `name`.
 fn read(path: &Path, name: &str) -> Result<Option<Bytes>> {
     match map(path) {
         Ok(bytes) => Ok(Some(bytes)),

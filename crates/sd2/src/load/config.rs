@@ -11,7 +11,8 @@ use super::error::{Error, Result};
 use super::problem;
 
 /// Keys that say who wrote a file, and keys that say how a network was trained and not what it is: those of its moving
-/// average, which diffusers writes into the configuration of the averaged network. Keys that begin with `_` are private.
+/// average, which diffusers writes into the configuration of the averaged network. Keys that begin with `_` are
+/// private.
 const BOOKKEEPING: [&str; 12] = [
     "architectures",
     "transformers_version",

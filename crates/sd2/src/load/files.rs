@@ -1,8 +1,9 @@
 //! Which files of a folder hold the weights of a part, where several lie side by side.
 //!
-//! Names are those of diffusers and transformers: `STEM.safetensors`, `STEM.VARIANT.safetensors`, and for weights in shards
-//! an index, `STEM.safetensors.index.json`, `STEM.safetensors.index.VARIANT.json` or `STEM.VARIANT.safetensors.index.json`.
-//! Files without a variant count before all others, as they do there; then `fp16`, then the only other variant there is.
+//! Names are those of diffusers and transformers: `STEM.safetensors`, `STEM.VARIANT.safetensors`, and for weights in
+//! shards an index, `STEM.safetensors.index.json`, `STEM.safetensors.index.VARIANT.json` or
+//! `STEM.VARIANT.safetensors.index.json`. Files without a variant count before all others, as they do there; then
+//! `fp16`, then the only other variant there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use super::problem;
 /// The paths of the files that hold the weights of a part.
 ///
 /// # Errors
-/// If there are none; the message says what is there instead.
+/// If the part has no weights; the message lists what it has instead.
 pub(crate) fn of_part(bundle: &Bundle, part: &str, stem: &str) -> Result<Vec<String>> {
     let names = bundle.names(part)?;
     let has = |name: &str| names.contains(name);

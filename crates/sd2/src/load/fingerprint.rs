@@ -43,8 +43,8 @@ const PIECE: usize = 1 << 24;
 const LOCK: &str = "weights.lock";
 
 impl Bundle {
-    /// A hash of all that a picture depends on: configurations, tokenizer, weights, and what is added to them. `cache` is a
-    /// file that remembers the hashes of large files; without one they are read each time.
+    /// A hash of all that a picture depends on: configurations, tokenizer, weights, and what is added to them. `cache`
+    /// is a file that remembers the hashes of large files; without one they are read each time.
     ///
     /// # Errors
     /// If a file cannot be read.

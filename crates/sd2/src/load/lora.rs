@@ -1,9 +1,9 @@
 //! LoRA: low-rank changes of weights, added to them while they are loaded.
 //!
-//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685: `W + weight * alpha / rank * up * down`,
-//! for linear layers and convolutions. Names are those of kohya (`lora_unet_down_blocks_0_..`), of diffusers
-//! (`unet.down_blocks.0...lora_A.weight`, and its older ones) and of peft (`base_model.model...`). Dots and underscores
-//! are the same here: a layer is found by its name with underscores only.
+//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685:
+//! `W + weight * alpha / rank * up * down`, for linear layers and convolutions. Names are those of kohya
+//! (`lora_unet_down_blocks_0_..`), of diffusers (`unet.down_blocks.0...lora_A.weight`, and its older ones) and of peft
+//! (`base_model.model...`). Dots and underscores are the same here: a layer is found by its name with underscores only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! CLIP's vocabulary, for checkpoints that come without one.
 //!
-//! It follows from its merges, those of OpenAI's CLIP (MIT): the bytes, the bytes that end a word, then what each merge makes.
-//! `clip-merges.bin` has two ids for each, as 16-bit numbers, the lower byte first.
+//! It follows from its merges, those of OpenAI's CLIP (MIT): the bytes, the bytes that end a word, then what each merge
+//! makes. `clip-merges.bin` has two ids for each, as 16-bit numbers, the lower byte first.
 
 use std::collections::HashMap;
 
@@ -34,8 +34,8 @@ pub(super) fn parts(kind: TextKind) -> Parts {
     Parts { vocabulary, merges, start, end, pad, unknown: END.to_owned(), added, length: 77, notes: Vec::new() }
 }
 
-/// The first 512 tokens: every byte as the printable character that byte-level BPE has for it, inside a word and at its end.
-/// Bytes that are printable in Latin-1 come first, as themselves; the others are numbered from 256.
+/// The first 512 tokens: every byte as the printable character that byte-level BPE has for it, inside a word and at its
+/// end. Bytes that are printable in Latin-1 come first, as themselves; the others are numbered from 256.
 fn bytes() -> Vec<String> {
     let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let others = (0..=255u8).filter(|byte| !printable(byte)).count() as u32;

@@ -1,8 +1,9 @@
 //! The files of a tokenizer, in all the ways that transformers has written them.
 //!
-//! Vocabulary and merges are in `tokenizer.json`, or else in `vocab.json` and `merges.txt`. Where `tokenizer_config.json` has
-//! an `added_tokens_decoder`, that and the special tokens beside it are all there is; otherwise `special_tokens_map.json`
-//! counts before `tokenizer_config.json`, and tokens are added by `added_tokens.json` and `tokenizer.json`.
+//! Vocabulary and merges are in `tokenizer.json`, or else in `vocab.json` and `merges.txt`. Where
+//! `tokenizer_config.json` has an `added_tokens_decoder`, that and the special tokens beside it are all there is;
+//! otherwise `special_tokens_map.json` counts before `tokenizer_config.json`, and tokens are added by
+//! `added_tokens.json` and `tokenizer.json`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,7 +29,7 @@ pub(super) const END: &str = "<|endoftext|>";
 
 /// Number of ids where no file says it.
 const LENGTH: usize = 77;
-/// Longer is no length: transformers writes 10^30 where none was set.
+/// Greater numbers are not lengths: transformers writes 10^30 where no length was set.
 const MAX_LENGTH: f64 = 4096.0;
 
 /// Pairs of tokens that become one, the most frequent first.

@@ -1,8 +1,9 @@
-//! Words as the hosted model's environment cuts them: transformers 4.28, whose `CLIPTokenizer` without `ftfy` takes BERT's
-//! `BasicTokenizer`.
+//! Words as the hosted model's environment cuts them: transformers 4.28, whose `CLIPTokenizer` without `ftfy` takes
+//! BERT's `BasicTokenizer`.
 //!
-//! Controls are dropped, CJK characters stand alone, words are lower-cased and lose their accents, and every punctuation mark
-//! stands alone, so that no contraction is ever found. Python 3.11 knows Unicode 14: what is newer is dropped like a control.
+//! Controls are dropped, CJK characters stand alone, words are lower-cased and lose their accents, and every
+//! punctuation mark stands alone, so that no contraction is ever found. Python 3.11 knows Unicode 14: what is newer is
+//! dropped like a control.
 
 use std::iter;
 use std::sync::LazyLock;

@@ -1,8 +1,9 @@
 //! CLIP's tokenizer: text to token ids, by transformers' `CLIPTokenizer`.
 //!
 //! Text is put in NFC, its white space made single spaces, lower-cased, cut into words, and each word into byte-level
-//! BPE tokens. Names of special tokens inside a text are those tokens, which for the padding token of Stable Diffusion 2,
-//! `!`, means that no exclamation mark ever is part of a word. Tokens that were added, as by textual inversion, likewise.
+//! BPE tokens. Names of special tokens inside a text are those tokens, which for the padding token of Stable Diffusion
+//! 2, `!`, means that no exclamation mark ever is part of a word. Tokens that were added, as by textual inversion,
+//! likewise.
 //!
 //! The tokenizer of the hosted model cuts [other words](hosted): its environment is of 2023.
 
@@ -57,8 +58,8 @@ pub struct Overlong {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer/` of a bundle: `vocab.json` and `merges.txt`, or `tokenizer.json`, and the tokens that were added,
-    /// wherever they stand. A checkpoint in one file takes the tokenizer that is in the program.
+    /// Loads `tokenizer/` of a bundle: `vocab.json` and `merges.txt`, or `tokenizer.json`, and the tokens that were
+    /// added, wherever they stand. A checkpoint in one file takes the tokenizer that is in the program.
     ///
     /// # Errors
     /// If a file is missing or malformed.

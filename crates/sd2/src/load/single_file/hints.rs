@@ -1,7 +1,7 @@
 //! What no shape tells: whether a model predicts noise or velocity, and for which size of pictures it was made.
 //!
-//! In this order: what is said on the command line, the metadata of the file, marker tensors, the configuration `NAME.yaml`
-//! beside the file, and a probe of the UNet.
+//! In this order: what is said on the command line, the metadata of the file, marker tensors, the configuration
+//! `NAME.yaml` beside the file, and a probe of the UNet.
 
 use super::yaml::value_of;
 use super::{SingleFile, TextKind};

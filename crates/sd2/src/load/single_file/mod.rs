@@ -1,7 +1,9 @@
-//! A checkpoint in one file, in the original layout of Stable Diffusion 1 and 2 ("LDM"), seen as the folder it would be.
+//! A checkpoint in one file, in the original layout of Stable Diffusion 1 and 2 ("LDM"), seen as the folder it would
+//! be.
 //!
 //! Everybody who trains or merges models passes such files on. The tensors are those of a folder under [other
-//! names](names); the configuration follows from their [shapes](shapes) and from [hints]; the tokenizer is in the program.
+//! names](names); the configuration follows from their [shapes](shapes) and from [hints]; the tokenizer is in the
+//! program.
 
 mod hints;
 mod names;
@@ -175,8 +177,8 @@ impl SingleFile {
         Ok(Some(config.to_string().into_bytes()))
     }
 
-    /// The file, and the tensors of a part under the names of the folder. What has no such name keeps its own, and is then
-    /// said to be unknown.
+    /// The file, and the tensors of a part under the names of the folder. What has no such name keeps its own, and is
+    /// then said to be unknown.
     pub(crate) fn part(&self, part: &str) -> Result<(Bytes, Vec<Named>)> {
         let named = |name: String, found: &Named| Named {
             name,

@@ -3,7 +3,8 @@
 //! The tensors are the same, but for the projections of attention in the text encoder of Stable Diffusion 2, which are
 //! one tensor there and three here.
 
-/// A tensor of a UNet, whose name begins after `model.diffusion_model.`; each level has `layers` resnets on its way down.
+/// A tensor of a UNet, whose name begins after `model.diffusion_model.`; each level has `layers` resnets on its way
+/// down.
 pub(super) fn unet(name: &str, layers: usize) -> Option<String> {
     let fixed = [
         ("time_embed.0.", "time_embedding.linear_1."),
@@ -59,7 +60,7 @@ fn resnet(name: &str) -> Option<String> {
     renamed(name, &parts)
 }
 
-/// A tensor of a VAE with so many levels, whose name begins after `first_stage_model.`.
+/// A tensor of a VAE with `levels` levels, whose name begins after `first_stage_model.`.
 pub(super) fn vae(name: &str, levels: usize) -> Option<String> {
     let Some(inside) = name.strip_prefix("decoder.") else { return Some(name.to_owned()) };
     let fixed = [
@@ -102,7 +103,8 @@ pub(super) enum Text {
     Unused,
 }
 
-/// A tensor of OpenCLIP's text encoder, whose name begins after `cond_stage_model.model.`; the first `layers` blocks count.
+/// A tensor of OpenCLIP's text encoder, whose name begins after `cond_stage_model.model.`; the first `layers` blocks
+/// count.
 pub(super) fn open_clip(name: &str, layers: usize) -> Option<Text> {
     let fixed = [
         ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),

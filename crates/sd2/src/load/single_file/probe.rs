@@ -1,7 +1,7 @@
 //! What a UNet predicts, where nobody says so, by asking it.
 //!
-//! Where all is noise, a UNet that predicts the noise gives back what it is shown; one that predicts velocity gives what
-//! to take away from it. AUTOMATIC1111's programs ask in the same way, of a constant instead of noise.
+//! Where all is noise, a UNet that predicts the noise gives back what it is shown; one that predicts velocity gives
+//! what to take away from it. AUTOMATIC1111's programs ask in the same way, of a constant instead of noise.
 
 use tch::{Kind, Tensor};
 

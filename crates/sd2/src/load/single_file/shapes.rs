@@ -1,7 +1,7 @@
 //! The configuration files that a checkpoint in one file would have, made from names and shapes of its tensors.
 //!
-//! What no tensor tells is the same in all models of these families: 32 groups in norms, epsilons, the noise schedule, and
-//! heads by the text encoder: 8 in the UNet with that of Stable Diffusion 1, one for 64 channels with that of 2.
+//! What no tensor tells is the same in all models of these families: 32 groups in norms, epsilons, the noise schedule,
+//! and heads by the text encoder: 8 in the UNet with that of Stable Diffusion 1, one for 64 channels with that of 2.
 
 use serde_json::{Value, json};
 
@@ -156,7 +156,8 @@ impl SingleFile {
         self.count(&format!("{VAE}decoder.up."))
     }
 
-    /// Blocks of the text encoder that count. Stable Diffusion 2 leaves out the last one that OpenCLIP has: 23 of 24 count.
+    /// Blocks of the text encoder that count. Stable Diffusion 2 leaves out the last one that OpenCLIP has: 23 of 24
+    /// count.
     pub(super) fn text_layers(&self, kind: TextKind) -> usize {
         let prefix = self.text_prefix(kind);
         match kind {
