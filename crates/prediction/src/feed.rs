@@ -1,7 +1,7 @@
-//! What happens to a prediction, in order and numbered, for those who follow it.
+//! The events of a prediction, numbered and in order, for its subscribers.
 //!
-//! A feed keeps the newest events; a [`Reader`] takes them from any point on and waits for more, so replay and live are
-//! one thing. A reader that falls behind what is kept, or comes too late for all of it, learns how much it missed.
+//! A feed keeps the newest events. A [`Reader`] reads from any point on and then waits for more, so replayed and live
+//! events are the same. A reader that is too slow or too late for events that are gone learns how many it missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +10,19 @@ use tokio::sync::watch;
 
 use crate::wire::Prediction;
 
-/// How many events a reader may be behind.
+/// The number of events that a reader may be behind.
 const MAX_LAG: usize = 1024;
 
-/// Something that happened.
+/// An event of a prediction.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A worker began.
+    /// A worker has begun.
     Start,
-    /// A line was added to the logs, with its end.
+    /// A line was added to the logs; it includes its line break.
     Log(Arc<str>),
-    /// Work went on: share done, steps done and in all, seconds left.
+    /// Progress was made.
     Progress {
-        /// Share of the work that is done, 0 to 1.
+        /// The share of the work that is done, 0 to 1.
         progress: f64,
         /// Denoising steps done.
         step: u32,
@@ -31,20 +31,20 @@ pub enum Event {
         /// Estimated seconds until the end.
         seconds_left: Option<f64>,
     },
-    /// A number became known.
+    /// A metric became known.
     Metric {
         /// Its name.
         name: &'static str,
         /// Its value.
         value: f64,
     },
-    /// There is a picture.
+    /// The picture is done.
     Output(Arc<str>),
-    /// It is over. Always the last.
+    /// The prediction has ended. Always the last event.
     Completed(Arc<Prediction>),
 }
 
-/// An event and its number; numbers begin at 1 and have no holes.
+/// An event and its number; numbers begin at 1 and have no gaps.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The number.
@@ -56,16 +56,16 @@ pub struct Item {
 /// The events of one prediction.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// The newest events, without holes.
+    /// The newest events, without gaps.
     items: Mutex<VecDeque<Item>>,
-    /// The number of the newest event: what readers wait for.
+    /// The number of the newest event, for which readers wait.
     newest: watch::Sender<u64>,
-    /// How many events are shown to readers that come later.
+    /// The number of events that later readers can replay.
     history: usize,
 }
 
 impl Feed {
-    /// A feed that shows its newest `history` events to those who come later.
+    /// A feed whose newest `history` events can be replayed.
     pub(crate) fn new(history: usize) -> Self {
         Self { items: Mutex::default(), newest: watch::Sender::new(0), history }
     }
@@ -86,14 +86,14 @@ impl Feed {
         *self.newest.borrow() == 0
     }
 
-    /// Follows the feed from the event after number `after` on.
+    /// Reads the feed from the event after number `after` on.
     pub(crate) fn reader(self: &Arc<Self>, after: u64) -> Reader {
         let next = after.saturating_add(1);
         Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next, missed: None, over: false }
     }
 
-    /// Follows the feed from the event after number `after` on, as far back as it is shown to those who come later.
-    /// A number that does not exist yet is that of an earlier server, and everything is shown.
+    /// Reads the feed from the event after number `after` on, as far back as it can be replayed. A number that does not
+    /// exist yet comes from an earlier server, and everything is replayed.
     pub(crate) fn replay(self: &Arc<Self>, after: u64) -> Reader {
         let newest = *self.newest.borrow();
         let mut reader = self.reader(if after > newest { 0 } else { after });
@@ -120,21 +120,21 @@ enum Found {
     NotYet,
 }
 
-/// One who follows a feed.
+/// A reader of a feed.
 #[derive(Debug)]
 pub(crate) struct Reader {
     feed: Arc<Feed>,
     newest: watch::Receiver<u64>,
     /// The number of the event to read next.
     next: u64,
-    /// How many events were gone before the first read, to be reported then.
+    /// The number of events that were gone before the first read, which reports it.
     missed: Option<u64>,
-    /// It has read the last event.
+    /// Whether it has read the last event.
     over: bool,
 }
 
 impl Reader {
-    /// The next event; `Err` with how many were missed; `None` after [`Event::Completed`].
+    /// The next event; `Err` with the number of missed events; `None` after [`Event::Completed`].
     pub(crate) async fn next(&mut self) -> Option<Result<Item, u64>> {
         if self.over {
             return None;

@@ -1,13 +1,13 @@
 //! Progress as a line of tqdm: ` 40%|████      | 20/50 [00:31<00:47,  1.57s/it]`.
 //!
-//! Replicate's clients read the percentage and the counts out of the log, so the shape is part of the contract.
+//! Replicate's clients parse the percentage and the counts, so the format is part of the contract.
 
 /// Cells of the bar.
 const CELLS: u64 = 10;
 /// Eighths of a cell.
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// The line after `step` of `of` steps and `seconds` of work, without line end.
+/// The line after `step` of `of` steps and `seconds` of work, without a line break.
 pub(crate) fn line(step: u32, of: u32, seconds: f64) -> String {
     let (done, all) = (u64::from(step.min(of)), u64::from(of.max(1)));
     let percent = done * 100 / all;

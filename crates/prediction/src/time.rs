@@ -1,6 +1,6 @@
-//! Points in time as the wire writes them: RFC 3339, UTC, microseconds, `+00:00`.
+//! Timestamps in the format of the wire: RFC 3339, UTC, microseconds, `+00:00`.
 //!
-//! Six digits and a numeric offset are what every parser takes, `datetime.fromisoformat` of old Pythons included.
+//! Every parser accepts six digits and a numeric offset, even `datetime.fromisoformat` of old Pythons.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Time(Timestamp);
 
 impl Time {
-    /// The present.
+    /// Now.
     pub fn now() -> Self {
         Self(Timestamp::now())
     }
@@ -23,14 +23,14 @@ impl Time {
         self.0.duration_since(earlier.0).as_secs_f64().max(0.0)
     }
 
-    /// The point a while later.
+    /// The time after a duration.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
         Self(self.0.saturating_add(wait).unwrap_or(self.0))
     }
 
-    /// How long it is from now to this point; zero if it is past.
+    /// The duration from now to this time; zero if it is past.
     pub fn remaining(self) -> Duration {
         Duration::try_from(self.0.duration_since(Timestamp::now())).unwrap_or_default()
     }
@@ -40,7 +40,7 @@ impl Time {
         self.0.as_microsecond()
     }
 
-    /// The point at a number of microseconds after 1970, or the nearest that can be represented.
+    /// The time at a number of microseconds after 1970, or the nearest one that can be represented.
     pub fn from_micros(micros: i64) -> Self {
         Self(Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX))
     }

@@ -1,7 +1,7 @@
-//! The prediction as everybody sees it: one struct, one serialisation.
+//! The representation of a prediction on the wire: one struct, one serialisation.
 //!
-//! Responses, webhooks, streams and lists carry a [`Prediction`], whole, with `null` for what is not there yet. Keys
-//! are in alphabetical order, as Cog writes them.
+//! Responses, webhooks, streams and lists contain a whole [`Prediction`], with `null` for what is not known yet. Keys are
+//! in alphabetical order, as in Cog.
 
 use std::sync::Arc;
 
@@ -19,43 +19,43 @@ pub struct Prediction {
     pub created_at: Time,
     /// Why it failed.
     pub error: Option<String>,
-    /// Its name: any text.
+    /// Its id: any text.
     pub id: String,
-    /// What is to be made, defaults filled in.
+    /// Its input, with defaults filled in.
     #[serde(serialize_with = "sorted")]
     pub input: Input,
-    /// Lines, each with its end.
+    /// Lines of the log, each with its line break.
     pub logs: String,
-    /// Numbers about it.
+    /// Its metrics.
     #[serde(serialize_with = "sorted")]
     pub metrics: Metrics,
     /// Name of the model.
     pub model: Option<String>,
     /// The picture.
     pub output: Option<Output>,
-    /// When a worker began with it.
+    /// When a worker began.
     pub started_at: Option<Time>,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// Where to ask about it.
+    /// Its URLs.
     pub urls: Urls,
     /// Hash of the model.
     pub version: Option<String>,
 }
 
-/// Where a prediction stands.
+/// The status of a prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Accepted, waiting for a worker.
     Starting,
-    /// A worker is at it.
+    /// A worker computes it.
     Processing,
-    /// There is a picture.
+    /// It has a picture.
     Succeeded,
-    /// There is an error.
+    /// It has an error.
     Failed,
-    /// It was stopped.
+    /// It was cancelled.
     Canceled,
 }
 
@@ -63,12 +63,12 @@ impl Status {
     /// All of them, in the order of Cog's schema.
     pub const ALL: [Self; 5] = [Self::Starting, Self::Processing, Self::Succeeded, Self::Canceled, Self::Failed];
 
-    /// Whether nothing changes any more.
+    /// Whether the prediction has ended.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// The word of the wire.
+    /// The word on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -79,13 +79,13 @@ impl Status {
         }
     }
 
-    /// The status of a word of the wire.
+    /// The status for a word on the wire.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 }
 
-/// Numbers about a prediction; those that are not known yet are left out.
+/// The metrics of a prediction; unknown ones are omitted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -95,7 +95,7 @@ pub struct Metrics {
     /// Share of the work that is done, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// How many predictions are to start before this one.
+    /// The number of predictions before this one in the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
     /// Seconds from acceptance to the start of work.
@@ -113,12 +113,12 @@ pub struct Metrics {
     /// Seconds from acceptance to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_time: Option<f64>,
-    /// What was computed.
+    /// The work that was done.
     #[serde(flatten)]
     pub work: Option<Work>,
 }
 
-/// What a prediction returns.
+/// The output of a prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Output {
@@ -128,19 +128,19 @@ pub enum Output {
     SoFar(Vec<String>),
 }
 
-/// Where to ask about a prediction.
+/// The URLs of a prediction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Urls {
-    /// POST stops it.
+    /// POST cancels it.
     pub cancel: String,
-    /// GET shows it, DELETE removes it.
+    /// GET returns it, DELETE deletes it.
     pub get: String,
-    /// GET follows it as server-sent events.
+    /// GET streams its events.
     pub stream: String,
 }
 
 impl Urls {
-    /// The URLs of a prediction below the address of a server, such as `http://localhost:5000`.
+    /// The URLs of a prediction on a server, such as `http://localhost:5000`.
     pub fn new(base: &str, id: &str) -> Self {
         let escape = |byte: u8| match byte {
             _ if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
@@ -158,7 +158,7 @@ impl Urls {
         format!("{base}/files/{name}")
     }
 
-    /// Where the picture is to be had while it is kept, whatever the output is.
+    /// The URL of the picture, whatever the output is.
     pub fn picture(&self) -> String {
         format!("{}/output", self.get)
     }

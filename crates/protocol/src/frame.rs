@@ -5,18 +5,18 @@
 //! {"type":"done","job":"a",...,"bytes":3145728}\n<3145728 bytes>
 //! ```
 //!
-//! `bytes` belongs to the frame, not to the message, and is left out when there are none. A line is a place to start
-//! again after anything that is not a frame, and a person can speak it from a shell.
+//! `bytes` belongs to the frame, not to the message, and is omitted if there are none. After garbage a reader can start
+//! again at the next line, and a person can write frames in a shell.
 
 use std::io::{self, BufRead, Read as _, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// Longest line that is read, in bytes: a prompt of a megabyte, escaped, fits.
+/// Maximum length of a line in bytes: a prompt of a megabyte fits, even if all of it is escaped.
 pub const MAX_LINE: usize = 16 << 20;
 
-/// Most bytes that may follow a line: a picture of 3072 x 3072 takes 27 MiB.
+/// Maximum number of bytes after a line: a picture of 3072 x 3072 has 27 MiB.
 pub const MAX_BYTES: u64 = 1 << 30;
 
 /// What [`read`] found.
@@ -24,7 +24,7 @@ pub const MAX_BYTES: u64 = 1 << 30;
 pub enum Received<T> {
     /// A message and the bytes that came with it.
     Frame(T, Vec<u8>),
-    /// A line that is no frame, and why. The next read starts at the next line.
+    /// A line that is not a frame, and why. The next read starts at the next line.
     Malformed(String),
     /// The stream has ended.
     End,
@@ -48,10 +48,10 @@ pub fn write<T: Serialize>(mut to: impl Write, message: &T, bytes: &[u8]) -> io:
     to.flush()
 }
 
-/// Reads the next frame, blocking until it is whole.
+/// Reads the next frame; blocks until it is complete.
 ///
 /// # Errors
-/// Those of the reader. What cannot be understood is [`Received::Malformed`], not an error.
+/// Those of the reader. A line that is not a frame is [`Received::Malformed`], not an error.
 pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Received<T>> {
     let mut line = Vec::new();
     if (&mut from).take(MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
@@ -95,7 +95,7 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<(T, u64), String> {
     serde_json::from_value(value).map(|message| (message, announced)).map_err(|e| format!("not a message: {e}"))
 }
 
-/// Drops what is left of the current line.
+/// Skips the rest of the current line.
 fn skip_line(mut from: impl BufRead) -> io::Result<()> {
     loop {
         let buffer = from.fill_buf()?;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_stream_is_said() {
+    fn a_truncated_stream_is_reported() {
         for cut in ["{\"type\":\"canc", "{\"type\":\"cancel\",\"job\":\"a\",\"bytes\":5}\nabc"] {
             let mut from = cut.as_bytes();
             let Received::Malformed(why) = read::<Command>(&mut from).unwrap() else { panic!("{cut}") };

@@ -1,29 +1,29 @@
-//! The thirteen parameters of a panorama, already valid.
+//! The 13 parameters of a panorama, validated.
 
 use serde::{Deserialize, Serialize};
 
-/// What a panorama is made from. The names, order and defaults are those of the hosted model; the bounds are checked
-/// where JSON becomes an `Input`, not here.
+/// The parameters of a panorama. Names and order are those of the hosted model; the bounds are checked where JSON
+/// becomes an `Input`, not here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// What the picture shows.
+    /// Describes the picture.
     pub prompt: String,
-    /// What guidance leads away from.
+    /// Describes what guidance avoids.
     pub negative_prompt: String,
     /// Width of the picture in pixels.
     pub width: u32,
     /// Height of the picture in pixels.
     pub height: u32,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; 1 turns it off.
     pub guidance_scale: f64,
     /// Step size of the synchronisation at the first step.
     pub sync_weight: f64,
-    /// Factor by which the step size shrinks from one step to the next.
+    /// Factor by which the step size decreases from one step to the next.
     pub sync_decay_rate: f64,
-    /// Synchronise every so many steps; at least 1.
+    /// Interval between synchronised steps; at least 1.
     pub sync_freq: u64,
-    /// Synchronise in the first so many steps only.
+    /// Number of steps, from the first, that may be synchronised.
     pub sync_threshold: u32,
     /// Number of DDIM steps.
     pub num_inference_steps: u32,

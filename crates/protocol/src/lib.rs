@@ -1,10 +1,9 @@
-//! The bridge between the service tower and the tensor tower.
+//! The protocol between the server and its workers.
 //!
 //! A worker is a process. The server writes [`Command`]s to its stdin and reads [`Event`]s from its stdout, each as
-//! one [frame]: a line of JSON, followed by raw bytes where the line announces them. What a worker
-//! writes to stderr is log.
+//! one [frame]: a line of JSON, followed by raw bytes if the line announces them. The stderr of a worker is its log.
 //!
-//! Nothing here checks an [`Input`]; whoever builds one vouches for it.
+//! An [`Input`] is not checked here; whoever builds one must do that.
 
 pub mod frame;
 mod input;
