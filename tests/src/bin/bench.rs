@@ -3,7 +3,8 @@
 //!
 //! - time from POST to the start in the worker, with the default store and in memory;
 //! - time of a synchronous prediction of one instant step;
-//! - throughput and latency of GET `/predictions/{id}`.
+//! - throughput and latency of GET `/predictions/{id}`;
+//! - time of a POST while retention removes 2,000 pictures of 1 MB.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use tests::Server;
 const PREDICTIONS: usize = 300;
 const GETS: usize = 40_000;
 const CONNECTIONS: usize = 32;
+const PICTURES: usize = 2000;
 
 #[tokio::main]
 async fn main() {
@@ -24,6 +26,7 @@ async fn main() {
         println!("POST to the response, one instant step, {store}: {}", spread(whole));
     }
     gets(Server::start(&[]).await).await;
+    sweep().await;
 }
 
 /// Latencies until the start in the worker, and until the response.
@@ -73,6 +76,45 @@ async fn gets(server: Server) {
     let rate = latencies.len() as f64 / begun.elapsed().as_secs_f64();
     println!(
         "GET /predictions/{{id}}, {CONNECTIONS} connections, client on the same machine: {rate:.0} a second, {}",
+        spread(latencies)
+    );
+}
+
+/// POSTs while retention, which was just switched on, removes large pictures.
+async fn sweep() {
+    let dir = tempfile::tempdir().expect("a folder for the data");
+    let post = async |server: &Server, prompt: &str| {
+        // A picture of 640 x 512 pixels without any order is 1 MB.
+        let body = json!({"input": {"prompt": prompt, "num_inference_steps": 1, "width": 640}});
+        let begun = Instant::now();
+        assert_eq!(server.predict_async(&body).await.status, 202);
+        begun.elapsed()
+    };
+    {
+        let queue = PICTURES.to_string();
+        let server = Server::launch_in(dir.path(), &["--queue-size", &queue], &[("STAND_IN_JOBS", "8")]);
+        server.until_health(&["READY"]).await;
+        for _ in 0..PICTURES {
+            post(&server, "noise step=0").await;
+        }
+        let ended = format!("syncdiffusion_predictions_total{{status=\"succeeded\"}} {PICTURES}\n");
+        while !server.get("/metrics").await.text.contains(&ended) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let size = || dir.path().join("predictions.sqlite").metadata().expect("a database").len() >> 20;
+    let (before, begun) = (size(), Instant::now());
+    let server = Server::launch_in(dir.path(), &["--keep-count", "10"], &[]);
+    server.until_health(&["READY"]).await;
+    let mut latencies = Vec::new();
+    while !server.log().contains("old predictions were removed") {
+        latencies.push(post(&server, "step=0").await);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    println!(
+        "POST beside a sweep of {PICTURES} pictures of 1 MB, {:.1} s from {before} MiB to {}: {}",
+        begun.elapsed().as_secs_f64(),
+        size(),
         spread(latencies)
     );
 }

@@ -2,9 +2,10 @@
 //!
 //! Words in the prompt of a job control it: `step=MS` (duration of a step, 1 by default), `fail`, `crash`,
 //! `crash-once=FILE` (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores
-//! a cancellation), `clock` (logs the microseconds since 1970 when it starts). The environment controls how it loads:
-//! `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it
-//! reports a machine with a CPU, or `STAND_IN_DOCTOR`.
+//! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
+//! compressed). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
+//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it reports a machine with a CPU, or
+//! `STAND_IN_DOCTOR`.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -170,7 +171,8 @@ impl Job {
         let steps = u64::from(of);
         let work = Work { unet_forwards: 26 * steps, text_encodes: 2, ..Work::default() };
         let done = Event::Done { job: self.name.clone(), width, height, seconds, work, peak_memory_bytes: 1 << 20 };
-        say(&done, &gradient(width, height, seed));
+        let rgb = if self.asks_for("noise") { noise(width, height, seed) } else { gradient(width, height, seed) };
+        say(&done, &rgb);
         false
     }
 
@@ -193,6 +195,18 @@ impl Job {
             thread::sleep(Duration::from_hours(1));
         }
     }
+}
+
+/// A picture of random bytes (xorshift).
+fn noise(width: u32, height: u32, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..3 * width * height).map(|_| byte()).collect()
 }
 
 /// A picture with the seed in its blue channel.

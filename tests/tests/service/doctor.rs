@@ -42,7 +42,10 @@ fn every_problem_comes_with_a_fix() {
     let port = taken.local_addr().unwrap().port().to_string();
     let model = dir.path().join("model");
     std::fs::create_dir(&model).unwrap();
-    let (model, file) = (model.to_str().unwrap(), file.to_str().unwrap());
+    let damaged = dir.path().join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("predictions.sqlite"), [b'x'; 5000]).unwrap();
+    let (model, file, damaged) = (model.to_str().unwrap(), file.to_str().unwrap(), damaged.to_str().unwrap());
     let cuda = r#"{"libtorch":"2.11.0","cuda":{"available":true,"why":null,"devices":["a GPU"]},"cpu":{"threads":1,"features":[]},"auto":{"device":"cuda:0","dtype":"f16"},"memory":{"available":1}}"#;
     for (name, arguments, environment, words) in [
         ("libtorch", vec!["--worker", "/nowhere"], vec![], "cannot start the worker `/nowhere`"),
@@ -52,6 +55,7 @@ fn every_problem_comes_with_a_fix() {
         ("model", vec!["--model", "no-such-model"], vec![], "weights fetch no-such-model"),
         ("model", vec!["--model", model], vec![], "`unet/config.json`"),
         ("data", vec!["--data-dir", file], vec![], "cannot be written"),
+        ("data", vec!["--data-dir", damaged], vec![], "file is not a database"),
         ("port", vec!["--port", &port], vec![], "cannot listen on"),
         ("access", vec!["--api-token-file", "/nowhere"], vec![], "cannot read `/nowhere`"),
     ] {

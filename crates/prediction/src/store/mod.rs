@@ -50,7 +50,7 @@ pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
 pub use record::{Kind, Picture, Query, Record, Retention, Stored, Which};
-pub use sqlite::Sqlite;
+pub use sqlite::{Finding, Sqlite, inspect};
 pub use work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, New, News, Node, Outcome, Peer, Place, Room,
     Said, Stopped, Wants,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use indicatif::HumanBytes;
+use prediction::store::{Finding, inspect};
 
 use super::report::Check;
 use crate::config::Serve;
@@ -59,6 +60,10 @@ pub(super) fn data(serve: &Serve) -> Check {
         let found = format!("`{}` cannot be written: {error}", existing.display());
         let advice = "make it writable for this user, or choose another folder with `--data-dir`";
         return Check::problem(NAME, found, advice);
+    }
+    if let Some(Finding { is_problem, found, advice }) = inspect(dir) {
+        let check = if is_problem { Check::problem } else { Check::warning };
+        return check(NAME, found, advice);
     }
     match weights::free_space(existing) {
         Err(error) => Check::warning(NAME, format!("`{shown}`: {error}"), "check its disk"),

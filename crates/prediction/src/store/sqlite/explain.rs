@@ -17,10 +17,7 @@ impl From<rusqlite::Error> for StoreError {
                 "make room on its disk, and check that this user may write to its folder"
             }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "another program has locked it; end that program",
-            ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
-                "move it, its `-wal` and its `-shm` away to start without the predictions that it holds, or save what can be read with \
-                 `sqlite3 FILE .recover`"
-            }
+            ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => DAMAGED,
             ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
                 "check that this user may write to the file and its folder, and that the disk is not mounted read-only"
             }
@@ -36,6 +33,10 @@ impl From<rusqlite::Error> for StoreError {
 /// What a file system without locks means for a store.
 pub(super) const NO_LOCKS: &str =
     "its file system cannot lock files, which a store needs; choose a `--data-dir` on a local disk";
+
+/// What to do about a damaged database.
+pub(super) const DAMAGED: &str = "move it, its `-wal` and its `-shm` away to start without the predictions that it holds, or save what \
+    can be read with `sqlite3 FILE .recover`";
 
 fn is_lock(extended: i32) -> bool {
     [

@@ -7,6 +7,7 @@
 
 mod disk;
 mod explain;
+mod inspect;
 mod open;
 mod readers;
 mod rows;
@@ -32,6 +33,7 @@ use super::work::{
 use crate::time::Time;
 use crate::wire::Status;
 use disk::Disk;
+pub use inspect::{Finding, inspect};
 use readers::Readers;
 use rows::Unreadable;
 use writer::Writer;

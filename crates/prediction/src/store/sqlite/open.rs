@@ -18,6 +18,8 @@ use crate::store::jobs::Jobs;
 use crate::store::record::Record;
 use crate::time::Time;
 
+/// The name of the database.
+pub(super) const FILE: &str = "predictions.sqlite";
 /// How long a write waits for another program that has locked the database.
 const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
@@ -36,7 +38,7 @@ pub(super) struct Opened {
 pub(super) fn open(dir: &Path) -> Result<Opened, StoreError> {
     let lock = lock(dir)?;
     disk::make_room(dir);
-    let file = dir.join("predictions.sqlite");
+    let file = dir.join(FILE);
     let named = |error: StoreError| error.of(&file);
     let connection = connect(&file).map_err(named)?;
     schema::migrate(&connection).map_err(named)?;

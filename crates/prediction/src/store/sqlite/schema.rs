@@ -72,14 +72,20 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
-/// Takes the steps of the schema that were not taken yet.
-pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
+/// The version of a database, unless it is newer than this program.
+pub(super) fn check(connection: &Connection) -> Result<usize, StoreError> {
     let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > MIGRATIONS.len() {
         return Err(StoreError::Engine(format!(
             "its schema is of version {version}, newer than this program; use the newer program"
         )));
     }
+    Ok(version)
+}
+
+/// Takes the steps of the schema that were not taken yet.
+pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
+    let version = check(connection)?;
     for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
         let step = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;", at + 1);
         if let Err(error) = connection.execute_batch(&step) {

@@ -69,7 +69,10 @@ async fn a_folder_of_the_first_version_is_taken_up() {
         assert_eq!((old.record.file, old.picture.as_deref()), (None, Some(&[0][..])));
         assert!(store.file("old").await.unwrap().is_none());
     }
+    assert_eq!(inspect(dir.path()), None);
+    assert_eq!(inspect(&dir.path().join("not yet")), None);
     database(dir.path()).execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(inspect(dir.path()).unwrap().found.contains("newer than this program"));
     assert!(Sqlite::open(dir.path()).err().unwrap().to_string().contains("newer than this program"));
 }
 
@@ -177,7 +180,10 @@ async fn a_record_that_cannot_be_read_costs_nothing_else() {
     drop(store);
     let damage = "UPDATE predictions SET record = '{' WHERE id IN ('ended', 'waits')";
     assert_eq!(database(dir.path()).execute(damage, []).unwrap(), 2);
+    let found = inspect(dir.path()).unwrap();
+    assert!(found.is_problem && found.found.contains("the record of number 3 cannot be read"), "{found:?}");
     let store = Sqlite::open(dir.path()).unwrap();
+    assert_eq!(inspect(dir.path()), None, "a server uses it");
     for status in [None, Some(Status::Succeeded), Some(Status::Starting)] {
         let listed = store.list(Query { limit: 9, status, ..Query::default() }).await.unwrap();
         assert!(!listed.is_empty() && ids(&listed).iter().all(|id| ["fine", "waits too"].contains(id)), "{listed:?}");
@@ -195,6 +201,9 @@ async fn a_damaged_file_is_named_with_a_way_out() {
     std::fs::write(dir.path().join("predictions.sqlite"), vec![0x5a; 5000]).unwrap();
     let why = Sqlite::open(dir.path()).err().unwrap().to_string();
     let file = dir.path().join("predictions.sqlite").display().to_string();
+    let found = inspect(dir.path()).unwrap();
+    assert!(found.is_problem && found.found == format!("`{file}`: file is not a database"), "{found:?}");
+    assert!(found.advice.contains(".recover"), "{found:?}");
     assert!(
         why.contains(&format!("`{file}`: file is not a database"))
             && why.contains(&format!("`sqlite3 {file} .recover`")),
