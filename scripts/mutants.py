@@ -7,19 +7,21 @@ a build folder of its own that is kept: target/mutants.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ROOT / "target/mutants/tree"
 # The packages whose tests can notice a change in a crate. There are only two sets: each new one compiles all dependencies again.
-SERVICE = ["prediction", "server", "tests", "weights"]
-TENSORS = ["panorama", "worker"]
+SERVICE = ("prediction", "server", "tests", "weights")
+TENSORS = ("panorama", "worker")
 TESTED_BY = {
     "panorama": TENSORS,
     "prediction": SERVICE,
@@ -44,14 +46,25 @@ def known(crate):
     return [(crate, mutant["name"]) for mutant in json.loads(listed)]
 
 
+@functools.cache
+def limit(packages):
+    """The limit of time for the tests of some packages, in seconds, by a run without any change, which must succeed."""
+    command = ["cargo", "test", "--profile=release", "--locked", *(f"--package={name}" for name in packages)]
+    for arguments in ["--no-run"], []:
+        begun = time.monotonic()
+        if subprocess.run([*command, *arguments], cwd=TREE, env=os.environ | ENVIRONMENT).returncode:
+            sys.exit("the tests fail without any change; fix them first")
+    return max(120, 3 * round(time.monotonic() - begun))
+
+
 def tested(crate, names):
     """What came of each of these mutants: `CaughtMutant`, `MissedMutant`, `Timeout` or `Unviable`."""
-    out = ROOT / f"target/mutants/{crate}"
-    arguments = ["--in-place", "--profile", "release", "--cargo-arg=--locked", "--minimum-test-timeout", "120"]
-    arguments += ["--output", str(out), *(f"--test-package={name}" for name in TESTED_BY[crate])]
+    out, packages = ROOT / f"target/mutants/{crate}", TESTED_BY[crate]
+    arguments = ["--in-place", "--profile=release", "--cargo-arg=--locked", f"--output={out}", "--baseline=skip"]
+    arguments += [f"--timeout={limit(packages)}", *(f"--test-package={name}" for name in packages)]
     # 0: all caught; 2: some missed; 3: some ran into the limit of time.
     if mutants(crate, *arguments, *(f"--re=^{re.escape(name)}$" for name in names)).returncode not in (0, 2, 3):
-        sys.exit(f"the tests of `{crate}` fail without any change, or cargo-mutants could not run; see {out}/mutants.out/log")
+        sys.exit(f"cargo-mutants failed; see {out}/mutants.out/log")
     outcomes = json.loads((out / "mutants.out/outcomes.json").read_text())["outcomes"]
     return [
         (outcome["summary"], outcome["scenario"]["Mutant"]["name"]) for outcome in outcomes if outcome["scenario"] != "Baseline"
