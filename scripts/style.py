@@ -20,8 +20,8 @@ RUST = [
 
 WORDS = [
     (r"(?<!there )(?<!which )\b(?:is|are|was|were) no (?!longer|more|less|fewer|other\b|one\b)[a-z`]", "is not a"),
-    (r"\b(?:is|are|was|were) (?-i:none)\b", "is not, does not, does not have"),
-    (r"\b(?:would|will|must|that) do\b(?! (?:not|so))", "would work; valid"),
+    (r"(?<!there )\b(?:is|are|was|were) (?-i:none)\b", "is not, does not, does not have"),
+    (r"\b(?:would|will|that) do\b(?! (?:not|so|that|this|it))", "would work; valid"),
     (r"\b(?:give|gives|giving|given|gave) out\b", "return, serve, hand over"),
     (r"\bmend(?:s|ed|ing)?\b", "fix"),
     (r"\bat hand\b", "(leave it out); current"),

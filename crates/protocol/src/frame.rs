@@ -10,7 +10,8 @@
 
 use std::io::{self, BufRead, Read as _, Write};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Maximum length of a line in bytes: a prompt of a megabyte fits, even if all of it is escaped.

@@ -1,4 +1,4 @@
-//! What the server says to a worker and what a worker says back.
+//! The messages between the server and a worker.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub enum Command {
         /// The job to stop.
         job: String,
     },
-    /// Finish the jobs at hand, then exit with status 0.
+    /// Finish all jobs, then exit with status 0.
     Shutdown,
 }
 
@@ -33,23 +33,23 @@ pub enum Event {
         /// The model that is being loaded.
         model: Model,
     },
-    /// The model is loaded and warmed up; jobs are taken.
+    /// The model is loaded and warmed up; jobs are accepted.
     Ready {
         /// The model that was loaded.
         model: Model,
         /// Seconds from the start of the process to this event.
         load_seconds: f64,
-        /// Most memory of its device so far: resident memory on a CPU, all that is taken of a GPU.
+        /// Peak memory of its device: resident memory on a CPU, all used memory of a GPU.
         peak_memory_bytes: u64,
-        /// How many jobs the worker advances at once; it queues what goes beyond.
+        /// The number of jobs that the worker advances at once; it queues the others.
         jobs: u32,
     },
     /// The model cannot be loaded; the worker exits with a status other than 0.
     LoadFailed {
-        /// What is wrong and what would do.
+        /// What is wrong, and how to fix it.
         error: String,
     },
-    /// A piece of a job is done. Sent after each batch of windows, so several times a step.
+    /// A part of a job is done. Sent after each batch of windows, so several times a step.
     Progress {
         /// The job.
         job: String,
@@ -62,7 +62,7 @@ pub enum Event {
         /// Share of the job's work that is done, from 0 to 1, by cost and not by step.
         fraction: f64,
     },
-    /// A line for the log of a job, without line end.
+    /// A line for the log of a job, without a line break.
     Log {
         /// The job.
         job: String,
@@ -79,9 +79,9 @@ pub enum Event {
         height: u32,
         /// Seconds of sampling and decoding since work on the job began.
         seconds: f64,
-        /// What was computed for it.
+        /// The work that was done for it.
         work: Work,
-        /// Most memory of its device so far: resident memory on a CPU, all that is taken of a GPU.
+        /// Peak memory of its device: resident memory on a CPU, all used memory of a GPU.
         peak_memory_bytes: u64,
     },
     /// The job ended without a picture.
@@ -98,18 +98,18 @@ pub enum Event {
         /// The job.
         job: String,
     },
-    /// A batch of windows was computed, of one job or several: figures for those who watch over the service.
+    /// A batch of windows was computed, of one job or several; for the metrics of the service.
     Batch {
         /// What was computed.
         stage: Stage,
-        /// How many windows.
+        /// The number of windows.
         windows: u32,
-        /// How many windows a batch of this stage may have at most.
+        /// The maximum number of windows in a batch of this stage.
         limit: u32,
-        /// How long it took.
+        /// Seconds that it took.
         seconds: f64,
     },
-    /// A command could not be understood. The worker goes on with the next line.
+    /// A command could not be understood. The worker continues with the next line.
     Malformed {
         /// What is wrong with it.
         error: String,
@@ -124,7 +124,7 @@ pub enum Stage {
     Denoise,
     /// The gradient of the perceptual distance.
     Synchronise,
-    /// The window that the others are compared with.
+    /// The picture of the anchor, with which the others are compared.
     Target,
     /// The picture.
     Decode,
@@ -142,12 +142,12 @@ impl Stage {
     }
 }
 
-/// What a worker says of the model it holds.
+/// The model of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// `demo`, or the path it was loaded from.
     pub name: String,
-    /// Content hash of its configuration and weights' headers, in lower-case hexadecimal: two models with one version are the same architecture and files.
+    /// Hash of its configuration and weights, in lower-case hexadecimal: two models with one version are the same.
     pub version: String,
     /// Side of a window, in latents.
     pub window: u32,
@@ -159,21 +159,21 @@ pub struct Model {
     pub dtype: String,
 }
 
-/// How much was computed for a job. All but `text_encodes` are counted in samples: a batch of 26 counts 26.
+/// The work that was done for a job. All except `text_encodes` count samples: a batch of 26 counts 26.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// UNet forwards, one for each window and guidance branch.
+    /// Forward passes of the UNet, one for each window and branch of guidance.
     pub unet_forwards: u64,
-    /// UNet backwards, counted likewise.
+    /// Backward passes of the UNet, counted likewise.
     pub unet_backwards: u64,
-    /// Decodes of a single window; the decode of the final picture is not counted.
+    /// Windows that were decoded; the final picture is not counted.
     pub window_decodes: u64,
-    /// Backwards through such decodes.
+    /// Backward passes through the decoder.
     pub window_decode_backwards: u64,
-    /// Forwards of the perceptual network.
+    /// Forward passes of the perceptual network.
     pub perceptual_forwards: u64,
-    /// Backwards through it.
+    /// Backward passes through it.
     pub perceptual_backwards: u64,
-    /// Texts that went through the text encoder.
+    /// Texts that were encoded.
     pub text_encodes: u64,
 }
