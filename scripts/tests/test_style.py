@@ -28,7 +28,7 @@ class Style(unittest.TestCase):
     def test_words(self):
         for good in ("there is no server", "it is no longer there", "they would do so anyway", "so long as"):
             self.assertEqual(self.found(good, style.WORDS), [], good)
-        for bad in ("`x` is no device", "what is there is none.", "a size that would do", "so many bytes", "begin anew"):
+        for bad in ("`x` is no device", "the reason is none", "a size that would do", "so many bytes", "begin anew"):
             self.assertEqual(len(self.found(bad, style.WORDS)), 1, bad)
 
 
