@@ -18,7 +18,7 @@ pub struct Layout {
 }
 
 impl Geometry {
-    /// The layout of a picture of so many pixels.
+    /// The layout of a picture of this size in pixels.
     pub fn layout(self, (width, height): (u32, u32), stride: u32, loop_closure: bool) -> Layout {
         let factor = self.vae_factor.max(1);
         Layout { height: height / factor, width: width / factor, window: self.window, stride, loop_closure }

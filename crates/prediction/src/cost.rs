@@ -1,7 +1,7 @@
 //! What a prediction costs and how long that takes here.
 //!
-//! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what it
-//! has finished; until then there is no estimate rather than a guess.
+//! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what
+//! it has finished; until then there is no estimate rather than a guess.
 
 use geometry::{Geometry, Prices, Tasks, synchronised_steps};
 use protocol::Input;
@@ -31,7 +31,7 @@ impl Rate {
         self.0 = Some(self.0.map_or(measured, |known| known + NEW * (measured - known)));
     }
 
-    /// The seconds that so many units take; `None` until something was measured.
+    /// The seconds that this number of units takes; `None` until something was measured.
     pub(crate) fn seconds(self, units: f64) -> Option<f64> {
         self.0.map(|rate| rate * units)
     }

@@ -1,7 +1,7 @@
 //! The representation of a prediction on the wire: one struct, one serialisation.
 //!
-//! Responses, webhooks, streams and lists contain a whole [`Prediction`], with `null` for what is not known yet. Keys are
-//! in alphabetical order, as in Cog.
+//! Responses, webhooks, streams and lists contain a whole [`Prediction`], with `null` for what is not known yet. Keys
+//! are in alphabetical order, as in Cog.
 
 use std::sync::Arc;
 

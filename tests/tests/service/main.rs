@@ -15,6 +15,7 @@ mod load;
 mod outgoing;
 mod queue;
 mod telemetry;
+mod texts;
 mod uploads;
 mod webhooks;
 mod workers;

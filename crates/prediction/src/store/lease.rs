@@ -1,5 +1,5 @@
-//! Who is dead. No clocks of machines are compared: a node is dead when another has watched its beat stand still for as long as the lease,
-//! by its own monotonic clock, and every look in between was answered.
+//! Who is dead. No clocks of machines are compared: a node is dead when another has watched its beat stand still for as
+//! long as the lease, by its own monotonic clock, and every look in between was answered.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ impl Watch {
     }
 
     /// Takes in the nodes of an answered beat. Returns those that are dead, with the beat at which they stopped, for
-    /// [`super::Store::reap`]. After a gap of more than half the lease, in which this node was frozen or the store did not answer,
-    /// watching starts again.
+    /// [`super::Store::reap`]. After a gap of more than half the lease, in which this node was frozen or the store did
+    /// not answer, watching starts again.
     pub fn look(&mut self, now: Instant, peers: &[Peer]) -> Vec<(Node, u64)> {
         if self.last.replace(now).is_some_and(|last| now.duration_since(last) > self.lease / 2) {
             self.seen.clear();

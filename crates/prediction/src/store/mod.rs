@@ -1,5 +1,5 @@
-//! Where predictions live: the [`Store`] trait and its engines. A store is the queue, the history and the pictures at once, so that
-//! one step changes all of them or none.
+//! Where predictions live: the [`Store`] trait and its engines. A store is the queue, the history and the pictures at
+//! once, so that one step changes all of them or none.
 //!
 //! # The life of a prediction
 //! ```text
@@ -20,10 +20,11 @@
 //!   The exception is [`Store::give_back`], after which the prediction waits in any case; at worst an attempt is counted wrongly.
 //!
 //! # Nodes
-//! One value of an engine is one node. It calls [`Store::beat`] every second; [`Watch`] says which of the others stand still, and
-//! [`Store::reap`] gives back what a dead one held. After [`Beat::Dead`] a node drops what it holds. Opening a folder reaps the process
-//! that had it before. Whoever starts calls [`Store::adopt`], now and then again, and follows what it is given: deadlines and webhooks
-//! of predictions are looked after by the node that accepted or adopted them.
+//! One value of an engine is one node. It calls [`Store::beat`] every second; [`Watch`] says which of the others stand
+//! still, and [`Store::reap`] gives back what a dead one held. After [`Beat::Dead`] a node drops what it holds. Opening
+//! a folder reaps the process that had it before. Whoever starts calls [`Store::adopt`], now and then again, and
+//! follows what it is given: deadlines and webhooks of predictions are looked after by the node that accepted or
+//! adopted them.
 //!
 //! # What always holds
 //! - Writes take effect in the order in which the methods were called (not polled).

@@ -1,7 +1,9 @@
-//! The disk below a store: whether it can be written, how much room it has, and a reserve that is given up to make room.
+//! The disk below a store: whether it can be written, how much room it has, and a reserve that is given up to make
+//! room.
 //!
-//! The reserve is a file beside the database. Removing records writes a little before it frees anything; on a full disk the reserve
-//! pays for that. New predictions are refused while there is no reserve, so that what runs can still be stored.
+//! The reserve is a file beside the database. Removing records writes a little before it frees anything; on a full disk
+//! the reserve pays for that. New predictions are refused while there is no reserve, so that what runs can still be
+//! stored.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -4,8 +4,8 @@ use rusqlite::Connection;
 
 use crate::store::error::StoreError;
 
-/// The schema, one step a version; `user_version` counts the steps taken. A step does not rewrite pictures: a folder may be large, and
-/// its disk full.
+/// The schema, one step a version; `user_version` counts the steps taken. A step does not rewrite pictures: a folder
+/// may be large, and its disk full.
 const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE predictions (

@@ -1,8 +1,9 @@
 //! Retention in small steps, between which others get their turn.
 //!
-//! A step removes at most [`MAX_RECORDS`] records or [`MAX_BYTES`] of pictures in a transaction. Its pages go back to the disk by a few
-//! at a time, before the next step: SQLite looks through all free pages for each one that it returns, so a long list of them takes time
-//! by its square. After each, a checkpoint lets the log begin again, so it does not grow with what is removed.
+//! A step removes at most [`MAX_RECORDS`] records or [`MAX_BYTES`] of pictures in a transaction. Its pages go back to
+//! the disk by a few at a time, before the next step: SQLite looks through all free pages for each one that it returns,
+//! so a long list of them takes time by its square. After each, a checkpoint lets the log begin again, so it does not
+//! grow with what is removed.
 
 use rusqlite::Connection;
 

@@ -1,11 +1,11 @@
 //! The one thread that writes.
 //!
-//! It takes what has gathered since its last commit into one transaction, commits it to the disk, and only then answers, so a burst of
-//! predictions shares one flush.
+//! It takes what has gathered since its last commit into one transaction, commits it to the disk, and only then
+//! answers, so a burst of predictions shares one flush.
 //!
-//! What always holds: a job that is answered with an error has changed nothing. If a transaction cannot begin, no job runs. Each job
-//! runs in a savepoint, to which its failure rolls back. If SQLite itself rolls the transaction back (a full disk), every job of it
-//! fails, and those behind it run in the next one.
+//! What always holds: a job that is answered with an error has changed nothing. If a transaction cannot begin, no job
+//! runs. Each job runs in a savepoint, to which its failure rolls back. If SQLite itself rolls the transaction back (a
+//! full disk), every job of it fails, and those behind it run in the next one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The tests that every engine passes, opened as one node and as several: [`life`], [`queue`], [`lease`] and [`history`], and
-//! [`model`], in which every engine answers as [`Memory`] does.
+//! The tests that every engine passes, opened as one node and as several: [`life`], [`queue`], [`lease`] and
+//! [`history`], and [`model`], in which every engine answers as [`Memory`] does.
 
 mod history;
 mod lease;
@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use super::{Accepted, Claimed, Memory, New, Outcome, Picture, Record, Room, Sqlite, Store, Wants, Which};
 use crate::time::Time;
 use crate::webhook::subscription::{EventKind, Webhook};
-use crate::wire::{Status, tests::accepted};
+use crate::wire::Status;
+use crate::wire::tests::accepted;
 
 /// A store, by the handles of three nodes: three of them, or one thrice.
 pub(super) struct Nodes {

@@ -1,4 +1,5 @@
-//! Random calls by three nodes: every engine answers as `Memory` does, a prediction ends once, and what was asked to stop is canceled.
+//! Random calls by three nodes: every engine answers as `Memory` does, a prediction ends once, and what was asked to
+//! stop is canceled.
 
 use std::collections::HashSet;
 use std::sync::Arc;
