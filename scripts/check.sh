@@ -25,7 +25,7 @@ unused() {
 }
 
 documentation() {
-    RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --release --locked --workspace --no-deps --document-private-items
 }
 
 pages() {

@@ -1,8 +1,8 @@
 //! What every outgoing HTTP call needs, whoever makes it.
 //!
 //! - [`Failure`]: an attempt that failed, and whether another may succeed;
-//! - [`reason`], [`causes`], [`has_cause`]: why a request failed, in words and by type;
-//! - [`retry_after`]: how long a server asks to wait;
+//! - [`reason()`], [`causes`], [`has_cause`]: why a request failed, in words and by type;
+//! - [`retry_after()`]: how long a server asks to wait;
 //! - [`RetryPolicy`], [`Retries`]: exponential back-off.
 //!
 //! Nothing here makes requests or waits: that, and what a status means, is for the caller to decide.

@@ -8,7 +8,7 @@
 //!
 //! [`Panorama`] is one job as a state machine: it returns [`Task`]s of one [`Stage`] and takes their [`Outcome`]s.
 //! [`Engine`] owns the networks and computes batches of tasks, which may belong to different panoramas.
-//! [`run`] drives a single panorama to its end.
+//! [`run()`] drives a single panorama to its end.
 //!
 //! The schedule does the least work that gives the same picture: the anchor is forwarded once, nothing is synchronised
 //! that would not move, and a guidance branch without influence is not computed.

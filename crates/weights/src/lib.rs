@@ -5,9 +5,9 @@
 //! ```
 //!
 //! - [`Source`]: a repository and a revision of it; [`Hub`]: what a hub lists and sends, the token, the retries.
-//! - [`fetch`]: all of it, in order; [`FetchRequest`] says what, [`Progress`] receives how far it is.
+//! - [`fetch()`]: all of it, in order; [`FetchRequest`] says what, [`Progress`] receives how far it is.
 //! - [`Lock`]: what a bundle consists of and where it came from; [`verify`]: whether that still holds;
-//!   [`inspect`]: whether it seems to, without reading every byte.
+//!   [`inspect()`]: whether it seems to, without reading every byte.
 //! - [`Home`]: where bundles are, and which one a name refers to.
 //!
 //! What always holds: a file has its final name only when its content has the hash that the hub lists; a bundle has a

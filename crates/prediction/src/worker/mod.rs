@@ -1,4 +1,4 @@
-//! Workers seen from the server: processes that speak the [protocol](protocol).
+//! Workers seen from the server: processes that speak the [protocol].
 
 mod process;
 

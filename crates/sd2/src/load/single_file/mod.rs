@@ -2,7 +2,7 @@
 //! be.
 //!
 //! Everybody who trains or merges models passes such files on. The tensors are those of a folder under [other
-//! names](names); the configuration follows from their [shapes](shapes) and from [hints]; the tokenizer is in the
+//! names](names); the configuration follows from their [shapes] and from [hints]; the tokenizer is in the
 //! program.
 
 mod hints;
