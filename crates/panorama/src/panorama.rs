@@ -224,7 +224,7 @@ impl Panorama {
     fn end_step(&mut self) {
         let outputs: Vec<Tensor> = mem::take(&mut self.outputs).into_values().collect();
         let next = self.conditions.steps[self.step].next(&Tensor::cat(&self.views, 0), &Tensor::cat(&outputs, 0));
-        self.latents = self.windows.fuse(next.split(1, 0).iter());
+        self.latents = self.windows.fuse(&next);
         self.step += 1;
     }
 

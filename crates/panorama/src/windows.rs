@@ -23,7 +23,7 @@ impl Windows {
         let counts = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
         let mut windows = Self { positions, size, height, width, counts };
         let ones = Tensor::ones([1, 1, size, size], (Kind::Float, device));
-        let counts = windows.sum(std::iter::repeat_n(&ones, windows.len()));
+        let counts = windows.sum(&ones.expand([windows.len() as i64, 1, size, size], false));
         // What no window covers stays 0, as in the original.
         windows.counts = counts.clamp_min(1.0);
         windows
@@ -47,24 +47,20 @@ impl Windows {
         if let [whole] = parts.as_slice() { whole.shallow_clone() } else { Tensor::cat(&parts, 3) }
     }
 
-    /// Averages windows `[1, c, size, size]`, one for each position, into a panorama.
-    pub(crate) fn fuse<'a>(&self, windows: impl Iterator<Item = &'a Tensor>) -> Tensor {
+    /// Averages windows `[n, c, size, size]`, one for each position, into a panorama.
+    pub(crate) fn fuse(&self, windows: &Tensor) -> Tensor {
         self.sum(windows) / &self.counts
     }
 
-    fn sum<'a>(&self, windows: impl Iterator<Item = &'a Tensor>) -> Tensor {
-        let mut sum: Option<Tensor> = None;
-        for (i, window) in windows.enumerate() {
-            let channels = window.size()[1];
-            let sum = sum.get_or_insert_with(|| {
-                Tensor::zeros([1, channels, self.height, self.width], (Kind::Float, window.device()))
-            });
+    fn sum(&self, windows: &Tensor) -> Tensor {
+        let sum = Tensor::zeros([1, windows.size()[1], self.height, self.width], (Kind::Float, windows.device()));
+        for (i, window) in windows.split(1, 0).iter().enumerate() {
             let rows = sum.narrow(2, self.positions[i].0, self.size);
             for (column, width, within) in self.spans(i) {
                 let _ = rows.narrow(3, column, width).g_add_(&window.narrow(3, within, width));
             }
         }
-        sum.expect("there is always a window")
+        sum
     }
 
     /// The columns of window `i` as one span, or two where it wraps: first column, width, and offset in the window.

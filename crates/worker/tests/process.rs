@@ -34,7 +34,7 @@ impl Worker {
         worker
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
@@ -49,7 +49,7 @@ impl Worker {
     fn next(&mut self) -> (Event, Vec<u8>) {
         match frame::read(&mut self.stdout).unwrap() {
             Received::Frame(event, bytes) => (event, bytes),
-            other => panic!("the worker said {other:?}"),
+            other => panic!("the worker sent {other:?}"),
         }
     }
 
@@ -73,8 +73,8 @@ impl Worker {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let patience = Instant::now() + Duration::from_mins(1);
-        while Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while Instant::now() < deadline {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;
             }
@@ -142,11 +142,11 @@ fn a_job_from_start_to_picture() {
 }
 
 #[test]
-fn what_is_no_command_is_said_and_does_no_harm() {
+fn a_malformed_command_is_reported_and_harmless() {
     let mut worker = Worker::ready();
     for line in ["hello", "", "[]", "{\"type\":\"fly\"}", "{\"type\":\"run\",\"job\":\"a\"}", "\u{0}\u{7f}"] {
-        worker.say(line.as_bytes());
-        worker.say(b"\n");
+        worker.write(line.as_bytes());
+        worker.write(b"\n");
         assert!(matches!(worker.next().0, Event::Malformed { .. }), "{line:?}");
     }
     worker.run("bad", Input { width: 500, ..input(512, 512, 1) });
@@ -196,7 +196,7 @@ fn jobs_share_the_worker_evenly() {
 }
 
 #[test]
-fn a_shutdown_finishes_what_is_at_hand() {
+fn a_shutdown_finishes_the_jobs() {
     let mut worker = Worker::ready();
     worker.run("a", input(512, 512, 1));
     worker.command(&Command::Shutdown);
@@ -213,7 +213,7 @@ fn the_end_of_stdin_is_the_end() {
 }
 
 #[test]
-fn a_model_that_is_not_there_is_an_event_and_a_status() {
+fn a_missing_model_is_an_event_and_a_status() {
     let mut worker = Worker::start(&["--model", "no/such/folder"]);
     let (Event::LoadFailed { error }, _) = worker.next() else { panic!("nothing to load") };
     assert!(error.contains("no/such/folder"), "{error}");
