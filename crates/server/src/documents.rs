@@ -37,7 +37,7 @@ pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A text with what stands between two comments in it replaced.
+/// Replaces the text between two comments.
 fn between(text: &str, name: &str, content: &str) -> Option<String> {
     let (start, end) = (format!("<!-- {name}: written by `make docs` -->\n"), format!("<!-- end of {name} -->"));
     let from = text.find(&start)? + start.len();

@@ -39,7 +39,7 @@ impl Case {
 
     /// Exit code, stdout and stderr.
     async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        told(self.command(arguments).output().await.unwrap())
+        outcome(self.command(arguments).output().await.unwrap())
     }
 
     fn bundle(&self) -> PathBuf {
@@ -47,7 +47,7 @@ impl Case {
     }
 }
 
-fn told(Output { status, stdout, stderr }: Output) -> (i32, String, String) {
+fn outcome(Output { status, stdout, stderr }: Output) -> (i32, String, String) {
     (status.code().unwrap_or(-1), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -111,7 +111,7 @@ async fn an_interrupt_leaves_nothing_that_looks_complete() {
     }
     let id = fetch.id().unwrap().to_string();
     std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
-    let (code, stdout, stderr) = told(fetch.wait_with_output().await.unwrap());
+    let (code, stdout, stderr) = outcome(fetch.wait_with_output().await.unwrap());
     assert_eq!((code, stdout.as_str()), (130, ""));
     assert!(stderr.contains("what was received is kept"), "{stderr}");
     let (code, _, stderr) = case.run(&["generate", "--prompt", "a", "--model", "./here"]).await;
@@ -127,7 +127,7 @@ async fn an_interrupt_leaves_nothing_that_looks_complete() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_in_one_line_that_helps() {
+async fn an_error_is_one_line_with_a_remedy() {
     let case = Case::new().await;
     let error = async |arguments: &[&str]| {
         let (code, stdout, stderr) = case.run(&[&["weights"], arguments].concat()).await;

@@ -173,7 +173,7 @@ fn write(part: &Path, file: &File, begun: oneshot::Sender<u64>, mut pieces: mpsc
     }
     let mut hasher = fresh();
     hasher.read(&mut disk).map_err(failed())?;
-    // Nobody listens if the fetch was given up meanwhile.
+    // The receiver is gone if the fetch was given up.
     _ = begun.send(have);
     while let Some(piece) = pieces.blocking_recv() {
         match piece {

@@ -246,7 +246,7 @@ impl Work {
         Lock::read(&self.dir).or_else(|_| Lock::read_file(&self.work.join("before.lock"))).ok()
     }
 
-    /// Stores what is to be fetched, and removes what was begun for another content. Returns the files of earlier plans
+    /// Stores what is to be fetched, and removes parts of other contents. Returns the files of earlier plans
     /// that are not in this one.
     fn plan<'a>(&self, files: impl Iterator<Item = &'a File>) -> Result<BTreeSet<String>> {
         let path = self.work.join("plan.json");

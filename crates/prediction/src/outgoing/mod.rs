@@ -9,7 +9,7 @@
 //!   are judged by the addresses that they resolve to, and the connection is made to those very addresses, so that
 //!   nothing can change in between;
 //! - every redirect that is followed passes the same checks;
-//! - proxies of the environment are used only where private addresses are allowed, for a proxy resolves names by
+//! - proxies of the environment are used only where private addresses are allowed, because a proxy resolves names by
 //!   itself.
 
 mod addresses;

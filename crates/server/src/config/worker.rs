@@ -14,9 +14,9 @@ use crate::units::positive_bytes;
 /// Variables that a worker is started with, where they are not set.
 const ENVIRONMENT: [(&str, &str); 2] = [
     // How long threads of libtorch wait for each other by spinning before they sleep. Left alone they spin for
-    // milliseconds, and burn the processor that somebody else, or the other thread, waits for.
+    // milliseconds, and use the processor that another thread or process waits for.
     ("GOMP_SPINCOUNT", "5000"),
-    // For how many milliseconds the allocator keeps what is freed: the next window wants the same again.
+    // Milliseconds that the allocator keeps freed memory: the next window needs as much again.
     ("MIMALLOC_PURGE_DELAY", "5000"),
 ];
 

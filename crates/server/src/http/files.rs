@@ -1,4 +1,4 @@
-//! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts if asked for.
+//! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts on request.
 //!
 //! Everybody who knows the name may see the picture, so no token is needed. A name refers to the same bytes as long as
 //! it exists.

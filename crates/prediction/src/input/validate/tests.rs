@@ -10,7 +10,7 @@ fn errors(value: &Value) -> String {
     serde_json::to_string(&errors.iter().map(Invalid::detail).collect::<Vec<_>>()).unwrap()
 }
 
-/// One error of a field, besides a prompt that is well.
+/// The one error of a field, with a valid prompt.
 fn one(field: &str, value: &Value) -> String {
     let found = parse(&json!({"prompt": "a", field: value}), Some(Geometry::default())).expect_err(field);
     assert_eq!(found.len(), 1, "{found:?}");

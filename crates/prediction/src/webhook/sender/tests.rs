@@ -120,7 +120,7 @@ async fn a_restart_in_between_changes_nothing_for_the_receiver() {
     let ended = Arc::new(active.snapshot());
     let pending = Pending { id: "a".to_owned(), seq: 1, created_at: ended.created_at, prediction: Some(ended) };
     let webhook = active.webhook().cloned().unwrap();
-    // A process that ends takes what it was about to do with it.
+    // The timeout ends what a process would still do, as its own end does.
     assert!(tokio::time::timeout(Duration::from_mins(30), first.send_end(&webhook, pending)).await.is_err());
     let before = receiver.came().len();
     let second = sender(&receiver, &store);
