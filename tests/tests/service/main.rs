@@ -16,6 +16,7 @@ mod outgoing;
 mod queue;
 mod telemetry;
 mod texts;
+mod unstored;
 mod uploads;
 mod webhooks;
 mod workers;

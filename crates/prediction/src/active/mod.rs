@@ -14,7 +14,7 @@ use tracing::Span;
 use crate::feed::{Event, Feed};
 use crate::lifecycle::{End, Lifecycle, Phase, Stop};
 use crate::progress;
-use crate::store::Record;
+use crate::store::{Claim, Record};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Output, Prediction, Status};
@@ -22,7 +22,7 @@ use crate::wire::{Metrics, Output, Prediction, Status};
 /// A prediction that waits or runs, or is on its way in or out.
 #[derive(Debug)]
 pub(crate) struct ActivePrediction {
-    /// As it was accepted: what never changes, and what the store needs to know.
+    /// As it was accepted: what never changes, and what the store needs to know. Its number is in the state.
     accepted: Record,
     /// For clients, streams and webhooks.
     pub(crate) feed: Arc<Feed>,
@@ -37,6 +37,8 @@ pub(crate) struct ActivePrediction {
 #[derive(Debug)]
 struct State {
     life: Lifecycle,
+    /// Its number in the order of acceptance, which the store assigns.
+    seq: u64,
     shown: Shown,
 }
 
@@ -70,16 +72,6 @@ impl Shown {
     }
 }
 
-/// What a worker's beginning is noted with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Started {
-    pub(crate) at: Time,
-    /// Seconds since it was accepted.
-    pub(crate) queue_time: f64,
-    /// How many attempts that makes.
-    pub(crate) attempts: u32,
-}
-
 impl ActivePrediction {
     /// A prediction that is about to be stored. Those who come later are shown its newest `history` events.
     pub(crate) fn new(accepted: Record, history: usize, span: Span) -> Self {
@@ -92,10 +84,11 @@ impl ActivePrediction {
     }
 
     fn with(life: Lifecycle, accepted: Record, history: usize, span: Span) -> Self {
-        let Prediction { started_at, model, version, .. } = &accepted.prediction;
+        let Prediction { model, version, logs, .. } = &accepted.prediction;
+        let seq = accepted.seq;
         let shown = Shown {
-            started_at: *started_at,
-            logs: String::new(),
+            started_at: None,
+            logs: logs.clone(),
             metrics: Metrics::default(),
             model: model.clone(),
             version: version.clone(),
@@ -105,7 +98,7 @@ impl ActivePrediction {
             feed: Arc::new(Feed::new(history)),
             stopping: CancellationToken::new(),
             span,
-            state: watch::Sender::new(State { life, shown }),
+            state: watch::Sender::new(State { life, seq, shown }),
         }
     }
 
@@ -113,9 +106,9 @@ impl ActivePrediction {
         &self.accepted.prediction.id
     }
 
-    /// Its place in the order of acceptance.
+    /// Its number in the order of acceptance; 0 before it is stored.
     pub(crate) fn seq(&self) -> u64 {
-        self.accepted.seq
+        self.state.borrow().seq
     }
 
     pub(crate) fn input(&self) -> &Input {
@@ -143,13 +136,13 @@ impl ActivePrediction {
 
     /// The record of its end, as it is stored beside the picture, which `file` names if it has a URL.
     pub(crate) fn record_of(&self, ended: &Prediction, file: Option<String>) -> Record {
-        let Record { seq, webhook, output_file_prefix, deadline, .. } = &self.accepted;
+        let Record { webhook, output_file_prefix, deadline, .. } = &self.accepted;
         let mut prediction = ended.clone();
         // The picture is stored by itself; a URL stays.
         prediction.output.take_if(|output| matches!(output, Output::Whole(text) if text.starts_with("data:")));
         Record {
             prediction,
-            seq: *seq,
+            seq: self.seq(),
             attempts: self.attempts(),
             webhook: webhook.clone(),
             output_file_prefix: output_file_prefix.clone(),
@@ -171,14 +164,14 @@ impl ActivePrediction {
         self.state.borrow().life.phase().clone()
     }
 
-    /// How many times a worker was given it.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.state.borrow().life.attempts()
+    /// The logs at this moment.
+    pub(crate) fn logs(&self) -> String {
+        self.state.borrow().shown.logs.clone()
     }
 
-    /// Whether it was asked to stop.
-    pub(crate) fn is_to_stop(&self) -> bool {
-        self.state.borrow().life.stop().is_some()
+    /// How many times it was claimed.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.state.borrow().life.attempts()
     }
 
     /// Share of its work that is done, 0 to 1.
@@ -219,9 +212,13 @@ impl ActivePrediction {
         updated
     }
 
-    /// It is stored, and waits.
-    pub(crate) fn stored(&self) -> bool {
-        self.change(|state| state.life.stored().then_some(())).is_some()
+    /// It is stored under a number, and waits.
+    pub(crate) fn stored(&self, seq: u64) -> bool {
+        self.change(|state| {
+            state.seq = seq;
+            state.life.stored().then_some(())
+        })
+        .is_some()
     }
 
     /// It could not be stored.
@@ -234,37 +231,50 @@ impl ActivePrediction {
         self.change(|state| state.life.known(Arc::new(ended)).then_some(())).is_some()
     }
 
-    /// A worker begins with it; `None` if it does not wait, or is to stop.
-    pub(crate) fn begin(&self, worker: usize, job: String, model: Option<&Model>) -> Option<Started> {
-        let now = Time::now();
-        let queue_time = now.since(self.accepted.prediction.created_at);
-        let attempts = self.change(|State { life, shown }| {
+    /// This process has claimed it. False if it is not there to be claimed.
+    pub(crate) fn claim(&self, claim: Claim, attempts: u32) -> bool {
+        self.change(|state| {
+            state.seq = claim.seq;
+            state.life.claim(claim, attempts).then_some(())
+        })
+        .is_some()
+    }
+
+    /// A worker begins with it; how long it has waited for that, or `None` if it is to stop.
+    pub(crate) fn begin(&self, worker: usize, job: String, at: Time, model: Option<&Model>) -> Option<f64> {
+        let queue_time = at.since(self.accepted.prediction.created_at);
+        self.change(|State { life, shown, .. }| {
             life.begin(worker, job).then(|| {
-                shown.started_at = Some(now);
+                shown.started_at = Some(at);
                 shown.metrics = Metrics { queue_time: Some(queue_time), ..Metrics::default() };
                 shown.model = model.map(|model| model.name.clone());
                 shown.version = model.map(|model| model.version.clone());
-                life.attempts()
             })
         })?;
         if self.feed.is_empty() {
             self.feed.push(Event::Start);
         }
-        Some(Started { at: now, queue_time, attempts })
+        Some(queue_time)
     }
 
-    /// Its worker was lost, and it waits again. False if it does not run, or is to stop.
-    pub(crate) fn requeue(&self, why: &str) -> bool {
-        let requeued = self.change(|State { life, shown }| life.requeue().then(|| shown.restart())).is_some();
-        if requeued {
+    /// It is given back to the queue, because its worker was lost (`why`) or no worker has room: the claim to give
+    /// back, or `None` if it is to stop.
+    pub(crate) fn release(&self, why: Option<&str>) -> Option<Claim> {
+        let claim = self.change(|State { life, shown, .. }| {
+            let claim = life.release()?;
+            shown.started_at = None;
+            shown.metrics = Metrics::default();
+            Some(claim)
+        })?;
+        if let Some(why) = why {
             self.log(&format!("the worker was lost ({why}); trying once more"));
         }
-        requeued
+        Some(claim)
     }
 
-    /// The server stops, and it waits in the store for the next one.
-    pub(crate) fn hand_back(&self) -> bool {
-        self.change(|State { life, shown }| life.hand_back().then(|| shown.restart())).is_some()
+    /// It continues without this process.
+    pub(crate) fn leave(&self) -> bool {
+        self.change(|state| state.life.leave().then_some(())).is_some()
     }
 
     /// Its worker is done with it.
@@ -295,21 +305,22 @@ impl ActivePrediction {
         }
     }
 
-    /// Asks it to stop; false if it is ending already. The first reason stays.
-    pub(crate) fn request_stop(&self, stop: Stop) -> bool {
-        let asked = self.update(|state| state.life.request_stop(stop)).unwrap_or_default();
+    /// Asks it to stop, see [`Lifecycle::request_stop`].
+    pub(crate) fn request_stop(&self, stop: Stop, stored: bool) -> bool {
+        let asked = self.update(|state| state.life.request_stop(stop, stored)).unwrap_or_default();
         if asked {
             self.stopping.cancel();
         }
         asked
     }
 
-    /// Takes it towards its end: what is to be stored and then published, or `None` if that has happened before.
-    pub(crate) fn finish(&self, proposed: End) -> Option<Prediction> {
+    /// Takes it towards its end: what is to be stored and then published, and the claim for that; `None` if that has
+    /// happened before.
+    pub(crate) fn finish(&self, proposed: End) -> Option<(Claim, Prediction)> {
         let now = Time::now();
-        let (end, mut prediction) = self.change(|State { life, shown }| {
-            let end = life.finish(proposed)?;
-            Some((end, shown.prediction(&self.accepted.prediction, life.phase().status())))
+        let (claim, end, mut prediction) = self.change(|State { life, shown, .. }| {
+            let (claim, end) = life.finish(proposed)?;
+            Some((claim, end, shown.prediction(&self.accepted.prediction, life.phase().status())))
         })?;
         prediction.completed_at = Some(now);
         let metrics = &mut prediction.metrics;
@@ -329,7 +340,7 @@ impl ActivePrediction {
                 metrics.work = Some(work);
             }
         }
-        Some(prediction)
+        Some((claim, prediction))
     }
 
     /// Publishes the end that was stored, to all who follow or wait.
@@ -355,14 +366,6 @@ impl ActivePrediction {
     /// One less follows its feed; whether it is to stop for that.
     pub(crate) fn unfollow(&self) -> bool {
         self.update(|state| state.life.unfollow()).unwrap_or_default()
-    }
-}
-
-impl Shown {
-    /// As before a worker began.
-    fn restart(&mut self) {
-        self.started_at = None;
-        self.metrics = Metrics::default();
     }
 }
 

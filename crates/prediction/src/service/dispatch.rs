@@ -1,90 +1,121 @@
-//! From the queue to the workers, and the ways to stop a prediction wherever it is.
+//! From the queue of the store to the workers.
+//!
+//! One task claims, so that what it claims is accounted for before it claims again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::shared::{Shared, Table};
+use super::shared::Shared;
 use crate::active::ActivePrediction;
-use crate::lifecycle::{End, Phase, Stop};
-use crate::time::Time;
+use crate::lifecycle::{End, Stop};
+use crate::store::{Claim, Claimed, Outcome, StoreError};
+
+/// The wait after a claim that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Claims what comes next whenever there may be room for it, as long as there is a service.
+pub(super) async fn run(shared: Weak<Shared>) {
+    while let Some(service) = shared.upgrade() {
+        let wake = Arc::clone(&service.wake);
+        let claimed = service.claim_next().await;
+        drop(service);
+        match claimed {
+            Ok(()) => wake.notified().await,
+            Err(error) => {
+                tracing::error!(%error, "nothing can be claimed; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
 
 impl Shared {
-    /// Gives waiting predictions to workers with room, strictly in order.
-    pub(super) fn dispatch(self: &Arc<Self>, table: &mut Table) {
-        while !table.closing {
-            let Some((&seq, next)) = table.queue.first_key_value() else { return };
-            let suspect = next.attempts() > 0;
-            let Some(worker) = table.workers.choose(suspect) else { return };
-            let Some(active) = table.queue.remove(&seq) else { return };
-            let job = table.workers.next_job();
-            // What was asked to stop in this moment is ended by whoever asked.
-            let Some(started) = active.begin(worker, job.clone(), table.model.as_ref()) else { continue };
-            table.workers.run(worker, job, Arc::clone(&active), suspect);
-            active.span.in_scope(|| tracing::info!(worker, attempts = started.attempts, "prediction started"));
-            metrics::histogram!("syncdiffusion_queue_wait_seconds").record(started.queue_time);
-            self.note(&active, Some(started.at), started.attempts);
-            self.limit(&active, started.attempts);
+    /// Claims as much as the workers have room for.
+    async fn claim_next(self: &Arc<Self>) -> Result<(), StoreError> {
+        loop {
+            let wants = self.table().wants();
+            let Some(wants) = wants else { return Ok(()) };
+            let claimed = self.store.claim(wants).await?;
+            if claimed.is_empty() {
+                return Ok(());
+            }
+            for claimed in claimed {
+                self.assign(claimed);
+            }
         }
     }
 
-    /// Notes in the store where a prediction is; a note that is lost costs at most an attempt.
-    pub(super) fn note(&self, active: &ActivePrediction, started_at: Option<Time>, attempts: u32) {
-        let store = Arc::clone(&self.store);
-        let (id, seq) = (active.id().to_owned(), active.seq());
-        let note = async move {
-            if let Err(error) = store.note(&id, seq, started_at, attempts).await {
-                tracing::error!(%error, "the start of a prediction could not be stored");
+    /// Gives a claimed prediction to a worker, or back if no worker has room for it any more.
+    fn assign(self: &Arc<Self>, claimed: Claimed) {
+        let Claimed { claim, record, attempts, started_at, .. } = claimed;
+        let mut table = self.table();
+        table.claims += 1;
+        let known = table.active.get(&record.prediction.id).cloned();
+        let active = known.unwrap_or_else(|| {
+            // Another node accepted it.
+            let active = self.resumed(Arc::unwrap_or_clone(record));
+            table.active.insert(active.id().to_owned(), Arc::clone(&active));
+            active
+        });
+        if !active.claim(claim, attempts) {
+            tracing::error!(phase = ?active.phase(), "a prediction was claimed that does not wait");
+            return;
+        }
+        let suspect = attempts > 1;
+        let Some(worker) = table.workers.choose(suspect).filter(|_| !table.closing) else {
+            drop(table);
+            // The worker that it was claimed for was lost in this moment.
+            match active.release(None) {
+                Some(claim) => self.give_back(active, claim, false),
+                None => self.finish(&active, End::Canceled, None),
             }
+            return;
         };
-        self.tasks.spawn(note.instrument(active.span.clone()));
+        let job = table.workers.next_job();
+        let Some(queue_time) = active.begin(worker, job.clone(), started_at, table.model.as_ref()) else {
+            drop(table);
+            self.finish(&active, End::Canceled, None);
+            return;
+        };
+        table.workers.run(worker, job, Arc::clone(&active), suspect);
+        drop(table);
+        active.span.in_scope(|| tracing::info!(worker, attempts, "prediction started"));
+        metrics::histogram!("syncdiffusion_queue_wait_seconds").record(queue_time);
+        self.limit(&active, claim);
+    }
+
+    /// Gives a released prediction back to the queue of the store. `counted` says that the attempt counts.
+    pub(super) fn give_back(self: &Arc<Self>, active: Arc<ActivePrediction>, claim: Claim, counted: bool) {
+        let shared = Arc::clone(self);
+        let span = active.span.clone();
+        let returning = async move {
+            match shared.store.give_back(&claim, counted, active.logs()).await {
+                Ok(Outcome::Waits) => {}
+                Ok(Outcome::Ended(record)) => shared.conclude(&active, record.prediction),
+                Ok(Outcome::Fenced) => shared.abandon(&active),
+                Err(error) => tracing::error!(%error, "a prediction could not be given back to the store"),
+            }
+            if shared.table().closing {
+                active.leave();
+            }
+            shared.wake();
+        };
+        self.tasks.spawn(returning.instrument(span));
     }
 
     /// Stops a prediction that runs for longer than any may.
-    fn limit(self: &Arc<Self>, active: &Arc<ActivePrediction>, attempt: u32) {
+    fn limit(self: &Arc<Self>, active: &Arc<ActivePrediction>, claim: Claim) {
         let Some(most) = self.options.max_predict else { return };
-        self.stop_after(active, most, Stop::TooLong(most.as_secs_f64()), move |active| active.attempts() == attempt);
-    }
-
-    /// Stops a prediction when its `Cancel-After` has passed.
-    pub(super) fn stop_at_deadline(self: &Arc<Self>, active: &Arc<ActivePrediction>) {
-        if let Some(deadline) = active.deadline() {
-            self.stop_after(active, deadline.remaining(), Stop::Canceled, |_| true);
-        }
-    }
-
-    fn stop_after(
-        self: &Arc<Self>,
-        active: &Arc<ActivePrediction>,
-        wait: Duration,
-        stop: Stop,
-        still: impl FnOnce(&ActivePrediction) -> bool + Send + 'static,
-    ) {
         // A timer keeps neither the service nor a prediction that has ended.
         let (shared, active) = (Arc::downgrade(self), Arc::downgrade(active));
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(most).await;
             let (Some(shared), Some(active)) = (shared.upgrade(), active.upgrade()) else { return };
-            if still(&active) {
-                shared.stop(&active, stop);
+            if active.phase().claim() == Some(claim) {
+                shared.interrupt(&active, Stop::TooLong(most.as_secs_f64()), false);
             }
         });
-    }
-
-    /// Asks a prediction to stop, wherever it is; false if it is ending already.
-    pub(super) fn stop(self: &Arc<Self>, active: &Arc<ActivePrediction>, stop: Stop) -> bool {
-        if !active.request_stop(stop) {
-            return false;
-        }
-        let mut table = self.table();
-        table.queue.remove(&active.seq());
-        match active.phase() {
-            Phase::Queued => self.finish(active, End::Canceled, None),
-            Phase::Running { worker, job } => table.workers.cancel(worker, job),
-            // What is being stored is ended when it is; what is being sent listens to its token.
-            _ => {}
-        }
-        true
     }
 }

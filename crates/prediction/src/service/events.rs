@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use protocol::Event;
 
-use super::intake::MAX_ATTEMPTS;
 use super::shared::Shared;
 use super::workers::WorkerState;
 use crate::lifecycle::End;
+use crate::store::MAX_ATTEMPTS;
 use crate::worker::Worker;
 
 impl Shared {
@@ -51,7 +51,7 @@ impl Shared {
                 table.model = Some(model);
                 table.setup.succeed();
                 table.workers.slot(worker).ready(jobs);
-                self.dispatch(&mut table);
+                self.wake();
             }
             Event::LoadFailed { error } => {
                 tracing::error!(worker, %error, "worker cannot load");
@@ -86,8 +86,8 @@ impl Shared {
                 active.computed();
                 let units = table.units(&active);
                 table.rate.learn(units, seconds, beside);
-                self.dispatch(&mut table);
                 drop(table);
+                self.wake();
                 self.encode(active, bytes, (width, height), work);
             }
             Event::Failed { error, fatal: true, .. } => {
@@ -111,10 +111,9 @@ impl Shared {
 
     /// A job has ended without a picture; the next one gets its place.
     fn on_end(self: &Arc<Self>, worker: usize, job: &str, end: End) {
-        let mut table = self.table();
-        let Some((active, _)) = table.workers.slot(worker).complete(job, false) else { return };
-        self.dispatch(&mut table);
-        drop(table);
+        let completed = self.table().workers.slot(worker).complete(job, false);
+        let Some((active, _)) = completed else { return };
+        self.wake();
         self.finish(&active, end, None);
     }
 
@@ -130,27 +129,18 @@ impl Shared {
         if !closing {
             tracing::error!(worker, why = %exit.why, falls = exit.falls, "worker lost");
         }
-        let mut ended = Vec::new();
-        for active in exit.held {
-            let attempts = active.attempts();
-            if active.is_to_stop() {
-                ended.push((active, End::Canceled));
-            } else if attempts >= MAX_ATTEMPTS {
-                let error = format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
-                ended.push((active, End::Failed(error)));
-            } else if active.requeue(&exit.why) {
-                self.note(&active, None, attempts);
-                table.queue.insert(active.seq(), active);
-            } else {
-                // It was asked to stop just now, and whoever did found it on the worker.
-                ended.push((active, End::Canceled));
-            }
-        }
-        self.dispatch(&mut table);
         let gone = !closing && table.workers.are_gone();
         drop(table);
-        for (active, end) in ended {
-            self.finish(&active, end, None);
+        for active in exit.held {
+            let attempts = active.attempts();
+            if attempts >= MAX_ATTEMPTS {
+                let error = format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
+                self.finish(&active, End::Failed(error), None);
+            } else if let Some(claim) = active.release(Some(&exit.why)) {
+                self.give_back(active, claim, true);
+            } else {
+                self.finish(&active, End::Canceled, None);
+            }
         }
         if gone {
             tracing::error!("no workers left; queued predictions stay in the store until the server restarts");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::feed::{Item, Reader};
-use crate::lifecycle::{Phase, Stop};
+use crate::lifecycle::Phase;
 use crate::wire::Prediction;
 
 /// A handle to a new prediction, which stops it when it is dropped.
@@ -31,8 +31,8 @@ impl Ticket {
     }
 
     /// The prediction as it is now.
-    pub fn snapshot(&self) -> Prediction {
-        self.shared.look(self.active.id()).unwrap_or_else(|| self.active.snapshot())
+    pub async fn snapshot(&self) -> Prediction {
+        self.shared.show(&self.active).await
     }
 
     /// Waits for the end; `None` if the server stops first and the prediction waits for the next one.
@@ -58,7 +58,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.detached {
-            self.shared.stop(&self.active, Stop::Canceled);
+            self.shared.give_up(&self.active);
         }
     }
 }
@@ -90,7 +90,7 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         if self.active.unfollow() {
-            self.shared.stop(&self.active, Stop::Canceled);
+            self.shared.give_up(&self.active);
         }
     }
 }

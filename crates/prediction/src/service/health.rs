@@ -20,7 +20,7 @@ pub enum State {
     SetupFailed,
     /// No worker is left, and none will be started.
     Defunct,
-    /// Workers were lost and are being started again.
+    /// Workers were lost and are being started again, or the store cannot be written.
     Unhealthy,
 }
 
@@ -61,14 +61,18 @@ impl Shared {
             };
             workers[state].1 += 1;
         }
-        Counts { waiting: table.queue.len(), running: table.workers.running().count(), workers }
+        let waiting = usize::try_from(self.store.board().waiting).unwrap_or(usize::MAX);
+        Counts { waiting, running: table.workers.running().count(), workers }
     }
 
     pub(super) fn health(&self) -> Health {
+        let trouble = self.trouble();
         let table = self.table();
         let slots = table.workers.slots();
         let any = |wanted: fn(&WorkerSlot) -> bool| slots.iter().any(wanted);
-        let status = if any(WorkerSlot::is_ready) {
+        let status = if any(WorkerSlot::is_ready) && trouble.is_some() {
+            State::Unhealthy
+        } else if any(WorkerSlot::is_ready) {
             if table.workers.free() > 0 { State::Ready } else { State::Busy }
         } else if any(|slot| slot.state == WorkerState::Loading) {
             State::Starting
@@ -86,7 +90,7 @@ impl Shared {
             }
             _ => None,
         });
-        let user_healthcheck_error = why.filter(|_| matches!(status, State::Unhealthy | State::Defunct));
+        let user_healthcheck_error = why.or(trouble).filter(|_| matches!(status, State::Unhealthy | State::Defunct));
         Health { status, setup: table.setup.clone(), user_healthcheck_error }
     }
 }

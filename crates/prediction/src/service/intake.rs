@@ -7,16 +7,14 @@ use protocol::Input;
 use tracing::{Instrument as _, Span};
 
 use super::follow::Ticket;
-use super::shared::{Shared, Table};
+use super::shared::Shared;
 use crate::active::ActivePrediction;
-use crate::lifecycle::{End, Phase};
-use crate::store::{Record, StoreError};
+use crate::cost;
+use crate::lifecycle::Phase;
+use crate::store::{Accepted, Board, New, Record, StoreError, Stored};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
-
-/// How often a worker is given a prediction before it is given up.
-pub(super) const MAX_ATTEMPTS: u32 = 2;
 
 /// A prediction that is asked for.
 #[derive(Clone, Debug)]
@@ -35,7 +33,8 @@ pub struct Request {
     pub cancel_after: Option<Duration>,
     /// Whether it continues when whoever asked for it leaves.
     pub detached: bool,
-    /// Whether the same id means the same prediction (PUT); otherwise an id that has ended may be used again.
+    /// Whether the same id means the same prediction (PUT); otherwise an id that has ended may be used again, once its
+    /// webhook has been delivered.
     pub idempotent: bool,
     /// What is logged of the prediction is logged in here; `prediction_id` is recorded in it.
     pub span: Span,
@@ -75,6 +74,14 @@ pub enum Refused {
     /// The server is about to stop.
     #[error("the server is shutting down; try again later")]
     Closing,
+    /// The id has ended, and its webhook has yet to be delivered, which using the id again would prevent.
+    #[error(
+        "the webhook of prediction `{0}` has not been delivered yet; choose another id, or DELETE `/predictions/{0}` to give the webhook up"
+    )]
+    Undelivered(String),
+    /// Nothing new is accepted while the store cannot be written.
+    #[error("{0}")]
+    Trouble(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -90,9 +97,9 @@ impl Refused {
             Self::NotReady => "not_ready",
             Self::Busy => "busy",
             Self::Full { .. } => "full",
-            Self::Exists(_) => "exists",
+            Self::Exists(_) | Self::Undelivered(_) => "exists",
             Self::Closing => "closing",
-            Self::Store(_) | Self::NotStored(_) => "store",
+            Self::Trouble(_) | Self::Store(_) | Self::NotStored(_) => "store",
         }
     }
 }
@@ -125,8 +132,9 @@ impl Shared {
         accepted.await.unwrap_or(Err(Refused::Closing))
     }
 
-    /// Reserves an id and a place in the queue, or finds who has the id.
+    /// Reserves an id among the requests of this process, or finds who has it.
     fn reserve(&self, request: Request) -> Result<Reserved, Refused> {
+        let trouble = self.trouble();
         let mut table = self.table();
         if let Some(active) = request.id.as_ref().and_then(|id| table.active.get(id)) {
             return Ok(Reserved::Known(Arc::clone(active)));
@@ -137,12 +145,10 @@ impl Shared {
         if !table.workers.accept_work() {
             return Err(Refused::NotReady);
         }
-        // A place is needed only for what is new, and an id may be known to the store.
-        if !request.idempotent {
-            self.reserve_place(&mut table)?;
+        if let Some(why) = trouble {
+            return Err(Refused::Trouble(why));
         }
         let now = Time::now();
-        table.last_seq += 1;
         let id = request.id.unwrap_or_else(|| format!("pred_{}", uuid::Uuid::now_v7().simple()));
         request.span.record("prediction_id", &id);
         let prediction = Prediction {
@@ -162,66 +168,65 @@ impl Shared {
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
         let Request { webhook, output_file_prefix, span, .. } = request;
-        let seq = table.last_seq;
-        let record = Record { prediction, seq, attempts: 0, webhook, output_file_prefix, file: None, deadline };
+        let record = Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline };
         let active = Arc::new(ActivePrediction::new(record, self.options.stream_history, span));
         table.active.insert(id, Arc::clone(&active));
         Ok(Reserved::New(active))
     }
 
-    /// Reserves a place in the queue, if one more may wait.
-    fn reserve_place(&self, table: &mut Table) -> Result<(), Refused> {
-        let waiting = table.queue.len() + table.storing;
-        let free = table.workers.free();
-        if waiting >= free + self.options.queue_size {
-            if self.options.queue_size == 0 {
-                return Err(Refused::Busy);
-            }
-            return Err(Refused::Full { after: table.retry_after() });
-        }
-        let seconds = table.seconds_before(u64::MAX);
-        if waiting >= free && self.options.queue_seconds.zip(seconds).is_some_and(|(most, seconds)| seconds > most) {
-            return Err(Refused::Full { after: table.retry_after() });
-        }
-        table.storing += 1;
-        Ok(())
-    }
-
-    /// Stores a reserved prediction and queues it.
+    /// Has the store accept a prediction whose id is reserved.
     async fn accept(
         self: Arc<Self>,
         active: Arc<ActivePrediction>,
         idempotent: bool,
         detached: bool,
     ) -> Result<Submitted, Refused> {
-        if idempotent {
-            match self.store.get(active.id()).await {
-                Ok(Some(stored)) if stored.record.prediction.status.is_terminal() => {
-                    let prediction = stored.into_prediction();
-                    self.forget(&active);
-                    active.known(prediction.clone());
-                    return Ok(Submitted::Ended(Box::new(prediction)));
-                }
-                Ok(_) => {}
-                Err(error) => return Err(self.release(&active, error.into())),
+        let (new, room) = {
+            let table = self.table();
+            let units = cost::units(active.input(), table.geometry());
+            let new = New { idempotent, ..New::of(active.accepted().clone(), units) };
+            (new, table.room(self.options.queue_size, self.options.queue_seconds))
+        };
+        match self.store.accept(new, room).await {
+            Ok(Accepted::New(seq)) => {
+                tracing::info!("prediction accepted");
+                let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&active), detached);
+                active.stored(seq);
+                self.webhooks.follow(&active);
+                self.give_up_at_deadline(&active);
+                self.wake();
+                Ok(Submitted::New(ticket))
             }
-            let reserved = self.reserve_place(&mut self.table());
-            if let Err(refused) = reserved {
-                return Err(self.release(&active, refused));
-            }
+            Ok(Accepted::Known(stored)) => self.found(&active, *stored, idempotent),
+            Ok(Accepted::Full(board)) => Err(self.release(&active, self.full(board))),
+            Err(error) => Err(self.release(&active, error.into())),
         }
-        if let Err(error) = self.store.accept_unqueued(active.accepted().clone()).await {
-            self.table().storing -= 1;
-            return Err(self.release(&active, error.into()));
+    }
+
+    /// The store knows the id of a request.
+    fn found(&self, active: &Arc<ActivePrediction>, stored: Stored, idempotent: bool) -> Result<Submitted, Refused> {
+        let (id, ended) = (active.id().to_owned(), stored.record.prediction.status.is_terminal());
+        if !idempotent {
+            return Err(self.release(active, if ended { Refused::Undelivered(id) } else { Refused::Exists(id) }));
         }
-        tracing::info!("prediction accepted");
-        let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&active), detached);
-        active.stored();
-        let mut table = self.table();
-        // In exchange for its place in the queue, so that no other request finds both free.
-        table.storing -= 1;
-        self.enqueue(&mut table, active);
-        Ok(Submitted::New(ticket))
+        let prediction = stored.into_prediction();
+        if !ended {
+            // Another node of a fleet accepted it.
+            self.release(active, Refused::Exists(id));
+            return Ok(Submitted::Live(Box::new(prediction)));
+        }
+        self.forget(active);
+        active.known(prediction.clone());
+        Ok(Submitted::Ended(Box::new(prediction)))
+    }
+
+    /// Why there is no room beside what waits already.
+    fn full(&self, board: Board) -> Refused {
+        if self.options.queue_size == 0 {
+            Refused::Busy
+        } else {
+            Refused::Full { after: self.table().retry_after(board) }
+        }
     }
 
     /// Gives up a reserved id.
@@ -239,40 +244,26 @@ impl Shared {
         match active.until(|phase| !matches!(phase, Phase::Storing)).await {
             Phase::Ended(prediction) => Ok(Submitted::Ended(Box::new(Prediction::clone(&prediction)))),
             Phase::Refused(why) => Err(Refused::NotStored(why)),
-            _ => Ok(Submitted::Live(Box::new(self.look(active.id()).unwrap_or_else(|| active.snapshot())))),
+            _ => Ok(Submitted::Live(Box::new(self.show(active).await))),
         }
     }
 
-    /// Puts a stored prediction into the queue, and to work if there is room.
-    fn enqueue(self: &Arc<Self>, table: &mut Table, active: Arc<ActivePrediction>) {
+    /// Looks after what an earlier process left: what has not ended waits in the store, and what has ended has a
+    /// webhook to deliver.
+    pub(super) fn adopt(self: &Arc<Self>, record: Record) {
+        if record.prediction.status.is_terminal() {
+            self.webhooks.resume(record);
+            return;
+        }
+        let active = self.resumed(record);
+        self.table().active.insert(active.id().to_owned(), Arc::clone(&active));
         self.webhooks.follow(&active);
-        self.stop_at_deadline(&active);
-        // It may have been canceled while it was being stored.
-        if active.is_to_stop() {
-            self.finish(&active, End::Canceled, None);
-        } else {
-            table.queue.insert(active.seq(), active);
-            self.dispatch(table);
-        }
+        self.give_up_at_deadline(&active);
     }
 
-    /// Queues a prediction that an earlier process left unfinished, or ends it if that has happened too often.
-    pub(super) fn resume(self: &Arc<Self>, mut stored: Record) {
-        let attempts = stored.attempts;
-        let exhausted = attempts >= MAX_ATTEMPTS;
-        if !exhausted {
-            stored.prediction.started_at = None;
-        }
-        let span = tracing::error_span!(parent: None, "prediction", prediction_id = stored.prediction.id);
-        let active = Arc::new(ActivePrediction::resume(stored, self.options.stream_history, span));
-        let mut table = self.table();
-        table.active.insert(active.id().to_owned(), Arc::clone(&active));
-        if exhausted {
-            self.webhooks.follow(&active);
-            let why = format!("it was interrupted {attempts} times by the end of the server or its worker");
-            self.finish(&active, End::Failed(why), None);
-        } else {
-            self.enqueue(&mut table, active);
-        }
+    /// A stored prediction with a span of its own.
+    pub(super) fn resumed(&self, record: Record) -> Arc<ActivePrediction> {
+        let span = tracing::error_span!(parent: None, "prediction", prediction_id = record.prediction.id);
+        Arc::new(ActivePrediction::resume(record, self.options.stream_history, span))
     }
 }

@@ -1,7 +1,7 @@
 //! The service: accepts predictions, gives them to workers, keeps what comes out.
 //!
 //! ```text
-//! submit -> intake -> Store, queue -> dispatch -> workers ==> worker processes
+//! submit -> intake -> Store and its queue -> dispatch -> workers ==> worker processes
 //!   get, follow <- active prediction <- finish <- events <- supervisor <== what they send
 //! ```
 //!
@@ -15,9 +15,11 @@ mod finish;
 mod follow;
 mod health;
 mod intake;
+mod pulse;
 mod setup;
 mod shared;
 mod shutdown;
+mod stop;
 mod supervisor;
 mod workers;
 
@@ -31,7 +33,6 @@ pub use setup::Setup;
 pub use shared::Options;
 
 use crate::input::{Geometry, geometry_of};
-use crate::lifecycle::Stop;
 use crate::outgoing::Gate;
 use crate::store::{Query, Store, StoreError, Stored};
 use crate::upload::{PlaceError, Uploader};
@@ -64,27 +65,33 @@ pub enum StartError {
 }
 
 impl Service {
-    /// Resumes what the store holds unfinished and starts one worker for each program. Returns before they have loaded.
+    /// Looks after what an earlier process left and starts one worker for each program. Returns before they have
+    /// loaded.
     ///
     /// # Errors
     /// If the store cannot be read, or what sends webhooks and pictures cannot be set up.
     pub async fn start(store: Arc<dyn Store>, options: Options, programs: Vec<Program>) -> Result<Self, StartError> {
-        let (unfinished, pending, last_seq) = (store.unfinished().await?, store.owed().await?, store.last_seq().await?);
-        let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
-        let uploader = Uploader::new(&options.place, &options.gate)?;
-        let table = Table::new(programs.len(), last_seq);
-        let shared = Arc::new(Shared::new(options, store, webhooks, uploader, table));
-        for record in pending {
-            shared.webhooks.resume(record);
-        }
-        for record in unfinished {
-            shared.resume(record);
-        }
+        let shared = Self::prepare(store, options, programs.len()).await?;
         for (worker, program) in programs.into_iter().enumerate() {
             tokio::spawn(supervisor::run(Arc::clone(&shared), worker, program));
         }
-        tokio::spawn(sweep(Arc::downgrade(&shared)));
         Ok(Self { shared })
+    }
+
+    /// A service whose workers have no processes yet.
+    async fn prepare(store: Arc<dyn Store>, options: Options, workers: usize) -> Result<Arc<Shared>, StartError> {
+        let adopted = store.adopt().await?;
+        let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
+        let uploader = Uploader::new(&options.place, &options.gate)?;
+        let table = Table::new(workers);
+        let shared = Arc::new(Shared::new(options, store, webhooks, uploader, table));
+        for record in adopted {
+            shared.adopt(record);
+        }
+        tokio::spawn(dispatch::run(Arc::downgrade(&shared)));
+        tokio::spawn(pulse::run(Arc::downgrade(&shared)));
+        tokio::spawn(sweep(Arc::downgrade(&shared)));
+        Ok(shared)
     }
 
     /// Accepts a prediction. When this returns [`Submitted::New`] it is stored.
@@ -115,7 +122,7 @@ impl Service {
     /// # Errors
     /// If the store cannot be read.
     pub async fn get(&self, id: &str) -> Result<Option<Prediction>, StoreError> {
-        if let Some(prediction) = self.shared.look(id) {
+        if let Some(prediction) = self.shared.look(id).await {
             return Ok(Some(prediction));
         }
         let stored = self.shared.store.get(id).await?;
@@ -144,14 +151,16 @@ impl Service {
     /// # Errors
     /// If the store cannot be read.
     pub async fn list(&self, query: Query) -> Result<Vec<(u64, Prediction)>, StoreError> {
-        let records = self.shared.store.list(query).await?;
-        Ok(records
-            .into_iter()
-            .map(|record| (record.seq, self.shared.look(&record.prediction.id).unwrap_or(record.prediction)))
-            .collect())
+        let mut listed = Vec::new();
+        for record in self.shared.store.list(query).await? {
+            let known = self.shared.look(&record.prediction.id).await;
+            listed.push((record.seq, known.unwrap_or(record.prediction)));
+        }
+        Ok(listed)
     }
 
-    /// Removes a prediction that has ended; false if there is no such prediction.
+    /// Removes a prediction that has ended, and gives up its webhook if that has yet to be delivered; false if there is
+    /// no such prediction.
     ///
     /// # Errors
     /// If the store cannot be written.
@@ -164,9 +173,13 @@ impl Service {
         self.shared.active(id).is_some()
     }
 
-    /// Stops a prediction that has not ended. False if it does not exist, or its end is being stored.
-    pub fn cancel(&self, id: &str) -> bool {
-        self.shared.active(id).is_some_and(|active| self.shared.stop(&active, Stop::Canceled))
+    /// Stops a prediction that has not ended; false if there is no such prediction. When this returns, the wish is
+    /// stored, and however the prediction ends now, it is canceled.
+    ///
+    /// # Errors
+    /// If the store cannot be written; then nothing is stopped.
+    pub async fn cancel(&self, id: &str) -> Result<bool, StoreError> {
+        self.shared.cancel(id).await
     }
 
     /// Follows a prediction that has not ended, from the event after number `after` on.
@@ -196,7 +209,7 @@ async fn sweep(shared: Weak<Shared>) {
     loop {
         let Some(shared) = shared.upgrade() else { return };
         let retention = shared.options.retention;
-        if retention.age.is_some() || retention.count.is_some() || retention.bytes.is_some() {
+        if retention.is_limited() {
             match shared.store.sweep(retention).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "old predictions were removed"),
@@ -207,3 +220,6 @@ async fn sweep(shared: Weak<Shared>) {
         tokio::time::sleep(SWEEP).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! What all parts of a service share: how it behaves, the store, and the table of everything that has not ended.
+//! What all parts of a service share: how it behaves, the store, and the table of what this process works on or answers
+//! for.
 //!
 //! The other files of this folder add to [`Shared`] what happens at one point of a prediction's way. What always holds:
 //! locks are taken in the order table, prediction, feed, and never across an await.
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::Model;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::setup::Setup;
@@ -15,8 +17,9 @@ use super::workers::Workers;
 use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
 use crate::input::{Geometry, geometry_of};
+use crate::lifecycle::Phase;
 use crate::outgoing::Gate;
-use crate::store::{Retention, Store};
+use crate::store::{About, Board, Place, Retention, Room, Store, Wants};
 use crate::upload::{self, Uploader};
 use crate::webhook::{self, WebhookSender};
 use crate::wire::Prediction;
@@ -52,30 +55,31 @@ pub struct Options {
 pub(super) struct Shared {
     /// Read everywhere, changed nowhere.
     pub(super) options: Options,
-    /// Holds every prediction that was accepted; the table is the part of it that has not ended.
+    /// Holds every prediction that was accepted, and the queue.
     pub(super) store: Arc<dyn Store>,
     /// Follows every prediction that has a webhook.
     pub(super) webhooks: WebhookSender,
     /// Sends pictures where they are to go, by its HTTP clients.
     pub(super) uploader: Uploader,
-    /// One lock for what changes together: an id, its place in the queue, and the worker that gets it.
+    /// One lock for what changes together: which workers there are, what they hold, and how many claims that makes.
     table: Mutex<Table>,
+    /// Notified when there may be something to claim, or room for it.
+    pub(super) wake: Arc<Notify>,
     /// Work that is to be done before the process ends: encoding and sending pictures, storing ends.
     pub(super) tasks: TaskTracker,
 }
 
-/// Everything that has not ended, and who works on it.
+/// What this process works on or answers for.
 pub(super) struct Table {
     /// By id, so that requests find it. An id is here from before it is stored until its end is.
     pub(super) active: HashMap<String, Arc<ActivePrediction>>,
-    /// What waits, in the order of acceptance. What comes back from a lost worker is first again by its number.
-    pub(super) queue: BTreeMap<u64, Arc<ActivePrediction>>,
-    /// How many of `active` have a place in the queue and are still being stored, so that no more are accepted than
-    /// there is room for.
-    pub(super) storing: usize,
-    /// The newest number in the order of acceptance.
-    pub(super) last_seq: u64,
     pub(super) workers: Workers,
+    /// How many claims have been received from the store and are accounted for in `workers`. The store compares it with
+    /// what it has handed out, so that no more is accepted than there is room for while a claim is under way.
+    pub(super) claims: u64,
+    /// Ends that are decided and could not be stored yet, and why, by the number of the prediction. They are tried
+    /// again; meanwhile nothing new is accepted.
+    pub(super) unstored: BTreeMap<u64, String>,
     /// The model that the workers have loaded, once the first has said which: new predictions show it.
     pub(super) model: Option<Model>,
     /// How fast this machine is, for estimates.
@@ -94,7 +98,8 @@ impl Shared {
         uploader: Uploader,
         table: Table,
     ) -> Self {
-        Self { options, store, webhooks, uploader, table: Mutex::new(table), tasks: TaskTracker::new() }
+        let (wake, tasks) = (Arc::default(), TaskTracker::new());
+        Self { options, store, webhooks, uploader, table: Mutex::new(table), wake, tasks }
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -106,27 +111,46 @@ impl Shared {
     }
 
     /// A prediction that has not ended as it is now, its place in the queue included.
-    pub(super) fn look(&self, id: &str) -> Option<Prediction> {
-        let table = self.table();
-        let active = table.active.get(id)?;
+    pub(super) async fn look(&self, id: &str) -> Option<Prediction> {
+        Some(self.show(&*self.active(id)?).await)
+    }
+
+    pub(super) async fn show(&self, active: &ActivePrediction) -> Prediction {
         let mut prediction = active.snapshot();
-        if table.queue.contains_key(&active.seq()) {
-            let metrics = &mut prediction.metrics;
-            metrics.queue_position = Some(table.queue.range(..active.seq()).count() as u64);
-            metrics.seconds_left = table.seconds_until_end(active);
+        if !matches!(active.phase(), Phase::Queued) {
+            return prediction;
         }
-        Some(prediction)
+        // A place that cannot be had is not shown; the prediction itself is known.
+        if let Ok(Some(place)) = self.store.place(active.seq()).await {
+            let metrics = &mut prediction.metrics;
+            metrics.queue_position = Some(place.before);
+            metrics.seconds_left = self.table().seconds_until_end(active, place);
+        }
+        prediction
+    }
+
+    /// Why the store accepts nothing new, if so: what the engine says of its disk, or an end that it could not store.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.store.trouble().or_else(|| {
+            let table = self.table();
+            let (count, why) = (table.unstored.len(), table.unstored.values().next()?);
+            Some(format!("{count} ended predictions are not stored yet, and this is tried again: {why}"))
+        })
+    }
+
+    /// There may be something to claim, or room for it.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
     }
 }
 
 impl Table {
-    pub(super) fn new(workers: usize, last_seq: u64) -> Self {
+    pub(super) fn new(workers: usize) -> Self {
         Self {
             active: HashMap::new(),
-            queue: BTreeMap::new(),
-            storing: 0,
-            last_seq,
             workers: Workers::new(workers),
+            claims: 0,
+            unstored: BTreeMap::new(),
             model: None,
             rate: Rate::default(),
             setup: Setup::default(),
@@ -144,22 +168,53 @@ impl Table {
     }
 
     /// Estimated seconds until a prediction in the queue has ended.
-    pub(super) fn seconds_until_end(&self, active: &ActivePrediction) -> Option<f64> {
+    pub(super) fn seconds_until_end(&self, active: &ActivePrediction, place: Place) -> Option<f64> {
         let own = self.rate.seconds(self.units(active));
-        self.seconds_before(active.seq()).zip(own).map(|(before, own)| before + own)
+        self.seconds_before(place.units).zip(own).map(|(before, own)| before + own)
     }
 
-    /// Estimated seconds until a place in the queue comes up.
-    pub(super) fn seconds_before(&self, seq: u64) -> Option<f64> {
-        let waiting = self.queue.range(..seq).map(|(_, active)| self.units(active));
-        let running = self.workers.running().map(|active| (1.0 - active.progress_share()) * self.units(active));
-        self.rate.seconds(waiting.chain(running).sum::<f64>() / self.workers.share() as f64)
+    /// Estimated seconds until a worker gets to what has this cost before it in the queue.
+    fn seconds_before(&self, units: f64) -> Option<f64> {
+        self.rate.seconds((units + self.running_units()) / self.workers.share() as f64)
+    }
+
+    /// What is left to do on the workers.
+    fn running_units(&self) -> f64 {
+        self.workers.running().map(|active| (1.0 - active.progress_share()) * self.units(active)).sum()
+    }
+
+    /// How much may wait for one more to be accepted, by the limits of the queue.
+    pub(super) fn room(&self, queue_size: usize, queue_seconds: Option<f64>) -> Room {
+        let free = self.workers.free() as u64;
+        let unit = self.rate.seconds(1.0).filter(|seconds| *seconds > 0.0);
+        let units = queue_seconds
+            .zip(unit)
+            .map_or(f64::INFINITY, |(most, unit)| most / unit * self.workers.share() as f64 - self.running_units());
+        Room { free, jobs: free.saturating_add(queue_size as u64), units, claims: self.claims }
+    }
+
+    /// What may be claimed now; `None` if there is no room on the workers.
+    pub(super) fn wants(&self) -> Option<Wants> {
+        let places = if self.closing { 0 } else { self.workers.free() };
+        let alone = self.workers.choose(true).is_some();
+        (places > 0).then(|| Wants { alone, ..Wants::any(places) })
+    }
+
+    /// What this node says of itself.
+    pub(super) fn about(&self) -> About {
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.model.clone(),
+            ready: self.workers.slots().iter().filter(|slot| slot.is_ready()).count() as u64,
+            free: self.workers.free() as u64,
+            units_per_second: self.rate.seconds(1.0).filter(|seconds| *seconds > 0.0).map(f64::recip),
+        }
     }
 
     /// When there will be room again, as far as that can be estimated.
-    pub(super) fn retry_after(&self) -> Duration {
+    pub(super) fn retry_after(&self, board: Board) -> Duration {
         let first = self.workers.running().filter_map(|active| active.seconds_left()).reduce(f64::min);
-        let average = self.seconds_before(u64::MAX).map(|all| all / (self.queue.len() + 1) as f64);
+        let average = self.seconds_before(board.units).map(|all| all / (board.waiting + 1) as f64);
         Duration::from_secs_f64(first.or(average).unwrap_or(5.0).clamp(1.0, 3600.0).ceil())
     }
 }
@@ -168,47 +223,81 @@ impl Table {
 mod tests {
     use serde_json::json;
     use tracing::Span;
+    use uuid::Uuid;
 
     use super::*;
-    use crate::store::Record;
+    use crate::store::{Claim, Record};
+    use crate::time::Time;
     use crate::wire::tests::accepted;
 
     /// A prediction of 100 units: one window, 50 guided steps.
-    fn active(seq: u64) -> Arc<ActivePrediction> {
+    fn active() -> Arc<ActivePrediction> {
         let input = json!({"prompt": "a", "width": 512, "num_inference_steps": 50, "sync_threshold": 0});
-        let (prediction, webhook) = (accepted(&seq.to_string(), &input), None);
+        let (prediction, webhook) = (accepted("a", &input), None);
         let record =
-            Record { prediction, seq, attempts: 0, webhook, output_file_prefix: None, file: None, deadline: None };
+            Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix: None, file: None, deadline: None };
         Arc::new(ActivePrediction::resume(record, 0, Span::none()))
+    }
+
+    fn begin(table: &mut Table) -> Arc<ActivePrediction> {
+        let running = active();
+        running.claim(Claim { seq: 1, token: Uuid::new_v4() }, 1);
+        running.begin(0, "1".to_owned(), Time::now(), None).unwrap();
+        table.workers.run(0, "1".to_owned(), Arc::clone(&running), false);
+        running
     }
 
     #[test]
     fn estimates_add_up_what_is_before_and_share_it_among_the_workers() {
-        let mut table = Table::new(2, 0);
-        for seq in 1..=3 {
-            table.queue.insert(seq, active(seq));
-        }
-        let last = active(3);
-        assert_eq!((table.seconds_until_end(&last), table.retry_after()), (None, Duration::from_secs(5)));
+        let mut table = Table::new(2);
+        let (last, two, three) = (active(), Place { before: 2, units: 200.0 }, Board { waiting: 3, units: 300.0 });
+        assert_eq!((table.seconds_until_end(&last, two), table.retry_after(three)), (None, Duration::from_secs(5)));
         // 100 units take 20 seconds.
         table.rate.learn(100.0, 20.0, 0);
         table.workers.slot(0).ready(1);
-        assert_eq!(table.seconds_before(1), Some(0.0));
-        assert_eq!(table.seconds_before(3), Some(40.0));
-        assert_eq!(table.seconds_until_end(&last), Some(60.0));
-        assert_eq!(table.retry_after(), Duration::from_secs(15), "60 seconds by 3 and the new one");
+        assert_eq!(table.seconds_until_end(&last, Place::default()), Some(20.0));
+        assert_eq!(table.seconds_until_end(&last, two), Some(60.0));
+        assert_eq!(table.retry_after(three), Duration::from_secs(15), "60 seconds by 3 and the new one");
 
-        let running = active(0);
-        running.begin(0, "1".to_owned(), None).unwrap();
-        table.workers.run(0, "1".to_owned(), Arc::clone(&running), false);
-        assert_eq!(table.seconds_before(3), Some(60.0));
+        let running = begin(&mut table);
+        assert_eq!(table.seconds_until_end(&last, two), Some(80.0));
         running.progress(1, 4, 3.0, 0.25);
-        assert_eq!(table.seconds_before(3), Some(55.0), "a quarter is done");
-        assert_eq!(table.retry_after(), Duration::from_secs(9), "what runs has 9 seconds left");
+        assert_eq!(table.seconds_until_end(&last, two), Some(75.0), "a quarter is done");
+        assert_eq!(table.retry_after(three), Duration::from_secs(9), "what runs has 9 seconds left");
         table.workers.slot(1).ready(1);
-        assert_eq!(table.seconds_before(3), Some(27.5), "two workers");
-        assert_eq!(table.seconds_until_end(&last), Some(47.5));
+        assert_eq!(table.seconds_until_end(&last, two), Some(47.5), "two workers");
         running.progress(1, 4, 8000.0, 0.5);
-        assert_eq!(table.retry_after(), Duration::from_hours(1), "at most");
+        assert_eq!(table.retry_after(three), Duration::from_hours(1), "at most");
+    }
+
+    #[test]
+    fn room_is_what_the_options_and_the_workers_leave() {
+        let mut table = Table::new(2);
+        table.workers.slot(0).ready(1);
+        table.workers.slot(1).ready(1);
+        let room = table.room(5, Some(30.0));
+        assert_eq!(room, Room { free: 2, jobs: 7, units: f64::INFINITY, claims: 0 }, "nothing is known of the pace");
+        table.rate.learn(100.0, 20.0, 0);
+        assert!((table.room(5, Some(30.0)).units - 300.0).abs() < 1e-9, "30 seconds of two workers");
+        assert_eq!(table.room(5, None).units, f64::INFINITY);
+        begin(&mut table).progress(1, 4, 1.0, 0.5);
+        table.claims = 1;
+        let room = table.room(0, Some(30.0));
+        assert_eq!((room.free, room.jobs, room.claims), (1, 1, 1));
+        assert!((room.units - 250.0).abs() < 1e-9, "half of what runs is left: {}", room.units);
+    }
+
+    #[test]
+    fn what_is_claimed_fits_the_workers() {
+        let mut table = Table::new(1);
+        assert!(table.wants().is_none());
+        table.workers.slot(0).ready(3);
+        let wants = table.wants().unwrap();
+        assert_eq!((wants.places, wants.alone), (3, true));
+        begin(&mut table);
+        let wants = table.wants().unwrap();
+        assert_eq!((wants.places, wants.alone), (2, false), "a suspect gets a worker for itself");
+        table.closing = true;
+        assert!(table.wants().is_none());
     }
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::shared::Shared;
-use crate::active::ActivePrediction;
-use crate::lifecycle::End;
+use crate::lifecycle::{End, Phase};
+use crate::store::{Claimed, Wants};
 
 /// How long pictures and webhooks may take to leave after the grace period.
 const LAST_SENDS: Duration = Duration::from_secs(5);
-/// How often it is looked whether something still runs.
+/// How often it is checked whether something still runs.
 const CHECK: Duration = Duration::from_millis(10);
+/// How much of the queue is claimed at a time, to end it.
+const BATCH: usize = 256;
 
 impl Shared {
     /// Ends the service: what runs may continue for `grace`; what then has not ended goes back to the store, uncounted,
@@ -23,32 +25,66 @@ impl Shared {
         while self.table().workers.running().next().is_some() && Instant::now() < until {
             sleep(CHECK).await;
         }
-        let rest: Vec<_> = {
-            let mut table = self.table();
-            let mut held = table.workers.detach_all();
-            held.extend(std::mem::take(&mut table.queue).into_values());
-            held
-        };
-        for active in rest {
-            if self.store.durable() {
-                self.hand_back(&active).await;
-            } else {
-                self.finish(&active, End::Failed("the server was stopped before it was done".to_owned()), None);
+        let held = self.table().workers.detach_all();
+        if self.store.durable() {
+            for active in held {
+                match active.release(None) {
+                    Some(claim) => self.give_back(active, claim, false),
+                    None => self.finish(&active, End::Canceled, None),
+                }
             }
+            self.leave_queue();
+        } else {
+            for active in &held {
+                self.finish(active, stopped(), None);
+            }
+            self.end_queue().await;
         }
         self.tasks.close();
         // What has left its worker may still be on its way to a receiver.
-        let _ = timeout(until.saturating_duration_since(Instant::now()).max(LAST_SENDS), self.tasks.wait()).await;
+        let ended = timeout(until.saturating_duration_since(Instant::now()).max(LAST_SENDS), self.tasks.wait()).await;
+        let unstored = self.table().unstored.len();
+        if ended.is_err() && unstored > 0 {
+            tracing::error!(
+                unstored,
+                "the ends of predictions could not be stored; these predictions run again after a restart"
+            );
+        }
         self.webhooks.flush(LAST_SENDS).await;
     }
 
-    /// Leaves a prediction to the next process.
-    async fn hand_back(&self, active: &ActivePrediction) {
-        if !active.hand_back() {
-            return;
-        }
-        if let Err(error) = self.store.note(active.id(), active.seq(), None, active.attempts()).await {
-            active.span.in_scope(|| tracing::error!(%error, "a prediction could not be given back to the store"));
+    /// Leaves what waits to the next process. It is in the store, so nothing needs to be written.
+    fn leave_queue(&self) {
+        let active: Vec<_> = self.table().active.values().cloned().collect();
+        for active in active {
+            if matches!(active.phase(), Phase::Queued) {
+                active.leave();
+            }
         }
     }
+
+    /// Ends what waits in a store that does not outlive the process.
+    async fn end_queue(self: &Arc<Self>) {
+        loop {
+            let claimed = match self.store.claim(Wants::any(BATCH)).await {
+                Ok(claimed) if claimed.is_empty() => return,
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::error!(%error, "what waits could not be ended");
+                    return;
+                }
+            };
+            for Claimed { claim, record, attempts, .. } in claimed {
+                let active = self.active(&record.prediction.id).filter(|active| active.claim(claim, attempts));
+                if let Some(active) = active {
+                    self.finish(&active, stopped(), None);
+                }
+            }
+        }
+    }
+}
+
+/// The end of what a process takes with it.
+fn stopped() -> End {
+    End::Failed("the server was stopped before it was done".to_owned())
 }

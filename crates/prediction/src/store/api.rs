@@ -8,7 +8,6 @@ use super::record::{Picture, Query, Record, Retention, Stored, Which};
 use super::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
-use crate::time::Time;
 
 /// The answer of a store.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -83,29 +82,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes what retention does not keep, in small steps between which others get their turn; the answer is how many.
     fn sweep(&self, retention: Retention) -> Answer<'_, u64>;
-
-    // What follows is for a service that queues by itself, and goes when it does not any more. The two ways do not mix.
-
-    /// Stores a new prediction, in place of one with the same id, without queueing it.
-    fn accept_unqueued(&self, record: Record) -> Answer<'_, ()>;
-
-    /// Notes that a worker was given a prediction (`Some`) or that it waits again (`None`), and how many attempts that makes.
-    fn note(&self, id: &str, seq: u64, started_at: Option<Time>, attempts: u32) -> Answer<'_, ()>;
-
-    /// Stores the end of a prediction with its picture. `owed` says that its webhook is to be delivered.
-    fn finish_unclaimed(&self, record: Record, picture: Option<Arc<[u8]>>, owed: bool) -> Answer<'_, ()>;
-
-    /// All that have not ended, in the order of acceptance.
-    fn unfinished(&self) -> Answer<'_, Vec<Record>>;
-
-    /// The greatest number so far.
-    fn last_seq(&self) -> Answer<'_, u64>;
-
-    /// All whose webhook is owed their end, without their pictures.
-    fn owed(&self) -> Answer<'_, Vec<Record>>;
-
-    /// The webhook of a prediction has been delivered, or has been given up.
-    fn settle(&self, id: &str, seq: u64) -> Answer<'_, ()> {
-        self.mark_delivered(id, seq)
-    }
 }

@@ -25,6 +25,8 @@ pub(super) struct Jobs {
     /// Ended predictions whose webhook has yet to be delivered, and who looks after that.
     owed: BTreeMap<u64, Option<Node>>,
     nodes: BTreeMap<Node, Peer>,
+    /// How many claims each node was ever given.
+    handed_out: BTreeMap<Node, u64>,
     last_seq: u64,
     last_node: Node,
 }
@@ -93,10 +95,6 @@ impl Jobs {
         self.last_node
     }
 
-    pub(super) fn last_seq(&self) -> u64 {
-        self.last_seq
-    }
-
     /// Raises the last number to one that is stored.
     pub(super) fn seen(&mut self, seq: u64) {
         self.last_seq = self.last_seq.max(seq);
@@ -121,8 +119,9 @@ impl Jobs {
     }
 
     /// Takes a number and a place in the queue for a new prediction, if there is room.
-    pub(super) fn reserve(&mut self, tenant: &str, units: f64, room: &Room) -> Result<Entry, Board> {
-        if !room.admits(self.board()) {
+    pub(super) fn reserve(&mut self, node: Node, tenant: &str, units: f64, room: &Room) -> Result<Entry, Board> {
+        let since = self.handed_out.get(&node).map_or(0, |handed_out| handed_out.saturating_sub(room.claims));
+        if !room.after(since).admits(self.board()) {
             return Err(self.board());
         }
         self.last_seq += 1;
@@ -207,7 +206,9 @@ impl Jobs {
             }
             chosen.push(seq);
         }
-        chosen.into_iter().filter_map(|seq| self.hold(seq, node, now)).collect()
+        let claimed: Vec<_> = chosen.into_iter().filter_map(|seq| self.hold(seq, node, now)).collect();
+        *self.handed_out.entry(node).or_default() += claimed.len() as u64;
+        claimed
     }
 
     fn hold(&mut self, seq: u64, node: Node, now: Time) -> Option<Claimed> {
@@ -348,6 +349,7 @@ impl Jobs {
     pub(super) fn reap(&mut self, node: Node, beat: u64, now: Time) -> Option<(Vec<Arc<Record>>, Vec<Record>)> {
         self.nodes.get(&node).filter(|peer| peer.beat == beat)?;
         self.nodes.remove(&node);
+        self.handed_out.remove(&node);
         for keeper in self.jobs.values_mut().map(|job| &mut job.keeper).chain(self.owed.values_mut()) {
             keeper.take_if(|keeper| *keeper == node);
         }

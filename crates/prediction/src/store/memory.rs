@@ -15,7 +15,6 @@ use super::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
 use crate::time::Time;
-use crate::wire::Status;
 
 /// The number of ended predictions that are kept if retention sets none.
 const MAX_ENDED: u64 = 10_000;
@@ -32,7 +31,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Shelf {
     jobs: Jobs,
-    /// What has ended, and what a service that queues by itself has not ended yet.
+    /// What has ended.
     entries: BTreeMap<u64, Entry>,
     /// Pictures of entries and jobs.
     pictures: HashMap<u64, Vec<Picture>>,
@@ -186,7 +185,7 @@ impl Shelf {
         {
             return Accepted::Known(Box::new(stored));
         }
-        let entry = match self.jobs.reserve(&tenant, units, room) {
+        let entry = match self.jobs.reserve(node, &tenant, units, room) {
             Ok(entry) => entry,
             Err(board) => return Accepted::Full(board),
         };
@@ -417,47 +416,5 @@ impl Store for Memory {
 
     fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
         ready(self.shelf().sweep(retention))
-    }
-
-    fn accept_unqueued(&self, record: Record) -> Answer<'_, ()> {
-        self.shelf().put(record, false);
-        ready(())
-    }
-
-    fn note(&self, id: &str, seq: u64, started_at: Option<Time>, attempts: u32) -> Answer<'_, ()> {
-        if let Some(entry) = self.shelf().find(id, seq).filter(|entry| !entry.has_ended()) {
-            let record = &mut entry.record;
-            record.attempts = attempts;
-            record.prediction.started_at = started_at;
-            record.prediction.status = if started_at.is_some() { Status::Processing } else { Status::Starting };
-        }
-        ready(())
-    }
-
-    fn finish_unclaimed(&self, record: Record, picture: Option<Arc<[u8]>>, owed: bool) -> Answer<'_, ()> {
-        let mut shelf = self.shelf();
-        let picture =
-            picture.map(|bytes| Picture { which: Which::FIRST, media: "image/png".to_owned(), file: None, bytes });
-        let seq = record.seq;
-        shelf.put(record, owed);
-        shelf.keep(seq, picture.into_iter().collect());
-        ready(())
-    }
-
-    fn unfinished(&self) -> Answer<'_, Vec<Record>> {
-        let shelf = self.shelf();
-        let open = shelf.entries.values().filter(|entry| !entry.has_ended()).map(|entry| &entry.record);
-        let mut open: Vec<Record> = open.chain(shelf.jobs.records()).cloned().collect();
-        open.sort_by_key(|record| record.seq);
-        ready(open)
-    }
-
-    fn last_seq(&self) -> Answer<'_, u64> {
-        ready(self.shelf().jobs.last_seq())
-    }
-
-    fn owed(&self) -> Answer<'_, Vec<Record>> {
-        let shelf = self.shelf();
-        ready(shelf.entries.values().filter(|entry| entry.owed).map(|entry| entry.record.clone()).collect())
     }
 }

@@ -237,11 +237,12 @@ mod tests {
 
     #[test]
     fn room_is_what_its_limits_say() {
-        let room = Room { free: 1, jobs: 3, units: 10.0 };
+        let room = Room { free: 1, jobs: 3, units: 10.0, claims: 0 };
         let board = |waiting, units| Board { waiting, units };
         assert!(room.admits(board(0, 1000.0)), "one that starts at once needs no room in the queue");
         assert!(room.admits(board(1, 10.0)) && !room.admits(board(1, 10.1)));
         assert!(!room.admits(board(3, 0.0)));
+        assert!(!room.after(1).admits(board(0, 10.1)) && !room.after(3).admits(board(0, 0.0)));
         assert!(Room::ANY.admits(board(1 << 40, 1e30)));
     }
 }

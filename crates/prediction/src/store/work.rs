@@ -49,11 +49,19 @@ pub struct Room {
     pub jobs: u64,
     /// At most this cost waits.
     pub units: f64,
+    /// How many claims this node had received when it counted `free`. What it was given since then is taken off.
+    pub claims: u64,
 }
 
 impl Room {
     /// No limits.
-    pub const ANY: Self = Self { free: u64::MAX, jobs: u64::MAX, units: f64::INFINITY };
+    pub const ANY: Self = Self { free: u64::MAX, jobs: u64::MAX, units: f64::INFINITY, claims: u64::MAX };
+
+    /// What is left of it when this node has received more claims.
+    #[must_use]
+    pub fn after(self, claims: u64) -> Self {
+        Self { free: self.free.saturating_sub(claims), jobs: self.jobs.saturating_sub(claims), ..self }
+    }
 
     /// Whether one more may wait.
     pub fn admits(&self, board: Board) -> bool {

@@ -46,12 +46,16 @@ impl Error {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
-            Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_)) => StatusCode::CONFLICT,
-            Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Refused(Refused::NotReady | Refused::Closing) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store(_) | Self::Refused(Refused::Store(_) | Refused::NotStored(_)) => {
-                StatusCode::INTERNAL_SERVER_ERROR
+            Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_) | Refused::Undelivered(_)) => {
+                StatusCode::CONFLICT
             }
+            Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            // What is damaged stays so; everything else may pass.
+            Self::Store(StoreError::Corrupt(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_)
+            | Self::Refused(
+                Refused::NotReady | Refused::Closing | Refused::Trouble(_) | Refused::Store(_) | Refused::NotStored(_),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -89,7 +93,9 @@ impl From<StoreError> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if self.status().is_server_error() && !matches!(self, Self::Refused(Refused::NotReady | Refused::Closing)) {
+        if self.status().is_server_error()
+            && !matches!(self, Self::Refused(Refused::NotReady | Refused::Closing | Refused::Trouble(_)))
+        {
             tracing::error!(error = %self.body(), "a request failed");
         }
         let mut response = (self.status(), Json(self.body())).into_response();

@@ -128,7 +128,7 @@ async fn make(
         return Ok(events::follow(app, ticket.follow()));
     }
     if prefer.respond_async && prefer.wait.is_none() {
-        let accepted = Prediction { status: Status::Starting, started_at: None, ..ticket.snapshot() };
+        let accepted = Prediction { status: Status::Starting, started_at: None, ..ticket.snapshot().await };
         return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
     }
     Ok(wait(ticket, prefer).await)
@@ -141,7 +141,7 @@ async fn wait(mut ticket: Ticket, prefer: Prefer) -> Response {
     ticket.detach();
     match end {
         Some(prediction) => (StatusCode::OK, Json(prediction.as_ref())).into_response(),
-        None => (StatusCode::ACCEPTED, Json(ticket.snapshot())).into_response(),
+        None => (StatusCode::ACCEPTED, Json(ticket.snapshot().await)).into_response(),
     }
 }
 
@@ -155,9 +155,9 @@ async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Pre
     app.service.get(&id).await?.map(Json).ok_or(Error::Unknown(id))
 }
 
-async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Response {
-    let status = if app.service.cancel(&id) { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    (status, Json(json!({}))).into_response()
+async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
+    let status = if app.service.cancel(&id).await? { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    Ok((status, Json(json!({}))).into_response())
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Error> {

@@ -31,7 +31,6 @@ use super::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
 use crate::time::Time;
-use crate::wire::Status;
 use disk::Disk;
 pub use inspect::{Finding, inspect};
 use readers::Readers;
@@ -275,7 +274,7 @@ impl Store for Sqlite {
                     return Ok(Plan::Known(seq));
                 }
                 disk.admit()?;
-                let entry = match lock(&jobs).reserve(&tenant, units, &room) {
+                let entry = match lock(&jobs).reserve(node, &tenant, units, &room) {
                     Ok(entry) => entry,
                     Err(board) => return Ok(Plan::Full(board)),
                 };
@@ -529,51 +528,6 @@ impl Store for Sqlite {
 
     fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
         Box::pin(self.core.sweep(retention))
-    }
-
-    fn accept_unqueued(&self, record: Record) -> Answer<'_, ()> {
-        self.jobs().seen(record.seq);
-        self.core.writer.write(move |connection| rows::insert(connection, &record, None, (1, None)), |stored| stored)
-    }
-
-    fn note(&self, id: &str, seq: u64, started_at: Option<Time>, attempts: u32) -> Answer<'_, ()> {
-        let status = if started_at.is_some() { Status::Processing } else { Status::Starting };
-        let id = id.to_owned();
-        self.jobs().end(seq, false);
-        self.core
-            .writer
-            .write(move |connection| rows::note(connection, (&id, seq), status, started_at, attempts), |noted| noted)
-    }
-
-    fn finish_unclaimed(&self, record: Record, picture: Option<Arc<[u8]>>, owed: bool) -> Answer<'_, ()> {
-        let picture =
-            picture.map(|bytes| Picture { which: Which::FIRST, media: "image/png".to_owned(), file: None, bytes });
-        let pictures: Vec<Picture> = picture.into_iter().collect();
-        self.jobs().end(record.seq, false);
-        self.core.writer.write(
-            move |connection| {
-                if rows::seq(connection, &record.prediction.id)? != Some(record.seq) {
-                    rows::insert(connection, &record, None, (1, None))?;
-                }
-                rows::end(connection, &record, &pictures, owed)
-            },
-            |stored| stored,
-        )
-    }
-
-    fn unfinished(&self) -> Answer<'_, Vec<Record>> {
-        let unreadable = Arc::clone(&self.core.unreadable);
-        // Behind the ends that opening has made.
-        self.core.writer.write(move |connection| rows::unfinished(connection, &unreadable), |found| found)
-    }
-
-    fn last_seq(&self) -> Answer<'_, u64> {
-        self.core.readers.read(rows::last_seq)
-    }
-
-    fn owed(&self) -> Answer<'_, Vec<Record>> {
-        let unreadable = Arc::clone(&self.core.unreadable);
-        self.core.readers.read(move |connection| rows::owed(connection, &unreadable))
     }
 }
 

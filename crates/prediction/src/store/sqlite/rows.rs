@@ -157,22 +157,6 @@ pub(super) fn mark_delivered(connection: &Connection, id: &str, seq: u64) -> Res
     Ok(())
 }
 
-/// Notes where a prediction is whose service queues by itself.
-pub(super) fn note(
-    connection: &Connection,
-    (id, seq): (&str, u64),
-    status: Status,
-    started_at: Option<Time>,
-    attempts: u32,
-) -> Result<(), StoreError> {
-    let sql = format!(
-        "UPDATE predictions SET status = ?1, started_at = ?2, attempts = ?3 WHERE seq = ?4 AND id = ?5 AND {UNFINISHED}"
-    );
-    let started_at = started_at.map(Time::micros);
-    connection.prepare_cached(&sql)?.execute(params![status.name(), started_at, attempts, seq, id])?;
-    Ok(())
-}
-
 /// Removes a prediction that has ended, or whose record cannot be read, and returns its number.
 pub(super) fn delete(connection: &Connection, id: &str) -> Result<Option<u64>, StoreError> {
     let Some((seq, status, _)) = known(connection, id)? else { return Ok(None) };
@@ -328,12 +312,6 @@ pub(super) fn list(connection: &Connection, query: Query, unreadable: &Unreadabl
         found.reverse();
     }
     Ok(found)
-}
-
-/// All that has not ended, in the order of acceptance.
-pub(super) fn unfinished(connection: &Connection, unreadable: &Unreadable) -> Result<Vec<Record>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM predictions WHERE {UNFINISHED} ORDER BY seq");
-    records(&mut connection.prepare_cached(&sql)?, [], unreadable)
 }
 
 /// All that owes its webhook, in the order of acceptance.

@@ -36,7 +36,7 @@ async fn first_in_first_out(nodes: &Nodes) {
 
 async fn rooms_are_kept(nodes: &Nodes) {
     let (a, b) = (&*nodes.a, &*nodes.b);
-    let room = Room { free: 1, jobs: 3, units: 10.0 };
+    let room = Room { free: 1, jobs: 3, units: 10.0, claims: u64::MAX };
     let accept = |id: &str, units| nodes.b.accept(New::of(record(id), units), room);
     assert!(matches!(accept("a", 100.0).await.unwrap(), Accepted::New(_)), "one could begin at once");
     assert!(matches!(accept("b", 1.0).await.unwrap(), Accepted::Full(Board { waiting: 1, .. })));

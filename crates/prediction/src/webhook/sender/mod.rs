@@ -191,7 +191,7 @@ impl WebhookSender {
             pending.prediction.take_if(|_| retries.failed() >= HELD);
             sleep(wait).await;
         }
-        if let Err(error) = self.store.settle(&pending.id, pending.seq).await {
+        if let Err(error) = self.store.mark_delivered(&pending.id, pending.seq).await {
             tracing::error!(prediction_id = %pending.id, %error, "the store could not mark a webhook as delivered");
         }
     }

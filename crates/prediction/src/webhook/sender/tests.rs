@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::lifecycle::End;
-use crate::store::Memory;
+use crate::store::{Claimed, Memory, New, Room, Wants};
 use crate::webhook::transport::{Sending, judge};
 use crate::wire::tests::accepted;
 
@@ -71,11 +71,24 @@ fn record(id: &str, events: &[EventKind]) -> Record {
     Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline }
 }
 
+/// A prediction that was accepted and claimed.
+async fn claimed(record: Record, store: &Arc<dyn Store>) -> Arc<ActivePrediction> {
+    let active = Arc::new(ActivePrediction::new(record, 0, tracing::Span::none()));
+    store.accept(New::of(active.accepted().clone(), 1.0), Room::ANY).await.unwrap();
+    let Claimed { claim, attempts, .. } = store.claim(Wants::any(1)).await.unwrap().remove(0);
+    assert!(active.claim(claim, attempts));
+    active
+}
+
 /// Ends a prediction as the service does: stored first, then published.
 async fn end(active: &ActivePrediction, store: &Arc<dyn Store>) {
-    let prediction = active.finish(End::Failed("why".to_owned())).unwrap();
-    store.finish_unclaimed(active.record_of(&prediction, None), None, true).await.unwrap();
+    let (claim, prediction) = active.finish(End::Failed("why".to_owned())).unwrap();
+    store.finish(&claim, active.record_of(&prediction, None), Vec::new()).await.unwrap();
     active.publish_end(prediction);
+}
+
+async fn is_pending(store: &Arc<dyn Store>) -> bool {
+    store.get("a").await.unwrap().unwrap().owed
 }
 
 async fn all_sent(sender: &WebhookSender) {
@@ -88,7 +101,7 @@ async fn a_receiver_that_is_down_for_an_hour_accepts_the_end_once() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 0 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    let active = claimed(record("a", &[EventKind::Completed]), &store).await;
     sender.follow(&active);
     end(&active, &store).await;
     let ended = active.snapshot();
@@ -107,7 +120,7 @@ async fn a_receiver_that_is_down_for_an_hour_accepts_the_end_once() {
             sender.options.secret.sign(&text("webhook-id"), timestamp, &delivery.body)
         );
     }
-    assert!(store.owed().await.unwrap().is_empty());
+    assert!(!is_pending(&store).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +128,7 @@ async fn a_restart_in_between_changes_nothing_for_the_receiver() {
     let down = |at: Duration| (if at < Duration::from_hours(1) { 503 } else { 200 }, None);
     let (receiver, store) = (Receiver::new(down), Arc::new(Memory::default()) as Arc<dyn Store>);
     let first = sender(&receiver, &store);
-    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    let active = claimed(record("a", &[EventKind::Completed]), &store).await;
     end(&active, &store).await;
     let ended = Arc::new(active.snapshot());
     let pending = Pending { id: "a".to_owned(), seq: 1, created_at: ended.created_at, prediction: Some(ended) };
@@ -124,15 +137,14 @@ async fn a_restart_in_between_changes_nothing_for_the_receiver() {
     assert!(tokio::time::timeout(Duration::from_mins(30), first.send_end(&webhook, pending)).await.is_err());
     let before = receiver.came().len();
     let second = sender(&receiver, &store);
-    for record in store.owed().await.unwrap() {
-        second.resume(record);
-    }
+    assert!(is_pending(&store).await);
+    second.resume(store.get("a").await.unwrap().unwrap().record);
     all_sent(&second).await;
     let came = receiver.came();
     assert!(came.len() > before && receiver.accepted_bodies().len() == 1, "{} before, {} in all", before, came.len());
     let ids: HashSet<_> = came.iter().map(|(_, delivery, _)| delivery.headers["webhook-id"].clone()).collect();
     assert_eq!(ids.len(), 1, "the id stays");
-    assert!(store.owed().await.unwrap().is_empty());
+    assert!(!is_pending(&store).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +152,7 @@ async fn a_receiver_is_given_the_time_that_it_asks_for() {
     let busy = |at: Duration| if at < Duration::from_mins(9) { (429, Some(600)) } else { (200, None) };
     let (receiver, store) = (Receiver::new(busy), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    let active = claimed(record("a", &[EventKind::Completed]), &store).await;
     sender.follow(&active);
     end(&active, &store).await;
     all_sent(&sender).await;
@@ -153,13 +165,13 @@ async fn what_is_refused_or_never_accepted_is_given_up() {
     for (status, attempts) in [(410, 1), (0, RETRIES.max_attempts as usize)] {
         let (receiver, store) = (Receiver::new(move |_| (status, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
         let sender = sender(&receiver, &store);
-        let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+        let active = claimed(record("a", &[EventKind::Completed]), &store).await;
         sender.follow(&active);
         end(&active, &store).await;
         all_sent(&sender).await;
         assert_eq!(receiver.came().len(), attempts);
         assert!(receiver.begun.elapsed() < Duration::from_hours(48));
-        assert!(store.owed().await.unwrap().is_empty(), "{status}");
+        assert!(!is_pending(&store).await, "{status}");
     }
 }
 
@@ -167,7 +179,7 @@ async fn what_is_refused_or_never_accepted_is_given_up() {
 async fn what_was_removed_is_not_sent() {
     let (receiver, store) = (Receiver::new(|_| (0, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let active = Arc::new(ActivePrediction::resume(record("a", &[EventKind::Completed]), 0, tracing::Span::none()));
+    let active = claimed(record("a", &[EventKind::Completed]), &store).await;
     sender.follow(&active);
     end(&active, &store).await;
     sleep(Duration::from_mins(1)).await;
@@ -181,9 +193,9 @@ async fn order_and_throttle_hold_for_a_slow_receiver() {
     let (receiver, store) =
         (Receiver::slow(Duration::from_secs(2), |_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let active = Arc::new(ActivePrediction::resume(record("a", &EventKind::ALL), 0, tracing::Span::none()));
+    let active = claimed(record("a", &EventKind::ALL), &store).await;
     sender.follow(&active);
-    active.begin(0, "1".to_owned(), None).unwrap();
+    active.begin(0, "1".to_owned(), Time::now(), None).unwrap();
     for step in 1..=100 {
         active.progress(step, 100, f64::from(step), f64::from(step) / 100.0);
         sleep(Duration::from_millis(100)).await;

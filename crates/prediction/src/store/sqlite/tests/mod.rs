@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::suite::{accept, claim, end, ids, picture, record, status, succeeded, with_webhook};
+use crate::wire::Status;
 
 fn database(dir: &Path) -> Connection {
     Connection::open(dir.join("predictions.sqlite")).unwrap()

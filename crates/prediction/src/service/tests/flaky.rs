@@ -1,0 +1,128 @@
+//! A store that fails when it is told to, over one in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::store::{
+    About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Memory, New, News, Node, Outcome, Picture, Place,
+    Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Wants, Which,
+};
+
+/// The store. What it fails at has not happened, as the trait says.
+#[derive(Default)]
+pub(super) struct Flaky {
+    inner: Memory,
+    /// How many of the next durable writes fail; `u32::MAX` for all.
+    failures: AtomicU32,
+    /// How many writes were asked for.
+    pub(super) writes: AtomicU32,
+}
+
+impl Flaky {
+    pub(super) fn fail(&self, failures: u32) {
+        self.failures.store(failures, Ordering::SeqCst);
+    }
+
+    /// Another node of the same store.
+    pub(super) fn join(&self) -> Memory {
+        self.inner.join()
+    }
+
+    fn write<'a, T: Send + 'a>(&'a self, write: impl FnOnce(&'a Memory) -> Answer<'a, T>) -> Answer<'a, T> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let left = |left: u32| (left > 0).then(|| if left == u32::MAX { left } else { left - 1 });
+        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+            return Box::pin(async { Err(StoreError::Engine("no room left".to_owned())) });
+        }
+        write(&self.inner)
+    }
+}
+
+impl Store for Flaky {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
+    }
+
+    fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
+        self.write(|inner| inner.accept(new, room))
+    }
+
+    fn claim(&self, wants: Wants) -> Answer<'_, Vec<Claimed>> {
+        self.inner.claim(wants)
+    }
+
+    fn finish(&self, claim: &Claim, record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome> {
+        let claim = *claim;
+        self.write(move |inner| inner.finish(&claim, record, pictures))
+    }
+
+    fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome> {
+        self.inner.give_back(claim, counted, logs)
+    }
+
+    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+        let id = id.to_owned();
+        self.write(move |inner| inner.stop(&id))
+    }
+
+    fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
+        self.inner.beat(about, said)
+    }
+
+    fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {
+        self.inner.reap(node, beat)
+    }
+
+    fn adopt(&self) -> Answer<'_, Vec<Record>> {
+        self.inner.adopt()
+    }
+
+    fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {
+        self.inner.news(of)
+    }
+
+    fn place(&self, seq: u64) -> Answer<'_, Option<Place>> {
+        self.inner.place(seq)
+    }
+
+    fn board(&self) -> Board {
+        self.inner.board()
+    }
+
+    fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
+        self.inner.get(id)
+    }
+
+    fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
+        self.inner.picture(id, which)
+    }
+
+    fn add_picture(&self, id: &str, seq: u64, picture: Picture) -> Answer<'_, ()> {
+        self.inner.add_picture(id, seq, picture)
+    }
+
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
+        self.inner.file(name)
+    }
+
+    fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
+        self.inner.list(query)
+    }
+
+    fn delete(&self, id: &str) -> Answer<'_, bool> {
+        let id = id.to_owned();
+        self.write(move |inner| inner.delete(&id))
+    }
+
+    fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()> {
+        self.inner.mark_delivered(id, seq)
+    }
+
+    fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
+        self.inner.sweep(retention)
+    }
+}
