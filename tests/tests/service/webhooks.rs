@@ -119,6 +119,19 @@ async fn a_pending_end_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn an_id_whose_end_is_pending_is_used_again_only_after_it_is_given_up() {
+    let server = Server::start(&[]).await;
+    let receiver = Receiver::start(&[500; 50]).await;
+    let first = server.predict(&body(&receiver, "a", Some(json!(["completed"])))).await;
+    let refused = server.predict(&body(&receiver, "a", None)).await;
+    assert_eq!((refused.status, &refused.json["status"]), (409, &json!("failed")), "{}", refused.text);
+    assert!(refused.json["error"].as_str().unwrap().contains("webhook of prediction `w`"), "{}", refused.text);
+    assert_eq!(server.json("PUT", "/predictions/w", &[], &json!({"input": {"prompt": "b"}})).await.json, first.json);
+    assert_eq!(server.send(server.request("DELETE", "/predictions/w")).await.status, 204);
+    assert_eq!(server.predict(&body(&receiver, "a", None)).await.status, 200);
+}
+
+#[tokio::test]
 async fn the_auth_token_is_sent() {
     let (server, receiver) = (Server::start(&["--webhook-auth-token", "tok123"]).await, Receiver::start(&[]).await);
     server.predict(&body(&receiver, "fail", Some(json!(["completed"])))).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Input;
+use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 
 use super::follow::Ticket;
@@ -15,6 +16,9 @@ use crate::store::{Accepted, Board, New, Record, StoreError, Stored};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
+
+/// The waits for a webhook that is being delivered.
+const DELIVERY_WAITS: [Duration; 6] = [10, 20, 40, 80, 160, 320].map(Duration::from_millis);
 
 /// A prediction that is asked for.
 #[derive(Clone, Debug)]
@@ -181,13 +185,7 @@ impl Shared {
         idempotent: bool,
         detached: bool,
     ) -> Result<Submitted, Refused> {
-        let (new, room) = {
-            let table = self.table();
-            let units = cost::units(active.input(), table.geometry());
-            let new = New { idempotent, ..New::of(active.accepted().clone(), units) };
-            (new, table.room(self.options.queue_size, self.options.queue_seconds))
-        };
-        match self.store.accept(new, room).await {
+        match self.ask(&active, idempotent).await {
             Ok(Accepted::New(seq)) => {
                 tracing::info!("prediction accepted");
                 let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&active), detached);
@@ -200,6 +198,29 @@ impl Shared {
             Ok(Accepted::Known(stored)) => self.found(&active, *stored, idempotent),
             Ok(Accepted::Full(board)) => Err(self.release(&active, self.full(board))),
             Err(error) => Err(self.release(&active, error.into())),
+        }
+    }
+
+    /// Asks the store to accept a prediction. A webhook that is being delivered is waited for a moment: whoever has
+    /// received it may use the id again at once.
+    async fn ask(&self, active: &ActivePrediction, idempotent: bool) -> Result<Accepted, StoreError> {
+        let mut waits = DELIVERY_WAITS.into_iter();
+        loop {
+            let (new, room) = {
+                let table = self.table();
+                let units = cost::units(active.input(), table.geometry());
+                let new = New { idempotent, ..New::of(active.accepted().clone(), units) };
+                (new, table.room(self.options.queue_size, self.options.queue_seconds))
+            };
+            let accepted = self.store.accept(new, room).await?;
+            let is_pending = |stored: &Stored| !idempotent && stored.owed;
+            match &accepted {
+                Accepted::Known(stored) if is_pending(stored) => {
+                    let Some(wait) = waits.next() else { return Ok(accepted) };
+                    sleep(wait).await;
+                }
+                _ => return Ok(accepted),
+            }
         }
     }
 
