@@ -1,5 +1,8 @@
 //! What the store cannot write: nothing is reported that is not stored, nothing refused is done, and nothing is stuck.
 
+use std::path::Path;
+use std::process::Command;
+
 use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::{Value, json};
 use tests::{Receiver, Server};
@@ -93,8 +96,34 @@ async fn a_cancel_that_was_answered_survives_a_crash() {
         }
         server.kill();
         let server = Server::launch_in(dir.path(), &[], &[]);
+        // A worker that is only just being started would share the lock of the folder beyond the end of the server.
+        server.until_health(&["READY"]).await;
         for id in [&waits, &runs] {
             assert_eq!(server.ended(id).await["status"], "canceled");
+        }
+    }
+}
+
+/// What `serve` and `doctor` say of a folder.
+fn refusals(data: &Path) -> [String; 2] {
+    ["serve", "doctor"].map(|command| {
+        let mut run = Command::new(tests::binary());
+        run.arg(command).args(["--host", "127.0.0.1", "--port", "0", "--worker"]).arg(tests::stand_in());
+        let output = run.arg("--data-dir").arg(data).output().unwrap();
+        assert!(!output.status.success(), "{command} accepts it");
+        let both = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        both.concat()
+    })
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_named_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("predictions.sqlite");
+    std::fs::write(&database, [0x5a; 5000]).unwrap();
+    for said in refusals(dir.path()) {
+        for part in [database.to_str().unwrap(), "-wal", "-shm", ".recover"] {
+            assert!(said.contains(part), "{part} is not in: {said}");
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
 
-/// The waits for a webhook that is being delivered.
-const DELIVERY_WAITS: [Duration; 6] = [10, 20, 40, 80, 160, 320].map(Duration::from_millis);
+/// The waits for a webhook that is being delivered, in milliseconds.
+const DELIVERY_WAITS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 
 /// A prediction that is asked for.
 #[derive(Clone, Debug)]
@@ -217,7 +217,7 @@ impl Shared {
             match &accepted {
                 Accepted::Known(stored) if is_pending(stored) => {
                     let Some(wait) = waits.next() else { return Ok(accepted) };
-                    sleep(wait).await;
+                    sleep(Duration::from_millis(wait)).await;
                 }
                 _ => return Ok(accepted),
             }
