@@ -17,6 +17,7 @@ mod engine;
 mod limits;
 mod panorama;
 mod picture;
+pub mod range;
 mod run;
 mod settings;
 mod task;

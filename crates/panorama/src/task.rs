@@ -8,6 +8,7 @@ use sd2::unet::{TextKeys, TimeTable};
 use tch::Tensor;
 
 use crate::picture::Picture;
+use crate::range::is_finite;
 
 /// What is computed for a task. Only tasks of one stage go in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,16 @@ pub enum Outcome {
     },
     /// Of [`Stage::Decode`].
     Picture(Picture),
+}
+
+impl Outcome {
+    /// Whether its numbers are finite. Those of features and pictures were looked at when they were computed.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Self::Output { output: numbers, .. } | Self::Gradient { gradient: numbers, .. } => is_finite(numbers),
+            Self::Target(_) | Self::Picture(_) => true,
+        }
+    }
 }
 
 /// What all tasks of a panorama share.

@@ -119,6 +119,11 @@ impl Lpips {
 }
 
 impl Features {
+    /// Whether all of them are finite.
+    pub fn is_finite(&self) -> bool {
+        self.0.iter().all(|stage| stage.isfinite().all().int64_value(&[]) != 0)
+    }
+
     /// The features of several pictures as one batch.
     pub fn cat(parts: &[&Self]) -> Self {
         let stage = |i: usize| Tensor::cat(&parts.iter().map(|part| &part.0[i]).collect::<Vec<_>>(), 0);

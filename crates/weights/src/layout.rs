@@ -10,16 +10,13 @@ pub(crate) const NETWORK: &str = "perceptual/model.safetensors";
 pub(crate) const WEIGHTS: [(&str, &str); 3] =
     [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")];
 /// Files that every bundle has.
-pub(crate) const REQUIRED: [&str; 6] = [
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "scheduler/scheduler_config.json",
-];
+pub(crate) const REQUIRED: [&str; 4] =
+    ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"];
+/// The tokenizer: the first file alone, or both others.
+pub(crate) const TOKENIZER: [&str; 3] = ["tokenizer/tokenizer.json", "tokenizer/vocab.json", "tokenizer/merges.txt"];
 /// Files that a bundle has if the repository has them.
-pub(crate) const OPTIONAL: [&str; 6] = [
+pub(crate) const OPTIONAL: [&str; 7] = [
+    "tokenizer/added_tokens.json",
     "tokenizer/tokenizer_config.json",
     "tokenizer/special_tokens_map.json",
     "model_index.json",

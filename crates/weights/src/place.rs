@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::layout::{LOCK, WORK};
+use crate::{given, local};
 
 /// The name of the model that is built into the program.
 const DEMO: &str = "demo";
@@ -67,18 +68,39 @@ impl Home {
                     "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` resumes it";
                 return Err(missing(why.to_owned()));
             }
-            return Ok(model.to_owned());
         }
-        Err(missing(match bundle {
-            Ok(bundle) => format!(
-                "it is neither `{DEMO}` nor a folder, and nothing was fetched to `{}`; {again} fetches it, \
-                 `--model {DEMO}` needs no weights",
+        let given = given::path(model);
+        match (given, bundle) {
+            (Ok(path), _) => {
+                path.to_str().map(str::to_owned).ok_or_else(|| missing("its path is not UTF-8".to_owned()))
+            }
+            (Err(_), Ok(bundle)) if !given::names_a_file(model) => Err(missing(format!(
+                "it is neither `{DEMO}` nor a folder, and nothing was fetched to `{}`; {again} fetches it, `--model {DEMO}` \
+                 needs no weights",
                 bundle.display()
-            ),
-            Err(_) => "there is no such folder; give a folder in the layout of diffusers, `demo`, or `sd2` after \
-                       `syncdiffusion weights fetch sd2`"
-                .to_owned(),
-        }))
+            ))),
+            (Err(why), _) => Err(missing(why)),
+        }
+    }
+
+    /// The folder with a perceptual network for models that have none, if there is one.
+    pub fn perceptual(&self) -> Option<PathBuf> {
+        let home = self.0.as_ref()?;
+        let folders = [home.clone(), home.join("models").join("sd2")];
+        folders.into_iter().find(|folder| local::has_perceptual(folder)).map(|folder| folder.join("perceptual"))
+    }
+
+    /// The folder in which a perceptual network for all models is kept.
+    ///
+    /// # Errors
+    /// If the environment names no folder.
+    pub fn shared(&self) -> Result<PathBuf> {
+        self.0.clone().ok_or(Error::Homeless)
+    }
+
+    /// The file that remembers hashes of weights.
+    pub fn hashes(&self) -> Option<PathBuf> {
+        Some(self.0.as_ref()?.join("hashes.json"))
     }
 }
 

@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::error::{At, Error, Result};
 use crate::hash::Hash;
-use crate::layout::{OPTIONAL, REQUIRED, WEIGHTS};
+use crate::layout::{OPTIONAL, REQUIRED, TOKENIZER, WEIGHTS};
 use crate::listing::{Listed, Listing};
 use crate::lock::Origin;
 
@@ -75,7 +75,11 @@ pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
             None => problems.push(format!("it has no `{path}`; the layout of diffusers is needed")),
         }
     }
-    let optional = OPTIONAL.iter().filter_map(|&path| Some((path, files.get(path)?)));
+    if !files.contains_key(TOKENIZER[0]) && !TOKENIZER[1..].iter().all(|path| files.contains_key(*path)) {
+        let [whole, vocabulary, merges] = TOKENIZER;
+        problems.push(format!("it has neither `{whole}` nor `{vocabulary}` and `{merges}`"));
+    }
+    let optional = TOKENIZER.iter().chain(&OPTIONAL).filter_map(|&path| Some((path, files.get(path)?)));
     chosen.extend(optional.map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
     for (part, stem) in WEIGHTS {
         let plain = format!("{part}/{stem}.safetensors");
@@ -83,11 +87,13 @@ pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
             Variant::Full => plain.clone(),
             Variant::Fp16 => format!("{part}/{stem}.fp16.safetensors"),
         };
-        let shards = shards(files, part, stem);
-        if let Some(listed) = files.get(&wanted) {
-            chosen.push(File::of(listing, &wanted, listed, plain));
-        } else if variant == Variant::Full && !shards.is_empty() {
+        let shards = shards(files, part, stem, variant);
+        // Where both are, diffusers takes the shards and transformers the whole, and so does whoever loads them.
+        let whole_first = stem == "model";
+        if !shards.is_empty() && !(whole_first && files.contains_key(&wanted)) {
             chosen.extend(shards.into_iter().map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
+        } else if let Some(listed) = files.get(&wanted) {
+            chosen.push(File::of(listing, &wanted, listed, plain));
         } else {
             let other =
                 |end: &str| files.keys().any(|path| path.starts_with(&format!("{part}/")) && path.ends_with(end));
@@ -117,17 +123,37 @@ pub(crate) fn perceptual(listing: &Listing, path: String) -> Result<File> {
     Ok(File::of(listing, remote, listed, path))
 }
 
-/// The index and the shards of weights that are in several files; empty if there is no index.
-fn shards<'a>(files: &'a BTreeMap<String, Listed>, part: &str, stem: &str) -> Vec<(&'a str, &'a Listed)> {
-    let index = format!("{part}/{stem}.safetensors.index.json");
-    if !files.contains_key(&index) {
-        return Vec::new();
-    }
+/// The index and the shards of weights that are in several files; nothing where there is no index.
+fn shards<'a>(
+    files: &'a BTreeMap<String, Listed>,
+    part: &str,
+    stem: &str,
+    variant: Variant,
+) -> Vec<(&'a str, &'a Listed)> {
+    let dotted = match variant {
+        Variant::Full => "",
+        Variant::Fp16 => ".fp16",
+    };
+    // The first is how today's diffusers and transformers call it, the second how older ones did.
+    let indices = [
+        format!("{part}/{stem}.safetensors.index{dotted}.json"),
+        format!("{part}/{stem}{dotted}.safetensors.index.json"),
+    ];
+    let Some(index) = indices.into_iter().find(|index| files.contains_key(index)) else { return Vec::new() };
+    let begins = [format!("{part}/{stem}{dotted}-"), format!("{part}/{stem}-")];
     let shard = |path: &str| {
-        let number = path.strip_prefix(&format!("{part}/{stem}-")).and_then(|rest| rest.strip_suffix(".safetensors"));
+        let begin = begins.iter().find_map(|begin| path.strip_prefix(begin.as_str()));
+        let number = begin.and_then(|rest| rest.strip_suffix(".safetensors"));
+        // `model-00001-of-00002.fp16.safetensors` is how the oldest call the shards of a variant.
+        let number = number.and_then(|number| number.strip_suffix(dotted).or(Some(number)));
         number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | 'o' | 'f')))
     };
-    let chosen = files.iter().filter(|(path, _)| **path == index || shard(path));
+    let chosen: Vec<_> = files.iter().filter(|(path, _)| **path == index || shard(path)).collect();
+    // Shards of the variant, where there are some, and not those without.
+    let of_variant = chosen.iter().any(|(path, _)| **path != index && path.contains(&format!("{dotted}-")));
+    let chosen = chosen.into_iter().filter(|(path, _)| {
+        dotted.is_empty() || **path == index || !of_variant || path.contains(&format!("{dotted}-"))
+    });
     chosen.map(|(path, listed)| (path.as_str(), listed)).collect()
 }
 
@@ -142,7 +168,12 @@ mod tests {
             source: Source::parse("a/b", None).unwrap(),
             endpoint: Url::parse("http://hub").unwrap(),
             commit: "c".into(),
-            files: REQUIRED.iter().chain(paths).map(|path| ((*path).to_owned(), listed())).collect(),
+            files: REQUIRED
+                .iter()
+                .chain(&TOKENIZER[1..])
+                .chain(paths)
+                .map(|path| ((*path).to_owned(), listed()))
+                .collect(),
         }
     }
 
@@ -156,7 +187,7 @@ mod tests {
     fn a_variant_takes_the_plain_name_and_nothing_else_is_taken() {
         let more = ["unet/diffusion_pytorch_model.bin", "safety_checker/model.safetensors", "README.md", "LICENSE"];
         let chosen = plan(&listing(&[&FP16[..], &more].concat()), Variant::Fp16).unwrap();
-        assert_eq!(chosen.len(), REQUIRED.len() + 3 + 1);
+        assert_eq!(chosen.len(), REQUIRED.len() + 2 + 3 + 1);
         let unet = chosen.iter().find(|file| file.origin.path == FP16[0]).unwrap();
         assert_eq!(unet.path, "unet/diffusion_pytorch_model.safetensors");
     }
@@ -171,7 +202,31 @@ mod tests {
             "vae/diffusion_pytorch_model.safetensors",
             "text_encoder/model.safetensors",
         ];
-        assert_eq!(plan(&listing(&paths), Variant::Full).unwrap().len(), REQUIRED.len() + 5);
+        assert_eq!(plan(&listing(&paths), Variant::Full).unwrap().len(), REQUIRED.len() + 2 + 5);
+    }
+
+    #[test]
+    fn a_tokenizer_of_today_and_shards_of_a_variant_are_taken() {
+        let paths = [
+            "tokenizer/tokenizer.json",
+            "tokenizer/added_tokens.json",
+            "unet/diffusion_pytorch_model.safetensors.index.fp16.json",
+            "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+            "unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors",
+            "unet/diffusion_pytorch_model-00001-of-00004.safetensors",
+            "vae/diffusion_pytorch_model.fp16.safetensors",
+            "text_encoder/model.fp16.safetensors",
+        ];
+        let mut listing = listing(&paths);
+        for path in &TOKENIZER[1..] {
+            listing.files.remove(*path);
+        }
+        let chosen = plan(&listing, Variant::Fp16).unwrap();
+        assert_eq!(chosen.len(), REQUIRED.len() + 2 + 3 + 2);
+        assert!(!chosen.iter().any(|file| file.path.contains("00004")));
+        listing.files.remove("tokenizer/tokenizer.json");
+        let told = plan(&listing, Variant::Fp16).unwrap_err().to_string();
+        assert!(told.contains("neither `tokenizer/tokenizer.json`"), "{told}");
     }
 
     #[test]

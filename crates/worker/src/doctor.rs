@@ -3,18 +3,20 @@
 use std::fs;
 use std::thread;
 
+use sd2::Sd2;
 use serde_json::{Value, json};
 use tch::Cuda;
 
 use crate::cuda;
 use crate::device::{self, DeviceChoice, DtypeChoice};
 use crate::memory;
+use crate::model::ModelOptions;
 
 /// The libtorch that `tch` is pinned for.
 const LIBTORCH: &str = "2.11.0";
 
 /// Reports what is there. What is missing is reported, too, and not a failure.
-pub(crate) fn report() -> Value {
+pub(crate) fn report(options: &ModelOptions) -> Value {
     let cuda = cuda::open();
     let count = if cuda.is_ok() { Cuda::device_count() } else { 0 };
     let why = match &cuda {
@@ -41,8 +43,19 @@ pub(crate) fn report() -> Value {
             "device": device::name(place.device),
             "dtype": device::dtype_name(place.kind),
         })),
+        "model": model(options),
         "memory": { "available": memory::available(tch::Device::Cpu) },
     })
+}
+
+/// Whether the model can be loaded: its configurations are read and the shapes of its tensors compared, as when it is
+/// loaded.
+fn model(options: &ModelOptions) -> Value {
+    let checked = options.open().and_then(|bundle| Ok(Sd2::check(&bundle)?));
+    match checked {
+        Ok(geometry) => json!({ "window": geometry.window, "vae_factor": geometry.vae_factor }),
+        Err(error) => json!({ "problem": format!("{error:#}") }),
+    }
 }
 
 /// Where a library of this process was loaded from.

@@ -12,34 +12,33 @@ mod doctor;
 mod events;
 mod failure;
 mod memory;
+mod model;
 mod schedule;
 mod service;
 mod warmup;
 
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::Context;
 use clap::Parser;
 use panorama::Engine;
 use protocol::{Event, Model};
-use sd2::{Bundle, Sd2};
+use sd2::Sd2;
 
 use crate::device::{DeviceChoice, DtypeChoice};
 use crate::events::Events;
 use crate::memory::Budget;
+use crate::model::ModelOptions;
 use crate::service::Service;
 
 /// Makes panoramas for a server that speaks to it on stdin and stdout.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// `demo`, or a diffusers folder of Stable Diffusion 2 with `perceptual/` beside its parts.
-    #[arg(long, default_value = "demo")]
-    model: String,
+    #[command(flatten)]
+    model: ModelOptions,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -59,8 +58,8 @@ struct Options {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Report what there is to compute with as one line of JSON, and exit.
-    Doctor,
+    /// Report what there is to compute with, and whether the model can be loaded, as one line of JSON, and exit.
+    Doctor(ModelOptions),
 }
 
 fn main() -> ExitCode {
@@ -78,8 +77,8 @@ fn main() -> ExitCode {
         tracing::warn!(place, "{}", failure::message(panic.payload()));
     }));
     let options = Options::parse();
-    if let Some(Command::Doctor) = options.command {
-        println!("{}", doctor::report());
+    if let Some(Command::Doctor(model)) = &options.command {
+        println!("{}", doctor::report(model));
         return ExitCode::SUCCESS;
     }
     let events = Events::to_stdout();
@@ -98,15 +97,13 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     let start = Instant::now();
     // Before anything else: commands that arrive while the model loads wait their turn.
     let commands = commands::read_stdin();
-    let bundle = match options.model.as_str() {
-        "demo" => demo::bundle(),
-        folder => Bundle::open(PathBuf::from(folder)).with_context(|| format!("cannot load the model `{folder}`"))?,
-    };
-    let geometry = sd2::read_geometry(&bundle)?;
+    let bundle = options.model.open()?;
     let placement = device::place(options.device, options.dtype)?;
+    bundle.settle(placement)?;
+    let geometry = sd2::read_geometry(&bundle)?;
     let model = Model {
-        name: options.model.clone(),
-        version: bundle.fingerprint(None)?,
+        name: options.model.model.clone(),
+        version: options.model.version(&bundle)?,
         window: geometry.window,
         vae_factor: geometry.vae_factor,
         device: device::name(placement.device),
@@ -114,6 +111,12 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     };
     events.send(&Event::Loading { model: model.clone() });
     let sd2 = Sd2::load(&bundle, placement)?;
+    for note in &sd2.notes {
+        tracing::info!("{note}");
+    }
+    if !sd2.damaged.is_empty() {
+        tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
+    }
     let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
     let mut engine = Engine::new(sd2, threads);
     let (limits, jobs) = warmup::run(&mut engine, options.memory_budget)?;

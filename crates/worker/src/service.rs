@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
-use panorama::{Engine, Limits, Panorama, Picture, Settings, Stage, Task};
+use panorama::{Engine, Limits, Panorama, Picture, Settings, Stage, Task, range};
 use protocol::{Command, Event, Input};
+use sd2::tokenizer::Overlong;
 
 use crate::backoff;
 use crate::commands::Message;
@@ -13,6 +14,9 @@ use crate::events::Events;
 use crate::failure::{catch, is_sticky};
 use crate::memory;
 use crate::schedule::{Batch, Flow, Schedule};
+
+/// Characters of a text that a line of a log quotes.
+const MAX_QUOTE: usize = 60;
 
 /// The jobs, and what computes them.
 pub(crate) struct Service<'a> {
@@ -142,12 +146,31 @@ impl<'a> Service<'a> {
         while self.jobs.len() < self.capacity {
             let Some((name, input)) = self.queue.pop_front() else { return };
             let started = Instant::now();
+            for line in self.notes(&input) {
+                self.events.send(&Event::Log { job: name.clone(), line });
+            }
             match catch(|| self.engine.begin(&settings(input))) {
                 Ok(Ok(panorama)) => self.jobs.push(Job { name, panorama, started, deficit: 0 }),
                 Ok(Err(invalid)) => self.fail(name, invalid.to_string(), false),
                 Err(error) => self.fail(name, error, false),
             }
         }
+    }
+
+    /// What whoever reads the log of a job should know of its texts.
+    fn notes(&self, input: &Input) -> Vec<String> {
+        let tokenizer = &self.engine.model().tokenizer;
+        let texts = [("prompt", &input.prompt), ("negative_prompt", &input.negative_prompt)];
+        let overlong = texts.into_iter().filter_map(|(name, text)| Some((name, tokenizer.overlong(text)?)));
+        let long = overlong.map(|(name, Overlong { tokens, read, rest })| {
+            let begin: String = rest.chars().take(MAX_QUOTE).collect();
+            let more = if begin.len() < rest.len() { "..." } else { "" };
+            format!(
+                "`{name}` has {tokens} tokens, and the model reads {read}; what is left out begins with \"{begin}{more}\""
+            )
+        });
+        let model = self.engine.model().notes.iter().filter(|note| note.contains("fit nothing")).cloned();
+        long.chain(model).collect()
     }
 
     /// Computes one batch.
@@ -167,6 +190,16 @@ impl<'a> Service<'a> {
                 let limit = self.limits.of(stage) as u32;
                 self.events.send(&Event::Batch { stage: stage_of_event(stage), windows, limit, seconds });
                 for (&owner, outcome) in owners.iter().zip(outcomes) {
+                    if ended.contains(&owner) {
+                        continue;
+                    }
+                    if !outcome.is_finite() {
+                        let job = &self.jobs[owner];
+                        let why = range::explain(self.engine.model(), "UNet");
+                        self.fail(job.name.clone(), at_step(&job.panorama, &why), false);
+                        ended.push(owner);
+                        continue;
+                    }
                     if let Some(picture) = self.jobs[owner].panorama.put(outcome) {
                         self.finish(owner, &picture);
                         ended.push(owner);
@@ -183,7 +216,9 @@ impl<'a> Service<'a> {
                 ended = if fatal { (0..self.jobs.len()).collect() } else { owners };
                 ended.dedup();
                 for &owner in &ended {
-                    self.fail(self.jobs[owner].name.clone(), error.clone(), fatal);
+                    let job = &self.jobs[owner];
+                    let error = if fatal { error.clone() } else { at_step(&job.panorama, &error) };
+                    self.fail(job.name.clone(), error, fatal);
                 }
                 if fatal {
                     anyhow::bail!("the device cannot recover: {error}");
@@ -235,6 +270,16 @@ impl<'a> Service<'a> {
     fn fail(&self, job: String, error: String, fatal: bool) {
         tracing::error!(job, "{error}");
         self.events.send(&Event::Failed { job, error, fatal });
+    }
+}
+
+/// An error with the step of a job in which it happened, where that says something.
+fn at_step(panorama: &Panorama, error: &str) -> String {
+    let progress = panorama.progress();
+    match progress.step {
+        _ if !range::is_explained(error) => error.to_owned(),
+        step if step == progress.of => format!("after the last of {step} steps: {error}"),
+        step => format!("step {} of {}: {error}", step + 1, progress.of),
     }
 }
 

@@ -6,6 +6,7 @@ use geometry::Geometry;
 use panorama::{Checkpointing, Engine, Limits, Settings, Stage};
 use tch::Device;
 
+use crate::failure::catch;
 use crate::memory::{self, Budget};
 
 /// Beyond these, wider batches gain nothing.
@@ -62,7 +63,11 @@ pub(crate) fn run(engine: &mut Engine, budget: Option<Budget>) -> anyhow::Result
 /// Measures; `None` if a window takes longer than a batch may: a gradient would keep the first job waiting.
 fn measure(engine: &mut Engine, limits: Limits, before: u64) -> anyhow::Result<Option<Measured>> {
     let device = engine.model().placement.device;
-    let mut panorama = engine.begin(&smallest(engine.model().geometry()))?;
+    let smallest = smallest(engine.model().geometry());
+    let mut panorama = match catch(|| engine.begin(&smallest)) {
+        Ok(panorama) => panorama?,
+        Err(error) => return not_measured(&error),
+    };
     engine.forget_texts();
     let (mut gradient, mut window) = (0, Duration::MAX);
     while let Some(stage) = panorama.stage() {
@@ -73,8 +78,13 @@ fn measure(engine: &mut Engine, limits: Limits, before: u64) -> anyhow::Result<O
         }
         let start = Instant::now();
         let tasks = panorama.take(limits.of(stage));
-        for outcome in engine.compute(&tasks, limits.checkpointing) {
-            panorama.put(outcome);
+        match catch(|| engine.compute(&tasks, limits.checkpointing)) {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    panorama.put(outcome);
+                }
+            }
+            Err(error) => return not_measured(&error),
         }
         match stage {
             // The first was slower: everything was new.
@@ -84,6 +94,15 @@ fn measure(engine: &mut Engine, limits: Limits, before: u64) -> anyhow::Result<O
         }
     }
     Ok(Some(Measured { gradient, window }))
+}
+
+/// Numbers out of range end the warm-up and not the worker: they depend on the inputs, so each prediction finds them.
+fn not_measured(error: &str) -> anyhow::Result<Option<Measured>> {
+    if panorama::range::is_explained(error) {
+        tracing::warn!("not warmed up: {error}");
+        return Ok(None);
+    }
+    anyhow::bail!("{error}")
 }
 
 /// A core computes its windows alone: wide batches gain nothing there but fewer rounds.

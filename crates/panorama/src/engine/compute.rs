@@ -7,7 +7,6 @@ use sd2::unet::{Text, TextKeys, Time};
 use tch::Tensor;
 
 use super::shared::{Comparison, Networks, Sample};
-use crate::picture::Picture;
 
 impl Networks<'_> {
     /// The guided output of the UNet for each sample, `[n, c, h, w]`.
@@ -46,18 +45,6 @@ impl Networks<'_> {
             self.lpips.gradient(&pictures, &Features::cat(&targets))
         };
         gradient * 2.0
-    }
-
-    /// The perceptual features of the picture that a sample with a guided output is heading for. The picture is clamped
-    /// before, as in the original: what is clipped has no gradient.
-    pub(super) fn target(&self, sample: &Sample, output: &Tensor) -> Features {
-        let original = sample.step.original(sample.latents, output);
-        self.lpips.features(&(self.decoder.pictures(&original) * 2.0 - 1.0))
-    }
-
-    /// The picture of the latents of a whole panorama.
-    pub(super) fn picture(&self, latents: &Tensor) -> Picture {
-        Picture::of(&self.decoder.large_pictures(latents))
     }
 }
 

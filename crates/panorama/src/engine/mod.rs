@@ -9,6 +9,7 @@ use std::iter::zip;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
+use sd2::lpips::Features;
 use sd2::unet::TextKeys;
 use sd2::{Checkpointing, Sd2};
 use tch::{Device, Kind, Tensor};
@@ -16,6 +17,8 @@ use tch::{Device, Kind, Tensor};
 use self::shared::{Comparison, Networks, Sample};
 use self::threads::Threads;
 use crate::panorama::Panorama;
+use crate::picture::Picture;
+use crate::range;
 use crate::settings::{Invalid, Settings};
 use crate::task::{Conditions, Operation, Outcome, Task};
 use crate::windows::Windows;
@@ -99,9 +102,10 @@ impl Engine {
                     comparisons.push(Comparison { sample: Sample::of(task), target });
                 }
                 Operation::Target { output, .. } => {
-                    outcomes.push(self.alone(|| Outcome::Target(networks.target(&Sample::of(task), output))));
+                    outcomes.push(self.alone(|| Outcome::Target(self.target(task, output))));
                 }
-                Operation::Decode => outcomes.push(self.alone(|| Outcome::Picture(networks.picture(&task.latents)))),
+                Operation::Decode => outcomes
+                    .push(self.alone(|| Outcome::Picture(Picture::of(&range::picture(&self.sd2, &task.latents))))),
             }
         }
         let computed = self.side_by_side(&samples, |samples| networks.output(samples));
@@ -109,6 +113,11 @@ impl Engine {
         let computed = self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, checkpointing));
         outcomes.extend(zip(gradients, computed).map(|(window, gradient)| Outcome::Gradient { window, gradient }));
         outcomes
+    }
+
+    /// The perceptual features of the picture that a window with a guided output is heading for.
+    fn target(&self, task: &Task, output: &Tensor) -> Features {
+        range::features(&self.sd2, &Sample::of(task).step.original(&task.latents, output))
     }
 
     /// Computes one task with all threads.
@@ -146,7 +155,7 @@ impl Engine {
 
     fn encode(&self, text: &str) -> TextKeys {
         let ids = self.sd2.tokenizer.encode(text);
-        self.threads.together(|| self.sd2.unet.text_keys(&self.sd2.text_encoder.forward(&ids)))
+        self.threads.together(|| self.sd2.unet.text_keys(&range::embedding(&self.sd2, &ids)))
     }
 }
 

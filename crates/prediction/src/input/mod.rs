@@ -7,6 +7,7 @@
 //! What always holds: an `Input` that leaves this module can be drawn by a model of the geometry it was checked
 //! against.
 
+pub mod fitted;
 pub mod table;
 pub mod validate;
 

@@ -238,12 +238,12 @@ impl Field {
     }
 }
 
-/// The component `Input` of the OpenAPI document, as Cog writes it.
-pub fn schema() -> Value {
+/// The component `Input` of the OpenAPI document, as Cog writes it, of [`TABLE`] or that of a model.
+pub fn schema(table: &[Field]) -> Value {
     let properties: Map<String, Value> =
-        TABLE.iter().enumerate().map(|(order, field)| (field.name.to_owned(), field.schema(order))).collect();
+        table.iter().enumerate().map(|(order, field)| (field.name.to_owned(), field.schema(order))).collect();
     let required: Vec<&str> =
-        TABLE.iter().filter(|field| field.default == Default::Required).map(|field| field.name).collect();
+        table.iter().filter(|field| field.default == Default::Required).map(|field| field.name).collect();
     json!({ "title": "Input", "type": "object", "required": required, "properties": properties })
 }
 
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_schema_is_that_of_the_hosted_model() {
-        let schema = schema();
+        let schema = schema(&TABLE);
         assert_eq!(schema["required"], json!(["prompt"]));
         assert_eq!(
             schema["properties"]["guidance_scale"],

@@ -58,7 +58,9 @@ impl Bundle {
         let path = path.into();
         let found = std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         if found.is_file() {
-            return Ok(Self::of(Source::File(Arc::new(SingleFile::open(path, said)?))));
+            let beside = path.with_file_name(PERCEPTUAL);
+            let bundle = Self::of(Source::File(Arc::new(SingleFile::open(path, said)?)));
+            return Ok(if beside.is_dir() { bundle.with_perceptual(beside) } else { bundle });
         }
         if !found.is_dir() {
             return Err(Error::Io { path, source: io::Error::other("it is neither a folder nor a file") });
@@ -96,7 +98,7 @@ impl Bundle {
     /// Takes the perceptual network from a folder where the model itself has none.
     #[must_use]
     pub fn with_perceptual(mut self, folder: PathBuf) -> Self {
-        self.perceptual = Some(folder);
+        self.perceptual.get_or_insert(folder);
         self
     }
 

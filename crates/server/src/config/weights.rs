@@ -14,6 +14,9 @@ pub(crate) enum Weights {
     /// Check a fetched model against its lock, byte by byte
     #[command(args_override_self = true)]
     Verify(Verify),
+    /// Add the network that compares windows to a model that was not fetched here; no folder of diffusers has it
+    #[command(args_override_self = true)]
+    Perceptual(Box<Perceptual>),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +60,28 @@ pub(crate) struct Verify {
     /// Folder of the model, or its name
     #[arg(value_name = "DIR|NAME")]
     pub(crate) bundle: PathBuf,
+    #[command(flatten)]
+    pub(crate) models: Models,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Perceptual {
+    /// Folder of the model, or the checkpoint in one file, that it is put beside; without one it is kept for all models
+    /// that have none
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) model: Option<PathBuf>,
+    /// A file of VGG16 in safetensors, instead of a repository on the hub
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Repository of VGG16 with torchvision's weights, whose convolutions are kept
+    #[arg(long, value_name = "REPO|URL", default_value = weights::PERCEPTUAL)]
+    pub(crate) perceptual_from: String,
+    /// The hub
+    #[arg(long, env = "HF_ENDPOINT", default_value = weights::ENDPOINT)]
+    pub(crate) endpoint: String,
+    /// Token for the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) models: Models,
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use prediction::worker::Program;
 
 use super::environment;
+use super::loading::Loading;
 use super::models::Models;
 use crate::units::positive_bytes;
 
@@ -20,11 +21,14 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ("MIMALLOC_PURGE_DELAY", "5000"),
 ];
 
+/// The fetched model that the hosted one is.
+const HOSTED: &str = "sd2";
+
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Worker")]
 pub(crate) struct WorkerArgs {
-    /// The model: `demo`, the name of a fetched one (`weights fetch sd2`), or a folder in the layout of diffusers with
-    /// `perceptual/` in it
+    /// The model: `demo`, the name of a fetched one (`weights fetch sd2`), a folder in the layout of diffusers with
+    /// `perceptual/` in it (`weights perceptual FOLDER` adds it), or a checkpoint in one `.safetensors` file
     #[arg(long, env = "SYNCDIFFUSION_MODEL", default_value = "demo")]
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`; several, separated by commas, start a worker each
@@ -40,6 +44,11 @@ pub(crate) struct WorkerArgs {
     #[arg(long, env = "SYNCDIFFUSION_WORKER")]
     pub(crate) worker: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) loading: Loading,
+    /// Whether the model is the fetched one whose original tokenizes as it did in 2023
+    #[arg(skip)]
+    hosted: bool,
+    #[command(flatten)]
     pub(crate) models: Models,
 }
 
@@ -49,14 +58,21 @@ impl WorkerArgs {
     /// # Errors
     /// If there is no such model; the message says what to do.
     pub(crate) fn resolve(&mut self) -> Result<(), weights::Error> {
-        self.model = self.models.home().resolve(&self.model)?;
+        let resolved = self.models.home().resolve(&self.model)?;
+        self.hosted = self.model == HOSTED && resolved != self.model;
+        self.model = resolved;
         Ok(())
+    }
+
+    /// What a worker is started with about the model, besides its name.
+    pub(crate) fn model_arguments(&self) -> Vec<String> {
+        self.loading.arguments(&self.models.home(), self.hosted)
     }
 
     /// How to start the workers: `each` of them for every device.
     pub(crate) fn programs(&self, each: usize) -> Vec<Program> {
         let budget = self.memory_budget.map(|bytes| ["--memory-budget".to_owned(), bytes.to_string()]);
-        let more: Vec<String> = budget.into_iter().flatten().collect();
+        let more: Vec<String> = budget.into_iter().flatten().chain(self.model_arguments()).collect();
         let environment: Vec<(OsString, OsString)> = ENVIRONMENT
             .into_iter()
             .filter(|(name, _)| !environment::is_set(name))

@@ -29,14 +29,9 @@ pub(super) fn model(serve: &mut Serve) -> (Check, u64) {
     let check = if problems.is_empty() {
         Check::ok(NAME, format!("`{folder}`, weights of {}", HumanBytes(bytes)))
     } else {
-        let advice = if named == *folder {
-            "complete the folder; the README lists what belongs in it".to_owned()
-        } else {
-            format!(
-                "`syncdiffusion weights verify {named}` checks every byte, `syncdiffusion weights fetch {named}` \
-                 repairs it"
-            )
-        };
+        let advice = format!(
+            "`syncdiffusion weights verify {named}` checks every byte, `syncdiffusion weights fetch {named}` repairs it"
+        );
         Check::problem(NAME, format!("`{folder}`: {}", problems.join("; ")), advice)
     };
     (check, bytes)

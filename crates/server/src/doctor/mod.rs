@@ -16,8 +16,7 @@ use report::{Verdict, print};
 pub(crate) async fn run(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let Doctor { mut serve, json } = doctor;
     let (model, bytes) = checks::model(&mut serve);
-    let mut checks = worker::checks(&serve, bytes).await;
-    checks.push(model);
+    let mut checks = worker::checks(&serve, model, bytes).await;
     checks.extend([checks::data(&serve), checks::port(&serve), checks::access(&serve), checks::files(&serve)]);
     let ok = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if json {

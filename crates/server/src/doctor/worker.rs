@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::report::Check;
+use super::report::{Check, Verdict};
 use crate::config::Serve;
 
 /// How long a worker may take to report: libtorch is large, and disks can be slow.
@@ -22,6 +22,16 @@ struct Report {
     /// What `auto` stands for; `None` if no device works.
     auto: Option<Auto>,
     memory: Memory,
+    /// Whether the model can be loaded, where the worker looked.
+    #[serde(default)]
+    model: Option<Model>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Model {
+    problem: Option<String>,
+    window: Option<u32>,
+    vae_factor: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,15 +60,16 @@ struct Memory {
 }
 
 /// Asks a worker, and checks that it has what the flags ask for. `weights` is the size of the model in bytes.
-pub(super) async fn checks(serve: &Serve, weights: u64) -> Vec<Check> {
+pub(super) async fn checks(serve: &Serve, model: Check, weights: u64) -> Vec<Check> {
     const NAME: &str = "libtorch";
     let build = "build the worker with `make build`, or say where it is with `--worker`";
     match ask(serve).await {
-        Err(why) => vec![Check::problem(NAME, why, build)],
+        Err(why) => vec![Check::problem(NAME, why, build), model],
         Ok(report) => {
             let mut checks = vec![Check::ok(NAME, format!("libtorch {}", report.libtorch))];
             checks.extend(serve.worker.device.iter().map(|wanted| device(wanted, &serve.worker.dtype, &report)));
             checks.push(memory(&report, weights));
+            checks.push(judge(model, report.model.unwrap_or_default()));
             checks
         }
     }
@@ -70,7 +81,8 @@ async fn ask(serve: &Serve) -> Result<Report, String> {
     };
     let path = program.path.display();
     let mut command = Command::new(&program.path);
-    command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.arg("doctor").args(["--model", &serve.worker.model]).args(serve.worker.model_arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
         Err(_) => return Err(format!("the worker `{path}` does not answer")),
         Ok(Err(error)) => return Err(format!("cannot start the worker `{path}`: {error}")),
@@ -83,6 +95,20 @@ async fn ask(serve: &Serve) -> Result<Report, String> {
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("the report of the worker `{path}` cannot be read: {error}"))
+}
+
+/// What is said of the model: what was found without a worker, if that is bad enough, or else what the worker reads.
+fn judge(model: Check, read: Model) -> Check {
+    if model.verdict != Verdict::Ok {
+        return model;
+    }
+    match (read.problem, read.window, read.vae_factor) {
+        (Some(problem), ..) => Check::problem(model.name, problem, "docs/troubleshooting.md says more of models"),
+        (None, Some(window), Some(factor)) => {
+            Check::ok(model.name, format!("{}; windows of {} pixels", model.found, window * factor))
+        }
+        _ => model,
+    }
 }
 
 /// Whether a device of `--device` is available.

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use prediction::input::{self, Invalid};
 use prediction::worker::{Message, Worker};
 use protocol::{Command, Event, Input, Model, Work};
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What a run comes to.
@@ -15,6 +16,7 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Picture {
+    pub(super) input: Input,
     pub(super) rgb: Vec<u8>,
     pub(super) width: u32,
     pub(super) height: u32,
@@ -29,11 +31,11 @@ pub(super) struct Picture {
 pub(super) async fn draw(
     worker: &Worker,
     mut messages: UnboundedReceiver<Message>,
-    input: &Input,
+    inputs: &Value,
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
     let job = || "generate".to_owned();
-    let mut loaded = None;
+    let (mut loaded, mut input) = (None, None);
     while let Some(message) = messages.recv().await {
         let (event, rgb) = match message {
             Message::Event(event, bytes) => (event, bytes),
@@ -49,8 +51,10 @@ pub(super) async fn draw(
         };
         match event {
             Event::Loading { model } => {
-                if let Err(errors) = input::validate::check_geometry(input, input::geometry_of(&model)) {
-                    return Ok(Outcome::Refused(errors));
+                // What is left out is what this model can draw.
+                match input::parse(inputs, Some(input::geometry_of(&model))) {
+                    Ok(parsed) => input = Some(parsed.input),
+                    Err(errors) => return Ok(Outcome::Refused(errors)),
                 }
                 bar.set_message(format!("loading `{}` on {}", model.name, model.device));
             }
@@ -58,7 +62,8 @@ pub(super) async fn draw(
             Event::Ready { model, load_seconds, .. } => {
                 bar.set_message("starting");
                 loaded = Some((model, load_seconds));
-                worker.send(Command::Run { job: job(), input: input.clone() });
+                let input = input.clone().context("the worker was ready before it named its model")?;
+                worker.send(Command::Run { job: job(), input });
             }
             Event::Progress { step, of, .. } => {
                 if bar.length() != Some(u64::from(of)) {
@@ -73,7 +78,9 @@ pub(super) async fn draw(
             Event::Canceled { .. } => bail!("the worker canceled the job"),
             Event::Done { width, height, seconds, work, peak_memory_bytes, .. } => {
                 let (model, load_seconds) = loaded.context("the worker was done before it was ready")?;
-                let picture = Picture { rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
+                let input = input.context("the worker was done before it named its model")?;
+                let picture =
+                    Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
                 return Ok(Outcome::Picture(Box::new(picture)));
             }
             Event::Batch { .. } => {}

@@ -44,10 +44,10 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let Generate { inputs, mut worker, output, no_metadata, json } = generate;
     // The geometry of the embedded model is known before its worker reports it, so errors are found before any work.
     let known = (worker.model == "demo").then(Geometry::default);
-    let input = match input::parse(&Value::Object(inputs.0), known) {
-        Ok(parsed) => parsed.input,
-        Err(errors) => return Ok(refuse(&errors)),
-    };
+    let inputs = Value::Object(inputs.0);
+    if let Err(errors) = input::parse(&inputs, known) {
+        return Ok(refuse(&errors));
+    }
     check_output(&output)?;
     worker.resolve()?;
     let Some(program) = worker.programs(1).into_iter().next() else { bail!("`--device` names no device") };
@@ -56,7 +56,7 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new_spinner().with_message(format!("loading `{}`", worker.model));
     bar.enable_steady_tick(Duration::from_millis(100));
     let drawn = tokio::select! {
-        drawn = draw(&process, messages, &input, &bar) => drawn,
+        drawn = draw(&process, messages, &inputs, &bar) => drawn,
         () = interrupt() => Ok(Outcome::Interrupted),
     };
     bar.finish_and_clear();
@@ -69,7 +69,7 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
             return Ok(INTERRUPTED.into());
         }
     };
-    let Picture { rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
+    let Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
     let metadata = (!no_metadata).then(|| Metadata::new(&input, Some(&model)));
     let png = output::picture(&rgb, width, height, metadata.as_ref())?;
     output::save(&output, &png).with_context(|| format!("cannot write `{}`", output.display()))?;

@@ -19,7 +19,10 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/", get(root))
-        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+        .route(
+            "/openapi.json",
+            get(|State(app): State<App>| async move { Json(openapi::document_of(app.service.geometry())) }),
+        )
         .route("/playground", get(|| async { page(include_str!("../page/playground.html")) }))
         .route("/playground.js", get(|| async { script(include_str!("../page/playground.js")) }))
         .route("/docs", get(|| async { page(include_str!("../page/docs.html")) }))

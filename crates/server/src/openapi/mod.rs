@@ -7,12 +7,19 @@ mod paths;
 mod schemas;
 mod yaml;
 
+use prediction::input::Geometry;
 use serde_json::{Map, Value, json};
 
 use crate::http::auth;
 use parts::{answer, reference};
 
+/// The document of Stable Diffusion 2 base.
 pub(crate) fn document() -> Value {
+    document_of(None)
+}
+
+/// The document of a model, with its defaults and bounds.
+pub(crate) fn document_of(model: Option<Geometry>) -> Value {
     json!({
         "openapi": "3.0.2",
         "info": {
@@ -22,7 +29,7 @@ pub(crate) fn document() -> Value {
         },
         "paths": guarded(paths::paths()),
         "components": {
-            "schemas": schemas::schemas(),
+            "schemas": schemas::schemas(model),
             "securitySchemes": {
                 "token": {
                     "type": "http",

@@ -1,15 +1,15 @@
 //! The components. Those of Cog are as Cog has them.
 
 use prediction::Status;
-use prediction::input::table;
+use prediction::input::{Geometry, fitted, table};
 use serde_json::{Value, json};
 
 use super::parts::reference;
 use crate::http::body::MAX_ID;
 
-pub(super) fn schemas() -> Value {
+pub(super) fn schemas(model: Option<Geometry>) -> Value {
     json!({
-        "Input": table::schema(),
+        "Input": table::schema(&fitted::table(model.unwrap_or_default(), None)),
         "Output": { "title": "Output", "type": "string", "format": "uri" },
         "Status": {
             "title": "Status",

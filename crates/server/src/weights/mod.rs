@@ -4,6 +4,7 @@
 //! complaints go to stderr, results to stdout.
 
 mod fetch;
+mod perceptual;
 mod progress;
 mod verify;
 
@@ -15,5 +16,6 @@ pub(crate) async fn run(weights: Weights) -> anyhow::Result<ExitCode> {
     match weights {
         Weights::Fetch(flags) => fetch::run(&flags).await,
         Weights::Verify(flags) => verify::run(&flags),
+        Weights::Perceptual(flags) => perceptual::run(&flags).await,
     }
 }

@@ -11,6 +11,7 @@ use protocol::Input;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::input::fitted;
 use crate::input::table::{self, Field, Kind, TABLE};
 
 /// The longest text in bytes. Two of them, each character escaped, fit into a frame.
@@ -81,8 +82,10 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     let mut missing = Vec::new();
     let mut whole = BTreeMap::new();
     let mut values = Map::new();
-    for field in &TABLE {
-        match given.get(field.name).cloned().or_else(|| field.default.value()) {
+    let stride = given.get("stride").and_then(integer).and_then(|stride| u64::try_from(stride).ok());
+    let fitted = geometry.map_or(TABLE, |geometry| fitted::table(geometry, stride));
+    for (field, Field { default, .. }) in TABLE.iter().zip(fitted) {
+        match given.get(field.name).cloned().or_else(|| default.value()) {
             None => missing.push(Invalid {
                 field: field.name.to_owned(),
                 message: "Field required".to_owned(),
