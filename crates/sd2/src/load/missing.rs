@@ -27,7 +27,7 @@ const FAMILIES: [(&str, &str); 12] = [
 pub(crate) fn explain(folder: Option<&Path>, single: Option<&Path>, path: &str) -> Error {
     let part = path.split('/').next().unwrap_or(path);
     if part == "perceptual" {
-        let place = folder.or(single).map_or_else(String::new, |place| format!(" `{}`", place.display()));
+        let place = folder.or(single).map_or_else(String::new, |place| format!(" {}", place.display()));
         return Error::Foreign(format!(
             "it has no `perceptual/`, the network of LPIPS, which no folder of diffusers has; `syncdiffusion weights \
              perceptual{place}` adds it"
