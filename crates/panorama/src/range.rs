@@ -67,8 +67,8 @@ pub(crate) fn picture(sd2: &Sd2, latents: &Tensor) -> Tensor {
     in_range(sd2, "decoder", &decode, &is_finite)
 }
 
-/// The perceptual features of the picture of latents. The picture is clamped before, as in the original: what is clipped
-/// has no gradient.
+/// The perceptual features of the picture of latents. The picture is clamped before, as in the original: what is
+/// clipped has no gradient.
 ///
 /// # Panics
 /// If their numbers are not finite, not even in f32.

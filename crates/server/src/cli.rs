@@ -68,7 +68,8 @@ mod tests {
                 "{name}: {variable} is not {expected}"
             );
             let secret = ["TOKEN", "SECRET"].iter().any(|word| variable.contains(word));
-            let only_about_one = variable.ends_with("_FILE") || variable.contains("SHOW_");
+            let only_about_one =
+                ["_FILE", "_TOKENIZER"].iter().any(|end| variable.ends_with(end)) || variable.contains("SHOW_");
             assert!(!secret || only_about_one || flag.is_hide_env_values_set(), "the help shows {variable}");
             assert!(flag.is_hide_set() || flag.get_help_heading().is_some(), "{name} is in no group of the help");
         }

@@ -1,5 +1,5 @@
-//! What people give as a model: besides the name of a fetched one, a folder, a file, a folder of the hub's cache, and what
-//! cannot be taken, with the words for it.
+//! What people give as a model: besides the name of a fetched one, a folder, a file, a folder of the hub's cache, and
+//! what cannot be taken, with the words for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,8 @@ pub(crate) fn names_a_file(model: &str) -> bool {
     PICKLES.contains(&end.as_str()) || matches!(end.as_str(), "safetensors" | "gguf")
 }
 
-/// The state of a model in a folder of the hub's cache (`models--OWNER--NAME`): what `refs/main` names, or the only one.
+/// The state of a model in a folder of the hub's cache (`models--OWNER--NAME`): what `refs/main` names, or the only
+/// one.
 fn snapshot(folder: &Path) -> Result<Option<PathBuf>, String> {
     let snapshots = folder.join("snapshots");
     if !snapshots.is_dir() || folder.join("unet").is_dir() {

@@ -21,8 +21,8 @@ pub struct Inspection {
     pub problems: Vec<String>,
 }
 
-/// Looks at the sizes of the files of a model: a folder, or a checkpoint in one file. Whether the bytes are right is for
-/// [`verify`](crate::verify).
+/// Looks at the sizes of the files of a model: a folder, or a checkpoint in one file. Whether the bytes are right is
+/// for [`verify`](crate::verify).
 pub fn inspect(model: &Path) -> Inspection {
     let mut found = Inspection { bytes: disk::size(model), ..Inspection::default() };
     for entry in PARTS.iter().filter_map(|part| fs::read_dir(model.join(part)).ok()).flatten().flatten() {

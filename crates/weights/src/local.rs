@@ -36,8 +36,8 @@ pub async fn fetch_perceptual(hub: &Hub, source: &Source, dir: &Path, progress: 
     disk::remove(&received)
 }
 
-/// Adds the network to the folder of a model, from a file on disk: VGG16 with torchvision's names, or the network as it is in
-/// another model.
+/// Adds the network to the folder of a model, from a file on disk: VGG16 with torchvision's names, or the network as it
+/// is in another model.
 ///
 /// # Errors
 /// If the file is neither.

@@ -62,12 +62,9 @@ impl Home {
                 return Err(missing(format!("its fetch was interrupted; {again} resumes it")));
             }
         }
-        if folder.is_dir() {
-            if folder.join(WORK).is_dir() && !folder.join(LOCK).is_file() {
-                let why =
-                    "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` resumes it";
-                return Err(missing(why.to_owned()));
-            }
+        if folder.is_dir() && folder.join(WORK).is_dir() && !folder.join(LOCK).is_file() {
+            let why = "its fetch into this folder was interrupted; the same `syncdiffusion weights fetch` resumes it";
+            return Err(missing(why.to_owned()));
         }
         let given = given::path(model);
         match (given, bundle) {

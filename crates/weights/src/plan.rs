@@ -89,8 +89,8 @@ pub(crate) fn plan(listing: &Listing, variant: Variant) -> Result<Vec<File>> {
         };
         let shards = shards(files, part, stem, variant);
         // Where both are, diffusers takes the shards and transformers the whole, and so does whoever loads them.
-        let whole_first = stem == "model";
-        if !shards.is_empty() && !(whole_first && files.contains_key(&wanted)) {
+        let whole = stem == "model" && files.contains_key(&wanted);
+        if !whole && !shards.is_empty() {
             chosen.extend(shards.into_iter().map(|(path, listed)| File::of(listing, path, listed, path.to_owned())));
         } else if let Some(listed) = files.get(&wanted) {
             chosen.push(File::of(listing, &wanted, listed, plain));

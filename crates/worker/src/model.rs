@@ -13,8 +13,8 @@ use crate::demo;
 /// The flags about the model.
 #[derive(clap::Args)]
 pub(crate) struct ModelOptions {
-    /// `demo`, a diffusers folder of Stable Diffusion 1 or 2 with `perceptual/` beside its parts, or a checkpoint in one
-    /// `.safetensors` file.
+    /// `demo`, a diffusers folder of Stable Diffusion 1 or 2 with `perceptual/` beside its parts, or a checkpoint in
+    /// one `.safetensors` file.
     #[arg(long, default_value = "demo")]
     pub(crate) model: String,
     /// Folder with the perceptual network, for a model that has none.

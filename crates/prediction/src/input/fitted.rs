@@ -1,7 +1,7 @@
 //! Defaults and bounds that a model can draw, where it is not Stable Diffusion 2 base.
 //!
-//! A model with windows of 768 pixels cannot draw a height of 512, which is what the table says when it is left out. What a
-//! client leaves out is then the nearest that the model can draw; what it says is checked as ever.
+//! A model with windows of 768 pixels cannot draw a height of 512, which is what the table says when it is left out.
+//! What a client leaves out is then the nearest that the model can draw; what it says is checked as ever.
 
 use geometry::Geometry;
 

@@ -12,15 +12,15 @@ pub(crate) struct Loading {
     /// separated by commas, or the flag is repeated
     #[arg(long, env = "SYNCDIFFUSION_LORA", value_name = "FILE[:WEIGHT]", value_delimiter = ',')]
     lora: Vec<String>,
-    /// How prompts are cut into words: `clip`, or `hosted` as the hosted model does [default: `hosted` for the fetched `sd2`,
-    /// `clip` for all others]
+    /// How prompts are cut into words: `clip`, or `hosted` as the hosted model does [default: `hosted` for the fetched
+    /// `sd2`, `clip` for all others]
     #[arg(long, env = "SYNCDIFFUSION_TOKENIZER")]
     tokenizer: Option<Tokenizer>,
     /// What a checkpoint in one file predicts, if it does not say so itself: `epsilon` or `v`
     #[arg(long, env = "SYNCDIFFUSION_PREDICTION_TYPE")]
     prediction_type: Option<PredictionType>,
-    /// Side of a window of a checkpoint in one file, in latents of 8 pixels [default: 64, or 96 for Stable Diffusion 2 that
-    /// predicts `v`]
+    /// Side of a window of a checkpoint in one file, in latents of 8 pixels [default: 64, or 96 for Stable Diffusion 2
+    /// that predicts `v`]
     #[arg(long, env = "SYNCDIFFUSION_WINDOW", value_parser = clap::value_parser!(u32).range(8..=512))]
     window: Option<u32>,
 }
