@@ -4,6 +4,8 @@
   VAE's attention, `text_model.` before the text encoder's names, a tokenizer whose two files disagree on the padding token.
 - `v`: the block layout of the demo model: v-prediction, convolutions round the transformers, one number of heads for all blocks,
   quick GELU, a tokenizer that pads with the end token; fp16 weights, under `.fp16.` file names only.
+- `sd1`: the layout of Stable Diffusion 1.5: convolutions round the transformers, one number of heads, quick GELU, padding with the
+  end token, a PNDM scheduler; only its networks are compared.
 - `sharded`: two blocks, bf16 weights, the UNet in two shards with an index.
 
 Weights are drawn so that activations keep their size through the networks; no bias is zero and no norm trivial. No UNet
@@ -138,9 +140,30 @@ BUNDLES = {
 }
 
 
+# Those of which only the networks are compared, not whole panoramas.
+NETWORKS = {
+    "sd1": Bundle(
+        text_encoder=text_config(hidden_act="quick_gelu", num_hidden_layers=3, projection_dim=12, torch_dtype="float32"),
+        unet=unet_config(
+            ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            attention_head_dim=4, block_out_channels=[8, 16, 16, 16], layers_per_block=2, norm_num_groups=4,
+        ),
+        vae=vae_config([8, 8, 8], layers=2, groups=4),
+        scheduler={
+            "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", **BETAS, "clip_sample": False, "set_alpha_to_one": False,
+            "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
+        },
+        padding={"special_tokens_map.json": END, "tokenizer_config.json": END},
+        dtype=torch.float32,
+        text_prefix="text_model.",
+        old_vae_names=True,
+    ),
+}
+
+
 def write_bundle(name: str, folder: Path, seed: int, demo_tokenizer: Path) -> None:
-    """Writes the bundle `name` of `BUNDLES` into the new folder `folder`."""
-    bundle, generator = BUNDLES[name], torch.Generator().manual_seed(seed)
+    """Writes the bundle `name` of `BUNDLES` or `NETWORKS` into the new folder `folder`."""
+    bundle, generator = (BUNDLES | NETWORKS)[name], torch.Generator().manual_seed(seed)
     shutil.rmtree(folder, ignore_errors=True)
     write_json(folder / "model_index.json", {
         "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.8.0",

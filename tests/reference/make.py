@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from bundles import BUNDLES, write_bundle, write_json
+from bundles import BUNDLES, NETWORKS, write_bundle, write_json
 from conditioning import (
     DRAWS,
     MARGIN,
@@ -271,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the bundles and fixtures of the Rust tests.")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="these bundles, and the tokens of these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for library in (diffusers, transformers):
@@ -281,7 +282,9 @@ def main() -> None:
     print(f"LPIPS here and in the lpips package differ by {difference:.1e} of its value")
     complaints = [] if difference < 1e-5 else ["LPIPS is not that of the lpips package"]
     tokens = {"demo": tokens_of(DEMO_TOKENIZER)}
-    for index, name in enumerate(BUNDLES):
+    for index, name in enumerate([*BUNDLES, *NETWORKS]):
+        if arguments.only and name not in arguments.only:
+            continue
         print(name)
         bundle, seed = arguments.out / "bundles" / name, 1000 * arguments.seed + index
         write_bundle(name, bundle, seed, DEMO_TOKENIZER)
@@ -290,8 +293,9 @@ def main() -> None:
         add_networks(cases)
         add_lpips(cases)
         add_scheduler(cases)
-        add_sync_gradients(cases)
-        complaints += [f"{name}/{complaint}" for complaint in add_panoramas(cases, seed)]
+        if name in BUNDLES:
+            add_sync_gradients(cases)
+            complaints += [f"{name}/{complaint}" for complaint in add_panoramas(cases, seed)]
         cases.save(arguments.out / name)
     write_json(arguments.out / "tokens.json", tokens, indent=None)
     if complaints:

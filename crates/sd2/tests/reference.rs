@@ -1,6 +1,6 @@
 //! Every network against diffusers, transformers and lpips, with the fixtures of `tests/reference`.
 
-use fixtures::{BUNDLES, Cases, F32, assert_close, bundle, json, root};
+use fixtures::{NETWORKS, Cases, F32, assert_close, bundle, json, root};
 use sd2::tokenizer::Tokenizer;
 use sd2::unet::{Text, TextKeys, Time};
 use sd2::{Bundle, Sd2};
@@ -28,7 +28,7 @@ fn token_ids() {
 
 #[test]
 fn text_embeddings() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("text_encoder") {
             let embedding = sd2.text_encoder.forward(&integers(&case["ids"]));
@@ -40,7 +40,7 @@ fn text_embeddings() {
 /// Two samples, each with its own time and text, in one batch and one by one.
 #[test]
 fn unet_outputs() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("unet") {
             let (sample, output) = (cases.tensor(case, "sample"), cases.tensor(case, "output"));
@@ -69,7 +69,7 @@ fn unet_outputs() {
 /// have different texts and times.
 #[test]
 fn unet_branches() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         let case = &cases.list("unet")[0];
         let sample = cases.tensor(case, "sample");
@@ -102,7 +102,7 @@ fn unet_branches() {
 
 #[test]
 fn decoded_pictures() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("vae_decoder") {
             let picture = sd2.decoder.forward(cases.tensor(case, "latent"));
@@ -113,7 +113,7 @@ fn decoded_pictures() {
 
 #[test]
 fn gradients_of_perceptual_distances() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("lpips") {
             let picture = cases.tensor(case, "picture");
@@ -126,7 +126,7 @@ fn gradients_of_perceptual_distances() {
 
 #[test]
 fn noise_schedules() {
-    for name in BUNDLES {
+    for name in NETWORKS {
         let (sd2, cases) = (Sd2::load(&bundle(name), F32).unwrap(), Cases::of(name));
         for case in cases.list("timesteps") {
             let schedule = sd2.ddim.schedule(case["num_inference_steps"].as_u64().unwrap() as u32);
