@@ -92,12 +92,16 @@ fn create(put: bool) -> Value {
         answer("202", "Accepted: the prediction is queued or runs", &prediction),
         answer("400", "The body is not JSON", &detail),
         answer("408", "The body takes too long", &detail),
-        answer("409", "All workers are busy and there is no queue, or the id is in use", &refusal),
+        answer(
+            "409",
+            "All workers are busy and there is no queue, or the id is in use or has a webhook pending",
+            &refusal,
+        ),
         answer("413", "The body is too large", &detail),
         answer("415", "The body is of another type", &detail),
         answer("422", "Validation Error", &invalid),
         answer("429", "The queue is full; `Retry-After` says when to try again", &refusal),
-        answer("503", "No worker has loaded yet, or the server is stopping", &refusal),
+        answer("503", "No worker has loaded yet, the server is stopping, or the disk cannot be written", &refusal),
     ];
     let mut operation = operation(summary, operation_id, description, &parameters, answers);
     operation["requestBody"] =
