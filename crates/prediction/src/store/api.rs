@@ -12,27 +12,28 @@ use super::work::{
 /// The answer of a store.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// An engine that stores predictions and queues them. One value of it is one node. See [the module](super) for how it is used.
+/// An engine that stores predictions and queues them. One value of it is one node. See [the module](super) for how it
+/// is used.
 pub trait Store: Send + Sync + 'static {
     /// Whether records outlive the process.
     fn durable(&self) -> bool;
 
-    /// Why new predictions should not be accepted, if so: what is wrong with the disk, and what to do. Answers at once, and is `None`
-    /// again by itself when the trouble is over.
+    /// Why new predictions should not be accepted, if so: what is wrong with the disk, and what to do. Answers at once,
+    /// and is `None` again by itself when the trouble is over.
     fn trouble(&self) -> Option<String>;
 
     /// Accepts a prediction: stores it and queues it, in place of an ended one with the same id.
     fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted>;
 
-    /// Claims predictions for this node, those first that come first in the queue. The rest of the service may not have heard of them
-    /// yet when this is called right after [`Store::accept`] by another task.
+    /// Claims predictions for this node, those first that come first in the queue. The rest of the service may not have
+    /// heard of them yet when this is called right after [`Store::accept`] by another task.
     fn claim(&self, wants: Wants) -> Answer<'_, Vec<Claimed>>;
 
     /// Ends a claimed prediction with its pictures. `record` says how: its status is terminal.
     fn finish(&self, claim: &Claim, record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome>;
 
-    /// Gives a claimed prediction back to the queue: `counted` after a lost worker, not counted when the node leaves. `logs` are those
-    /// of the prediction so far.
+    /// Gives a claimed prediction back to the queue: `counted` after a lost worker, not counted when the node leaves.
+    /// `logs` are those of the prediction so far.
     fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome>;
 
     /// Asks a prediction to stop. The answer comes when that is stored.
@@ -41,12 +42,13 @@ pub trait Store: Send + Sync + 'static {
     /// Says that this node is alive, and how far its predictions have come. To be called every second.
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat>;
 
-    /// Takes a node for dead whose beat has stood still at `beat`: what it held waits again or, after [`super::MAX_ATTEMPTS`], has
-    /// failed; nobody looks after what it accepted. False if it has moved, or another node was quicker.
+    /// Takes a node for dead whose beat has stood still at `beat`: what it held waits again or, after
+    /// [`super::MAX_ATTEMPTS`], has failed; nobody looks after what it accepted. False if it has moved, or another node
+    /// was quicker.
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool>;
 
-    /// The predictions that nobody looks after, because the node that accepted them is gone: those that have not ended, and those whose
-    /// webhook has yet to be delivered. From now on this node looks after them.
+    /// The predictions that nobody looks after, because the node that accepted them is gone: those that have not ended,
+    /// and those whose webhook has yet to be delivered. From now on this node looks after them.
     fn adopt(&self) -> Answer<'_, Vec<Record>>;
 
     /// What has become of predictions that others work on, and what is to stop here.
@@ -73,13 +75,14 @@ pub trait Store: Send + Sync + 'static {
     /// Records without their pictures.
     fn list(&self, query: Query) -> Answer<'_, Vec<Record>>;
 
-    /// Removes a prediction that has ended, with its pictures, and forgets a webhook that has yet to be delivered. False if there is
-    /// none. Works on a full disk.
+    /// Removes a prediction that has ended, with its pictures, and forgets a webhook that has yet to be delivered.
+    /// False if there is none. Works on a full disk.
     fn delete(&self, id: &str) -> Answer<'_, bool>;
 
     /// The webhook of a prediction has been delivered, or has been given up.
     fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()>;
 
-    /// Removes what retention does not keep, in small steps between which others get their turn; the answer is how many.
+    /// Removes what retention does not keep, in small steps between which others get their turn; the answer is how
+    /// many.
     fn sweep(&self, retention: Retention) -> Answer<'_, u64>;
 }

@@ -5,19 +5,20 @@
 //! ```text
 //!  accept -> starting --claim--> processing --finish--> succeeded | failed | canceled
 //!              |  ^                   |
-//!              |  +---- give back ----+   a lost worker (counted), a node that leaves (not counted), a dead node (counted)
+//!              |  +---- give back ----+   a lost worker or a dead node (counted), a node that leaves (not counted)
 //!              +-- stop --> canceled
 //! ```
-//! - [`Store::accept`] stores and queues. [`Accepted::New`] means that the prediction outlives the process (the machine, with a durable
-//!   engine), and that a claim may find it.
+//! - [`Store::accept`] stores and queues. [`Accepted::New`] means that the prediction outlives the process (the
+//!   machine, with a durable engine), and that a claim may find it.
 //! - [`Store::claim`] hands out what comes next, each under a random token ([`Claim`]). It answers at once.
-//! - [`Store::finish`] and [`Store::give_back`] name the token. If it does not hold any more, they answer [`Outcome::Fenced`]: drop
-//!   the work, report nothing. Otherwise report what [`Outcome::Ended`] holds, and nothing before: a prediction that was asked to stop
-//!   ends as canceled although it succeeded.
-//! - [`Store::stop`] ends what waits and answers with the record to report; of what runs it stores the wish, so that a crash does not
-//!   forget it. The caller then stops its own worker; another node finds the wish by [`Store::news`].
-//! - A call that fails has changed nothing, and may be made again: an end is retried until it is stored or fenced.
-//!   The exception is [`Store::give_back`], after which the prediction waits in any case; at worst an attempt is counted wrongly.
+//! - [`Store::finish`] and [`Store::give_back`] name the token. If it does not hold any more, they answer
+//!   [`Outcome::Fenced`]: drop the work, report nothing. Otherwise report what [`Outcome::Ended`] holds, and nothing
+//!   before: a prediction that was asked to stop ends as canceled although it succeeded.
+//! - [`Store::stop`] ends what waits and answers with the record to report; of what runs it stores the wish, so that a
+//!   crash does not forget it. The caller then stops its own worker; another node finds the wish by [`Store::news`].
+//! - A call that fails has changed nothing, and may be made again: an end is retried until it is stored or fenced. The
+//!   exception is [`Store::give_back`], after which the prediction waits in any case; at worst an attempt is counted
+//!   wrongly.
 //!
 //! # Nodes
 //! One value of an engine is one node. It calls [`Store::beat`] every second; [`Watch`] says which of the others stand
@@ -28,7 +29,8 @@
 //!
 //! # What always holds
 //! - Writes take effect in the order in which the methods were called (not polled).
-//! - Within a tenant, predictions are claimed in the order of acceptance; what comes back is in front of what came later.
+//! - Within a tenant, predictions are claimed in the order of acceptance; what comes back is in front of what came
+//!   later.
 //! - A prediction ends once.
 //!
 //! Every engine passes the tests of `suite`, and answers as [`Memory`] does.

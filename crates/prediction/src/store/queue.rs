@@ -1,10 +1,11 @@
 //! The order of the queue, and how much is in it. Pure: no disk, no clock.
 //!
-//! The order is start-time fair queueing with one number, as in self-clocked fair queueing (Golestani, 1994): a tenant's next
-//! prediction is ranked its own cost behind the tenant's last one that waits, or behind what was claimed last if none does. One tenant
-//! is first in, first out; several share the workers by cost.
+//! The order is start-time fair queueing with one number, as in self-clocked fair queueing (Golestani, 1994): a
+//! tenant's next prediction is ranked its own cost behind the tenant's last one that waits, or behind what was claimed
+//! last if none does. One tenant is first in, first out; several share the workers by cost.
 //!
-//! What always holds: within a tenant, ranks grow in the order in which they were reserved; sums are those of what is there.
+//! What always holds: within a tenant, ranks grow in the order in which they were reserved; sums are those of what is
+//! there.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -55,7 +56,8 @@ pub(super) struct Entry {
     pub(super) units: f64,
 }
 
-/// What waits, and what is about to: a reserved entry counts and has its rank, but is not claimed until it is confirmed.
+/// What waits, and what is about to: a reserved entry counts and has its rank, but is not claimed until it is
+/// confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     line: BTreeMap<Turn, f64>,
@@ -193,7 +195,8 @@ mod tests {
                     Step::Remove(_) => {}
                 }
                 waiting.sort_by_key(|entry| entry.turn);
-                prop_assert_eq!(queue.order().collect::<Vec<_>>(), waiting.iter().map(|e| e.turn.seq).collect::<Vec<_>>());
+                let order: Vec<_> = waiting.iter().map(|entry| entry.turn.seq).collect();
+                prop_assert_eq!(queue.order().collect::<Vec<_>>(), order);
                 let sum: f64 = waiting.iter().map(|entry| entry.units).sum();
                 prop_assert_eq!(queue.board().waiting, waiting.len() as u64);
                 prop_assert!((queue.board().units - sum).abs() < 1e-6);

@@ -25,7 +25,8 @@ pub struct New {
     pub tenant: String,
     /// Version of the record's form; a node claims what it can read.
     pub wire: u32,
-    /// `Idempotency-Key` of the request. A second request of the same tenant with the same key finds the first one's prediction.
+    /// `Idempotency-Key` of the request. A second request of the same tenant with the same key finds the first one's
+    /// prediction.
     pub key: Option<String>,
     /// Whether an id that has ended is found instead of used again.
     pub idempotent: bool,
@@ -83,8 +84,8 @@ pub struct Board {
 pub enum Accepted {
     /// It is stored under this number and waits.
     New(u64),
-    /// There is one of this id or key: it has not ended, or it has and `idempotent` was set, the key found it, or its webhook has
-    /// yet to be delivered ([`Stored::owed`]) and would be lost.
+    /// There is one of this id or key: it has not ended, or it has and `idempotent` was set, the key found it, or its
+    /// webhook has yet to be delivered ([`Stored::owed`]) and would be lost.
     Known(Box<Stored>),
     /// There is no [`Room`].
     Full(Board),
@@ -104,8 +105,8 @@ pub struct Claim {
 pub struct Wants {
     /// The greatest number of predictions.
     pub places: usize,
-    /// Whether one that lost a worker before may be among them: it runs on a worker that holds nothing else, and is claimed alone.
-    /// If it may not, nothing behind it in the queue is claimed either, or it would wait for ever.
+    /// Whether one that lost a worker before may be among them: it runs on a worker that holds nothing else, and is
+    /// claimed alone. If it may not, nothing behind it in the queue is claimed either, or it would wait for ever.
     pub alone: bool,
     /// Only what has waited this long, so that idle nodes come first.
     pub waited: Duration,

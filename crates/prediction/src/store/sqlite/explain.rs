@@ -35,8 +35,8 @@ pub(super) const NO_LOCKS: &str =
     "its file system cannot lock files, which a store needs; choose a `--data-dir` on a local disk";
 
 /// What to do about a damaged database.
-pub(super) const DAMAGED: &str = "move it, its `-wal` and its `-shm` away to start without the predictions that it holds, or save what \
-    can be read with `sqlite3 FILE .recover`";
+pub(super) const DAMAGED: &str = "move it, its `-wal` and its `-shm` away to start without the predictions that it holds, \
+    or save what can be read with `sqlite3 FILE .recover`";
 
 fn is_lock(extended: i32) -> bool {
     [

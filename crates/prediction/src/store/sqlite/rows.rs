@@ -68,8 +68,8 @@ pub(super) fn end(
     let prediction = &record.prediction;
     let changed = connection
         .prepare_cached(
-            "UPDATE predictions SET status = ?1, attempts = ?2, started_at = ?3, completed_at = ?4, owed = ?5, record = ?6,
-            file = ?7, claim = NULL, stop = NULL WHERE seq = ?8 AND id = ?9",
+            "UPDATE predictions SET status = ?1, attempts = ?2, started_at = ?3, completed_at = ?4, owed = ?5,
+            record = ?6, file = ?7, claim = NULL, stop = NULL WHERE seq = ?8 AND id = ?9",
         )?
         .execute(params![
             prediction.status.name(),
@@ -101,7 +101,8 @@ pub(super) fn add_pictures(connection: &Connection, seq: u64, pictures: &[Pictur
         connection
             .prepare_cached(
                 "INSERT INTO pictures (seq, n, kind, media, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                ON CONFLICT (seq, kind, n) DO UPDATE SET media = excluded.media, file = excluded.file, bytes = excluded.bytes",
+                ON CONFLICT (seq, kind, n) DO UPDATE
+                SET media = excluded.media, file = excluded.file, bytes = excluded.bytes",
             )?
             .execute(params![seq, n, kind, media, file, bytes])?;
         let more = bytes.len() as i64 - old.unwrap_or(0) as i64;
@@ -115,7 +116,8 @@ pub(super) fn add_pictures(connection: &Connection, seq: u64, pictures: &[Pictur
 /// Notes that a prediction was claimed.
 pub(super) fn claim(connection: &Connection, record: &Record, token: Uuid) -> Result<(), StoreError> {
     let sql = format!(
-        "UPDATE predictions SET status = 'processing', started_at = ?1, attempts = ?2, claim = ?3 WHERE seq = ?4 AND {UNFINISHED}"
+        "UPDATE predictions SET status = 'processing', started_at = ?1, attempts = ?2, claim = ?3
+        WHERE seq = ?4 AND {UNFINISHED}"
     );
     connection.prepare_cached(&sql)?.execute(params![
         record.prediction.started_at.map(Time::micros),

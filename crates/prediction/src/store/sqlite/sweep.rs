@@ -27,7 +27,8 @@ pub(super) fn choose(connection: &Connection, retention: &Retention, now: Time) 
     if let Some(age) = retention.age {
         let before = now.micros().saturating_sub_unsigned(age.as_micros().min(u128::from(u64::MAX)) as u64);
         let sql = format!(
-            "SELECT seq, bytes FROM predictions INDEXED BY predictions_by_end WHERE {ENDED} AND owed = 0 AND completed_at < ?1 ORDER BY completed_at"
+            "SELECT seq, bytes FROM predictions INDEXED BY predictions_by_end
+            WHERE {ENDED} AND owed = 0 AND completed_at < ?1 ORDER BY completed_at"
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query([before])?;

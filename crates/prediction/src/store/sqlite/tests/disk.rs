@@ -26,7 +26,7 @@ async fn nothing_refused_is_done_while_another_program_has_the_database() {
     let runs = claim(&store).await;
     let other = database(dir.path());
     // Behind the claim, which is written after it was answered.
-    store.core.writer.write(|_| Ok(()), |done| done).await.unwrap();
+    store.shared.writer.write(|_| Ok(()), |done| done).await.unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
 
     let why = store.accept(New::of(record("new"), 1.0), Room::ANY).await.unwrap_err().to_string();
@@ -77,7 +77,7 @@ async fn a_folder_that_is_moved_away_is_noticed() {
     let (data, away) = (dir.path().join("data"), dir.path().join("away"));
     let store = Sqlite::open(&data).unwrap();
     std::fs::rename(&data, &away).unwrap();
-    store.core.disk.look();
+    store.shared.disk.look();
     assert!(store.accept(New::of(record("a"), 1.0), Room::ANY).await.is_err());
     assert!(trouble(&store, true).await.contains("was moved or removed"));
     std::fs::rename(&away, &data).unwrap();

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::*;
 use crate::store::suite::{accept, claim, end, ids, picture, record, status, succeeded, with_webhook};
+use crate::store::{Accepted, New, Outcome, Picture, Query, Retention, Room, Stopped, Store as _, Wants, Which};
+use crate::time::Time;
 use crate::wire::Status;
 
 fn database(dir: &Path) -> Connection {

@@ -104,7 +104,8 @@ async fn statements_look_up_an_index() {
         ),
         (
             format!(
-                "SELECT seq, bytes FROM predictions INDEXED BY predictions_by_end WHERE {ended} AND owed = 0 AND completed_at < 5 ORDER BY completed_at"
+                "SELECT seq, bytes FROM predictions INDEXED BY predictions_by_end
+                WHERE {ended} AND owed = 0 AND completed_at < 5 ORDER BY completed_at"
             ),
             "SEARCH predictions USING COVERING INDEX predictions_by_end (completed_at<?)",
         ),
