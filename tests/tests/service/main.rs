@@ -3,6 +3,7 @@
 mod access;
 mod buckets;
 mod contract;
+mod disk;
 mod doctor;
 mod endings;
 mod events;
