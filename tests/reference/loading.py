@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import ldm
@@ -27,7 +27,7 @@ FIXTURES = Path(__file__).parent / ".." / "fixtures"
 OUT = FIXTURES / "loading"
 EPSILON = FIXTURES / "bundles" / "epsilon"
 TEXTS = [
-    "a photo of a <cat-toy> at dawn", "a <cat-toy>", "<cat-toy>s and <CAT-TOY>", "wow! a lake", "<|endoftext|> b", "", "Caf\u00e9 <new one> x", "<big> BIG <small>",
+    "a photo of a <cat-toy> at dawn", "a <cat-toy>", "<cat-toy>s and <CAT-TOY>", "wow! a lake", "<|endoftext|> b", "", "Café <new one> x", "<big> BIG <small>",
     "a<cat-toy>b", "plain words only",
 ]
 
@@ -120,10 +120,16 @@ def schedulers() -> None:
             "_class_name": "DPMSolverMultistepScheduler", "prediction_type": "v_prediction", "solver_order": 2, "algorithm_type": "dpmsolver++",
             "lower_order_final": True, "lambda_min_clipped": -5.1, "variance_type": None, "use_lu_lambdas": False, "final_sigmas_type": "zero",
         },
-        "unipc": own | {"_class_name": "UniPCMultistepScheduler", "predict_x0": True, "disable_corrector": [], "solver_p": None, "timestep_spacing": "linspace"},
+        "unipc": own | {
+            "_class_name": "UniPCMultistepScheduler", "predict_x0": True, "disable_corrector": [], "solver_p": None,
+            "timestep_spacing": "linspace",
+        },
         "lms": betas | {"_class_name": "LMSDiscreteScheduler"},
         "heun-bare": {"_class_name": "HeunDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012},
-        "deis": own | {"_class_name": "DEISMultistepScheduler", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+        "deis": own | {
+            "_class_name": "DEISMultistepScheduler", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+        },
         "lcm": own | {"_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_scaling": 10.0},
         "cosine": own | {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2"},
         "linear-clipped": {"_class_name": "DDIMScheduler", "beta_schedule": "linear", "clip_sample": True, "clip_sample_range": 2.0},
@@ -147,18 +153,18 @@ def schedulers() -> None:
     write(OUT / "schedulers.json", cases)
 
 
-SD1 = dict(
-    unet=dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)),
-    text=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu"),
-)
-SD2 = dict(
-    unet=dict(sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True),
-    text=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu"),
-)
-VAE = dict(
-    block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4,
-    up_block_types=("UpDecoderBlock2D",) * 4,
-)
+SD1 = {
+    "unet": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": (320, 640, 1280, 1280)},
+    "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "quick_gelu"},
+}
+SD2 = {
+    "unet": {"sample_size": 64, "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True},
+    "text": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16, "hidden_act": "gelu"},
+}
+VAE = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
 
 
 def ldm_names() -> None:
