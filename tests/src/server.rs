@@ -40,7 +40,10 @@ pub fn binary() -> PathBuf {
         let built = path.metadata().and_then(|is| is.modified()).ok();
         if built.zip(newest).is_none_or(|(built, newest)| built < newest) {
             let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "--package", "server", "--package", "tests", "--bins"]);
+            build.args(["build", "--quiet", "--bins"]);
+            // With the features that the dependencies were built with, or all of them are compiled again.
+            let whole = programs().join("syncdiffusion-worker").exists();
+            build.args(if whole { &["--workspace"][..] } else { &["--package", "server", "--package", "tests"] });
             if programs().ends_with("release") {
                 build.arg("--release");
             }
