@@ -104,7 +104,8 @@ impl Server {
 
     /// Starts a server on a data folder, without waiting for its worker.
     pub fn launch_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        // A write beyond a limit of the size of files is to fail and not to end the process, so that tests can refuse writes.
+        // A write beyond a limit of the size of files is to fail and not to end the process, so that tests can refuse
+        // writes.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary());
         command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).arg("--data-dir").arg(data);

@@ -191,5 +191,5 @@ async fn redirects_are_not_followed() {
     receiver.wait(|sent| !sent.is_empty()).await;
     server.until_metric(r#"syncdiffusion_webhooks_total{result="refused"}"#, 1.0).await;
     assert_eq!(receiver.sent().len(), 1);
-    assert!(server.log().contains("the receiver answered 307; redirects are not followed"), "{}", server.log());
+    server.logged("the receiver answered 307; redirects are not followed").await;
 }
