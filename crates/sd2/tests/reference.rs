@@ -1,6 +1,6 @@
 //! Every network against diffusers, transformers and lpips, with the fixtures of `tests/reference`.
 
-use fixtures::{NETWORKS, Cases, F32, assert_close, bundle, json, root};
+use fixtures::{Cases, F32, NETWORKS, assert_close, bundle, json, root};
 use sd2::tokenizer::Tokenizer;
 use sd2::unet::{Text, TextKeys, Time};
 use sd2::{Bundle, Sd2};
