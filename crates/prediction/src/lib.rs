@@ -27,6 +27,7 @@ mod progress;
 mod random;
 pub mod redacted;
 pub mod service;
+pub mod shown;
 pub mod store;
 mod time;
 pub mod upload;

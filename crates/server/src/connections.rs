@@ -1,19 +1,22 @@
 //! Connections: a limit on their number, deadlines for silent ones, and a graceful end.
 //!
 //! What always holds: a client that does not send its header in time loses its connection, whatever protocol it speaks,
-//! and so does one that leaves its response unread. Making a response has no deadline, because pictures take minutes.
+//! and so does one that leaves its response unread, or asks for nothing more. Making a response has no deadline, because
+//! pictures take minutes.
 //!
 //! Not `hyper_util::server::conn::auto`: that waits without a deadline for the first bytes, which decide on HTTP/2.
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -23,17 +26,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::activity::{Activity, Reader, Tracked, Writer};
+use crate::http::Peer;
 
 /// The first bytes of HTTP/2.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How often a client of HTTP/2 is pinged.
 const PING: Duration = Duration::from_secs(20);
+/// Requests that a client of HTTP/2 may have under way on a connection.
+const MAX_STREAMS: u32 = 32;
+/// The most of a header that is held, for HTTP/1.
+const MAX_HEADER: usize = 64 << 10;
 /// Files that are reserved for other things than connections: the store, workers, webhooks.
 const OTHER_FILES: u64 = 256;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// The pause after a connection could not be accepted, such as for too many open files.
 const REST: Duration = Duration::from_secs(1);
+/// How long a client of HTTP/2 has to close an idle connection when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How often the log repeats that the limit is reached.
 const LOG: Duration = Duration::from_mins(1);
 
@@ -42,8 +56,10 @@ const LOG: Duration = Duration::from_mins(1);
 pub(crate) struct ConnectionLimits {
     /// How many may be open at once.
     pub(crate) connections: usize,
-    /// How long a header may take, and a connection may be idle.
+    /// How long a header may take, and a new connection may be silent.
     pub(crate) header: Duration,
+    /// How long a connection may be idle between requests.
+    pub(crate) idle: Duration,
     /// How long a response may be left unread.
     pub(crate) write: Duration,
 }
@@ -66,7 +82,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves connections until `stop` is cancelled, and returns after the last response.
 pub(crate) async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let mut logged: Option<Instant> = None;
     loop {
         if places.available_permits() == 0 && logged.is_none_or(|at| at.elapsed() > LOG) {
@@ -75,8 +91,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Connection
         }
         let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await else { break };
         let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     tracing::error!(%error, "a connection could not be accepted");
@@ -85,25 +101,26 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Connection
                 continue;
             }
         };
-        let (app, stop, watcher) = (app.clone(), stop.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let (app, stop) = (app.clone(), stop.clone());
+        open.spawn(async move {
             gauge!("syncdiffusion_http_connections").increment(1.0);
-            connection(stream, app, limits, stop, watcher).await;
+            connection(stream, peer, app, limits, stop).await;
             gauge!("syncdiffusion_http_connections").decrement(1.0);
             drop(place);
         });
     }
     drop(listener);
-    graceful.shutdown().await;
+    open.close();
+    open.wait().await;
 }
 
 /// Serves one connection. Errors on it concern its client alone.
 async fn connection(
     stream: TcpStream,
+    peer: SocketAddr,
     app: Router,
     limits: ConnectionLimits,
     stop: CancellationToken,
-    watcher: Watcher,
 ) {
     // Send small responses at once.
     let _ = stream.set_nodelay(true);
@@ -111,18 +128,49 @@ async fn connection(
     let begun = stop.run_until_cancelled(tokio::time::timeout(limits.header, beginning(&mut from))).await;
     let Some(Ok(Ok(begun))) = begun else { return };
     let is_http2 = begun == PREFACE;
-    let mut to = TimeoutWriter::new(to);
+    let activity = Activity::new(is_http2);
+    let mut to = TimeoutWriter::new(Writer::new(to, &activity));
     to.set_timeout(Some(limits.write));
-    let io = TokioIo::new(tokio::io::join(Cursor::new(begun).chain(from), Box::pin(to)));
-    let service = TowerToHyperService::new(app);
+    let from = Cursor::new(begun).chain(Reader::new(from, &activity));
+    let io = TokioIo::new(tokio::io::join(from, Box::pin(to)));
+    let app = ServiceExt::<Request<Incoming>>::map_request(app, move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
+    let service = TowerToHyperService::new(Tracked::new(app, &activity));
+    // Both protocols in the same way; only the types differ.
+    macro_rules! drive {
+        ($connection:expr) => {{
+            let mut connection = pin!($connection);
+            let mut stopping = false;
+            let mut over = pin!(activity.until_over(limits));
+            loop {
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = &mut over => break,
+                }
+            }
+            // What a client of HTTP/2 sends at this moment it may send again: that is what this tells it.
+            if is_http2 && !activity.is_stuck(limits) {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(limits.write.min(FAREWELL), connection).await;
+            }
+        }};
+    }
     if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
-        let _ = watcher.watch(builder.serve_connection(io, service)).await;
+        builder.max_concurrent_streams(MAX_STREAMS);
+        drive!(builder.serve_connection(io, service));
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
-        let _ = watcher.watch(builder.serve_connection(io, service)).await;
+        // `activity` has the deadline: hyper's would be the same for a header that has begun and for an idle connection.
+        builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER);
+        drive!(builder.serve_connection(io, service));
     }
 }
 

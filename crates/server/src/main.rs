@@ -4,6 +4,7 @@
 //! `http`; `generate` makes one picture without a server; `weights` fetches models and checks them; `doctor` checks the
 //! setup. `telemetry` is log, metrics and traces. What happens to a prediction is decided in the crate `prediction`.
 
+mod activity;
 mod cli;
 mod config;
 mod connections;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
 use crate::connections::{self, ConnectionLimits, is_public, listen};
-use crate::http::{self, App};
+use crate::http::{self, App, Bodies};
 use crate::signals::stop_on_signals;
 use crate::telemetry::{self, Metrics};
 
@@ -54,6 +54,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         shown_secret,
         over: over.clone(),
         tokens,
+        bodies: Bodies::new(config.limits.max_body),
         metrics,
     };
     let app = http::app(app, &config.access, &config.limits);
@@ -89,6 +90,7 @@ fn limits(config: &Serve) -> ConnectionLimits {
     ConnectionLimits {
         connections: wanted.min(room),
         header: config.limits.header_timeout,
+        idle: config.limits.idle_timeout,
         write: config.limits.write_timeout,
     }
 }

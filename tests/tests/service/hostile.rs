@@ -22,7 +22,7 @@ pub(crate) async fn rest(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn slow_headers_end_the_connection() {
-    let server = Server::start(&["--header-timeout", "300ms"]).await;
+    let server = Server::start(&["--header-timeout", "300ms", "--idle-timeout", "300ms"]).await;
     for begun in [
         "",
         "G",
@@ -62,7 +62,7 @@ async fn a_body_has_a_deadline() {
     let server = Server::start(&["--body-timeout", "300ms"]).await;
     let mut stream = connect(&server).await;
     let head =
-        "POST /predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+        "POST /predictions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut from, mut to) = stream.split();
     let trickled = async {

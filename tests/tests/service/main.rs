@@ -5,6 +5,7 @@ mod buckets;
 mod contract;
 mod disk;
 mod doctor;
+mod doors;
 mod endings;
 mod events;
 mod files;

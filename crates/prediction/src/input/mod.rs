@@ -8,10 +8,12 @@
 //! against.
 
 pub mod fitted;
+mod given;
 pub mod table;
 pub mod validate;
 
 pub use geometry::Geometry;
+pub use given::Given;
 pub use table::{Default, Field, Kind, TABLE};
 pub use validate::{Invalid, Parsed, parse};
 

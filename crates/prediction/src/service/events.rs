@@ -8,6 +8,7 @@ use protocol::Event;
 use super::shared::Shared;
 use super::workers::WorkerState;
 use crate::lifecycle::End;
+use crate::shown::{shown, shown_up_to};
 use crate::store::MAX_ATTEMPTS;
 use crate::worker::Worker;
 
@@ -54,7 +55,7 @@ impl Shared {
                 self.wake();
             }
             Event::LoadFailed { error } => {
-                tracing::error!(worker, %error, "worker cannot load");
+                tracing::error!(worker, error = %shown(&error), "worker cannot load");
                 table.setup.fail(&error);
                 table.workers.slot(worker).state = WorkerState::LoadFailed(error);
             }
@@ -92,7 +93,7 @@ impl Shared {
             }
             Event::Failed { error, fatal: true, .. } => {
                 // The process ends now, and what it holds is dealt with then.
-                tracing::error!(worker, %error, "worker has a fatal error");
+                tracing::error!(worker, error = %shown(&error), "worker has a fatal error");
                 table.workers.slot(worker).fatal(&error);
             }
             Event::Failed { job, error, fatal: false } => {
@@ -104,7 +105,7 @@ impl Shared {
                 self.on_end(worker, &job, End::Canceled);
             }
             Event::Malformed { error } => {
-                tracing::error!(worker, %error, "worker did not understand a command");
+                tracing::error!(worker, error = %shown(&error), "worker did not understand a command");
             }
         }
     }
@@ -127,7 +128,7 @@ impl Shared {
         }
         let closing = table.closing;
         if !closing {
-            tracing::error!(worker, why = %exit.why, falls = exit.falls, "worker lost");
+            tracing::error!(worker, why = %shown(&exit.why), falls = exit.falls, "worker lost");
         }
         let gone = !closing && table.workers.are_gone();
         drop(table);
@@ -149,10 +150,13 @@ impl Shared {
     }
 }
 
+/// How many characters of a line of a worker are logged.
+const MAX_LOGGED: usize = 4096;
+
 /// Passes on a line of a worker's log, at the level that it names.
 fn log(worker: usize, line: &str) {
-    let line = line.trim_start();
-    let (level, words) = line.split_once(' ').unwrap_or(("", line));
+    let line = shown_up_to(line.trim_start(), MAX_LOGGED).to_string();
+    let (level, words) = line.split_once(' ').unwrap_or(("", &line));
     match level {
         "ERROR" => tracing::error!(target: "worker", worker, "{words}"),
         "WARN" => tracing::warn!(target: "worker", worker, "{words}"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::shared::Shared;
+use crate::shown::shown;
 use crate::worker::{Message, Program};
 
 /// How often the timeouts of a silent worker are looked at. A job may be given to it at any time, and its timeout
@@ -50,7 +51,7 @@ async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut UnboundedRec
             Some(Message::Exited(how)) => return how,
             Some(Message::Line(line)) => shared.on_line(worker, &line),
             Some(Message::Malformed(why)) => {
-                tracing::warn!(worker, %why, "worker sent something that is not an event");
+                tracing::warn!(worker, why = %shown(&why), "worker sent something that is not an event");
             }
             Some(Message::Event(event, bytes)) => shared.on_event(worker, event, bytes),
         }

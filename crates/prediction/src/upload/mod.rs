@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::outgoing::{Gate, Refused};
 use crate::redacted::Redacted;
+use crate::shown::shown;
 use bucket::Bucket;
 use put::Putter;
 
@@ -132,7 +133,7 @@ impl Uploader {
             };
             let wait = retries.next_wait(&failure);
             let (why, attempt) = (failure.error, retries.failed());
-            tracing::warn!(prediction_id = %id, attempt, %why, "an upload failed");
+            tracing::warn!(prediction_id = ?id, attempt, why = %shown(&why), "an upload failed");
             let Some(wait) = wait else {
                 count("failed");
                 return Err(format!("Failed to upload output: {why}"));

@@ -1,23 +1,65 @@
 //! The body of a request for a prediction, refused in the words of Cog if it cannot be read.
+//!
+//! What always holds: a body costs at most about three times its size, because what nobody asks for is skipped, and the
+//! bodies that are read at once are bounded in sum.
 
-use std::collections::HashMap;
-use std::error::Error as _;
-use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, iter};
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{FromRequest, Request};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::{BoxError, RequestExt as _};
+use futures_util::TryStreamExt as _;
+use prediction::input::Given;
 use prediction::webhook::EventKind;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::timeout::TimeoutError;
 
 use super::error::Error;
 
 /// The longest id in bytes.
 pub(crate) const MAX_ID: usize = 1024;
+/// Bodies up to this size are parsed where they were read, and do not count for the sum.
+const SMALL: usize = 64 << 10;
+/// The bytes of larger bodies that are held at once, unless one body may be larger.
+const MAX_SUM: u64 = 256 << 20;
+/// How long a body waits for others before its request is refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What Windows tools write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The room for bodies of all requests, in KiB.
+#[derive(Clone, Debug)]
+pub(crate) struct Bodies(Arc<Semaphore>);
+
+impl Bodies {
+    /// Room for the largest body, and for several that are smaller.
+    pub(crate) fn new(max_body: u64) -> Self {
+        let kib = usize::try_from(max_body.max(MAX_SUM).div_ceil(1024)).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Reserves room for what a body has grown by.
+    async fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Error> {
+        let kib = length.saturating_sub(SMALL).div_ceil(1024);
+        let missing = kib.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if missing == 0 {
+            return Ok(());
+        }
+        let more = Arc::clone(&self.0).acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
+        let Ok(Ok(more)) = tokio::time::timeout(PATIENCE, more).await else { return Err(Error::BodiesFull) };
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
 
 /// The body of POST and PUT. Name, fields and their order appear in the messages.
 #[derive(Debug, Default, Deserialize)]
@@ -25,10 +67,10 @@ pub(super) struct PredictionRequest {
     // Without a default an empty list is refused for its length, as Cog does.
     pub(super) id: Option<String>,
     #[serde(default)]
-    pub(super) input: Value,
+    pub(super) input: Given,
     /// Read for its type only; the model does not use it.
     #[serde(default, rename = "context")]
-    _context: HashMap<String, String>,
+    _context: Texts,
     #[serde(default)]
     pub(super) webhook: Option<String>,
     #[serde(default = "all")]
@@ -48,7 +90,54 @@ fn all() -> Vec<EventKind> {
     EventKind::ALL.to_vec()
 }
 
-impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
+/// A map of texts that is checked and not kept.
+#[derive(Debug, Default)]
+struct Texts;
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Texts;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                while map.next_entry::<Text, Text>()?.is_some() {}
+                Ok(Texts)
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
+/// A text that is not kept.
+struct Text;
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Text;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a string")
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Text, E> {
+                Ok(Text)
+            }
+        }
+        from.deserialize_str(Reader)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for PredictionRequest
+where
+    Bodies: FromRef<S>,
+{
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
@@ -57,30 +146,74 @@ impl<S: Send + Sync> FromRequest<S> for PredictionRequest {
             let words = "Expected request with `Content-Type: application/json`";
             return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if is_late(&rejection) {
-                Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())
-            } else {
-                Error::Body(rejection.status(), rejection.body_text())
-            }
-        })?;
+        if let Some(coding) = compression(request.headers()) {
+            return Err(Error::Compressed(coding));
+        }
+        let (bytes, held) = read(request, &Bodies::from_ref(state)).await?;
         if bytes.is_empty() && kind == ContentType::Missing {
             return Ok(Self { webhook_events_filter: all(), ..Self::default() });
         }
+        if bytes.len() <= SMALL {
+            return Self::parse(&bytes);
+        }
+        let parse = move || {
+            let parsed = Self::parse(&bytes);
+            drop((bytes, held));
+            parsed
+        };
+        tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Error::BodiesFull))
+    }
+}
+
+impl PredictionRequest {
+    fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let refused = |rejection: JsonRejection| Error::Body(rejection.status(), rejection.body_text());
-        let Json(mut body) = Json::<Self>::from_bytes(&bytes).map_err(refused)?;
+        let Json(mut body) = Json::<Self>::from_bytes(bytes).map_err(refused)?;
         // An array is accepted as a body, too, as Cog does, and cannot contain it.
         if bytes.trim_ascii_start().starts_with(b"{") {
-            let Json(older) = Json::<Older>::from_bytes(&bytes).map_err(refused)?;
+            let Json(older) = Json::<Older>::from_bytes(bytes).map_err(refused)?;
             body.output_file_prefix = older.output_file_prefix;
         }
+        let mut known = Vec::with_capacity(EventKind::ALL.len());
+        for kind in body.webhook_events_filter {
+            if !known.contains(&kind) {
+                known.push(kind);
+            }
+        }
+        body.webhook_events_filter = known;
         Ok(body)
     }
 }
 
-/// Whether a body was refused because it took too long.
-fn is_late(rejection: &BytesRejection) -> bool {
-    iter::successors(rejection.source(), |&cause| cause.source()).any(<dyn std::error::Error>::is::<TimeoutError>)
+/// Reads a body as it comes, with the room that it takes.
+async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Error> {
+    let (mut bytes, mut held) = (Vec::new(), None);
+    let mut data = request.with_limited_body().into_body().into_data_stream();
+    loop {
+        let chunk = data.try_next().await.map_err(|error| unread(error.into()))?;
+        let Some(chunk) = chunk else { return Ok((bytes, held)) };
+        bodies.reserve(&mut held, bytes.len() + chunk.len()).await?;
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+/// Why a body was not read, in the words of axum, which Cog has.
+fn unread(error: BoxError) -> Error {
+    let causes = || iter::successors(Some(&*error as &dyn std::error::Error), |&cause| cause.source());
+    if causes().any(<dyn std::error::Error>::is::<TimeoutError>) {
+        return Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned());
+    }
+    let too_large = causes().any(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+    let status = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    Error::Body(status, format!("Failed to buffer the request body: {error}"))
+}
+
+/// How a body is compressed, if it is.
+fn compression(headers: &HeaderMap) -> Option<String> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|value| value.to_str().unwrap_or("unknown").split(',').map(str::trim));
+    codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).map(str::to_owned)
 }
 
 #[derive(Debug, PartialEq)]
@@ -112,11 +245,56 @@ mod tests {
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
         }
-        PredictionRequest::from_request(request.body(Body::from(body)).unwrap(), &()).await.map_err(|error| match error
-        {
+        PredictionRequest::from_request(request.body(Body::from(body)).unwrap(), &Bodies::new(0)).await.map_err(refusal)
+    }
+
+    fn refusal(error: Error) -> (u16, String) {
+        match error {
             Error::Body(status, words) => (status.as_u16(), words),
             other => panic!("{other:?}"),
-        })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_unknown_is_skipped() {
+        let many = r#"{"":[{}]},"#.repeat(100_000);
+        let body = format!(r#"{{"x":[{many}0],"input":{{"prompt":"a","y":[{many}0]}},"context":{{"a":"b"}}}}"#);
+        assert!(body.len() > 20 * SMALL, "it is parsed beside");
+        let bodies = Bodies::new(0);
+        let read = PredictionRequest::from_request(Request::new(Body::from(body)), &bodies).await.unwrap();
+        assert_eq!(read.input.value, serde_json::json!({"prompt": "a"}));
+        assert_eq!(read.input.unknown, ["y"]);
+        assert_eq!(bodies.0.available_permits() as u64 * 1024, MAX_SUM, "the room is returned");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_bounded_in_sum() {
+        let bodies = Bodies::new(0);
+        let rest = Arc::clone(&bodies.0).acquire_many_owned((MAX_SUM >> 10) as u32 - 10).await.unwrap();
+        let read = |length: usize| {
+            let body = format!("{{}}{}", " ".repeat(length));
+            async { PredictionRequest::from_request(Request::new(Body::from(body)), &bodies).await }
+        };
+        assert!(read(SMALL).await.is_ok() && read(SMALL + 8000).await.is_ok());
+        assert!(matches!(read(SMALL + 20_000).await, Err(Error::BodiesFull)));
+        let (waited, ()) = tokio::join!(read(SMALL + 20_000), async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(rest);
+        });
+        assert!(waited.is_ok(), "a body waits for others");
+    }
+
+    #[tokio::test]
+    async fn compression_is_refused_and_a_mark_is_skipped() {
+        let send = |coding: &'static str| async move {
+            let request = Request::builder().header("content-encoding", coding).body(Body::from("{}")).unwrap();
+            PredictionRequest::from_request(request, &Bodies::new(0)).await
+        };
+        for coding in ["gzip", "identity, br", "DEFLATE", "zstd"] {
+            assert!(matches!(send(coding).await, Err(Error::Compressed(_))), "{coding}");
+        }
+        assert!(send("identity").await.is_ok() && send("").await.is_ok());
+        assert_eq!(read(None, "\u{feff}{\"id\":\"a\"}").await.unwrap().id.as_deref(), Some("a"));
     }
 
     #[tokio::test]

@@ -1,12 +1,14 @@
 //! Everything that can go wrong with a request, and the one table from there to status and body.
 
 use std::any::Any;
+use std::borrow::Cow;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prediction::input::validate::Detail;
 use prediction::service::Refused;
+use prediction::shown::{shown, shown_up_to};
 use prediction::store::StoreError;
 use serde_json::{Value, json};
 
@@ -15,6 +17,14 @@ use serde_json::{Value, json};
 pub(crate) enum Error {
     /// The body or a header cannot be read; status and message are Cog's.
     Body(StatusCode, String),
+    /// The body is compressed.
+    Compressed(String),
+    /// There is no room for the body beside those of other requests.
+    BodiesFull,
+    /// No route has this path.
+    NoPath(String),
+    /// A page of another origin, or under another name, asks.
+    Foreign(&'static str),
     /// The body can be read but is not valid: all reasons.
     Invalid(Vec<Detail>),
     /// The service refused the prediction.
@@ -43,6 +53,10 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::Body(status, _) => *status,
+            Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Foreign(_) => StatusCode::FORBIDDEN,
+            Self::NoPath(_) => StatusCode::NOT_FOUND,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
@@ -61,10 +75,26 @@ impl Error {
 
     fn body(&self) -> Value {
         match self {
-            Self::Body(_, detail) => json!({ "detail": detail }),
+            Self::Body(_, detail) => json!({ "detail": shorten(detail) }),
+            Self::Compressed(coding) => {
+                let coding = shown_up_to(coding, 40);
+                json!({ "detail": format!("a body with `Content-Encoding: {coding}` is not read; send it uncompressed") })
+            }
+            Self::BodiesFull => {
+                json!({ "detail": "the bodies of other requests fill the memory for bodies; try again" })
+            }
+            Self::NoPath(path) => {
+                let advice = if path.len() > 1 && path.ends_with('/') {
+                    format!("; paths do not end in a slash: try `{}`", shown(path.trim_end_matches('/')))
+                } else {
+                    "; `/openapi.json` lists the paths".to_owned()
+                };
+                json!({ "detail": format!("there is no path `{}`{advice}", shown(path)) })
+            }
+            Self::Foreign(detail) => json!({ "detail": detail }),
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
-            Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{id}`") }),
+            Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{}`", shown_up_to(id, 1024)) }),
             Self::NoFile => json!({ "detail": "there is no such file, or it is no longer kept" }),
             Self::SecretNotShown => json!({
                 "detail": "the server does not show its secret; read the file `webhook-secret` in the data folder, or \
@@ -94,12 +124,17 @@ impl From<StoreError> for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         if self.status().is_server_error()
-            && !matches!(self, Self::Refused(Refused::NotReady | Refused::Closing | Refused::Trouble(_)))
+            && !matches!(
+                self,
+                Self::BodiesFull | Self::Refused(Refused::NotReady | Refused::Closing | Refused::Trouble(_))
+            )
         {
-            tracing::error!(error = %self.body(), "a request failed");
+            tracing::error!(error = %shown_up_to(&self.body().to_string(), 1000), "a request failed");
         }
         let mut response = (self.status(), Json(self.body())).into_response();
         let (name, value) = match self {
+            Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            Self::BodiesFull => (header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
             Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             _ => return response,
@@ -109,7 +144,36 @@ impl IntoResponse for Error {
     }
 }
 
+/// A message without the middle of a value that a client sent: its beginning and its end say what is wrong.
+fn shorten(message: &str) -> Cow<'_, str> {
+    const START: usize = 200;
+    const END: usize = 150;
+    if message.len() <= START + END + 50 {
+        return message.into();
+    }
+    let start = &message[..message.floor_char_boundary(START)];
+    let end = &message[message.ceil_char_boundary(message.len() - END)..];
+    format!("{start}…{end}").into()
+}
+
 /// The response of a handler that panicked; it reveals nothing.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "detail": "internal server error" }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_does_not_repeat_what_was_sent() {
+        let long = format!("invalid type: string \"{}\", expected a map at line 1 column 5", "ü".repeat(1 << 20));
+        let short = shorten(&long);
+        assert!(short.len() < 400 && short.starts_with("invalid type") && short.ends_with("line 1 column 5"));
+        assert_eq!(shorten("a short one"), "a short one");
+        for error in [Error::NoPath("/x".repeat(9999)), Error::Unknown("x".repeat(9999)), Error::Body(StatusCode::OK, long)]
+        {
+            assert!(error.body().to_string().len() < 1200);
+        }
+    }
 }

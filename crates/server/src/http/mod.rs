@@ -11,6 +11,7 @@ mod files;
 mod health;
 mod metrics;
 mod observe;
+mod origin;
 mod pages;
 mod predictions;
 mod shutdown;
@@ -19,16 +20,19 @@ mod webhooks;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
+pub(crate) use body::Bodies;
+pub(crate) use origin::Peer;
 pub(crate) use state::App;
 
+use self::error::Error;
 use crate::config::{Access, Limits};
 
 /// What a response may load unless it says otherwise: nothing.
@@ -43,7 +47,8 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(predictions::router())
         .merge(files::router())
         .merge(webhooks::router())
-        .merge(shutdown::router());
+        .merge(shutdown::router())
+        .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()));
     layered(routes, &app, access, limits).with_state(app)
 }
 
@@ -54,6 +59,7 @@ fn layered(routes: Router<App>, app: &App, access: &Access, limits: &Limits) -> 
         .layer(DefaultBodyLimit::max(usize::try_from(limits.max_body).unwrap_or(usize::MAX)))
         .layer(RequestBodyDeadlineLayer::new(limits.body_timeout))
         .layer(from_fn_with_state(app.clone(), auth::guard))
+        .layer(from_fn_with_state(origin::Rules::new(access, app), origin::guard))
         .layer(option_layer(cors(access)))
         .layer(map_request(name_host))
         .layer(CatchPanicLayer::custom(error::panicked))
@@ -66,11 +72,12 @@ fn layered(routes: Router<App>, app: &App, access: &Access, limits: &Limits) -> 
 /// What pages of other origins may do, if any are allowed.
 fn cors(access: &Access) -> Option<CorsLayer> {
     let origins = &access.cors_origin;
-    let sent = ["accept", "authorization", "cancel-after", "content-type", "last-event-id", "prefer", "x-request-id"];
     let shown = ["location", "retry-after", "x-request-id"];
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers(sent.map(HeaderName::from_static))
+        // Clients of several APIs send headers of their own (`x-stainless-*`, `idempotency-key`). Which ones a page of an
+        // allowed origin may send protects nothing.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(shown.map(HeaderName::from_static))
         .max_age(std::time::Duration::from_hours(1));
     match origins.as_slice() {

@@ -10,6 +10,7 @@ use axum::extract::{MatchedPath, RawPathParams, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use prediction::shown::shown;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
@@ -42,7 +43,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(parameters) = request.extract_parts::<RawPathParams>().await
         && let Some((_, prediction)) = parameters.iter().find(|(name, _)| *name == "id")
     {
-        span.record("prediction_id", prediction);
+        span.record("prediction_id", shown(prediction).to_string());
     }
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut watch = Watch { begun: Instant::now(), span: span.clone(), method, route, status: DISCONNECTED };

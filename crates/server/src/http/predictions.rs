@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use prediction::input::{self, Invalid};
 use prediction::service::{self, Submitted, Ticket};
+use prediction::shown::shown_up_to;
 use prediction::store;
 use prediction::upload::check_prefix;
 use prediction::webhook::Webhook;
@@ -85,7 +86,7 @@ async fn make(
     if !app.service.accepts_work() {
         return Err(service::Refused::NotReady.into());
     }
-    let parsed = input::parse(&body.input, app.service.geometry())
+    let parsed = input::parse(&body.input.value, app.service.geometry())
         .map_err(|errors| Error::Invalid(errors.iter().map(Invalid::detail).collect()))?;
     let webhook = body
         .webhook
@@ -104,8 +105,8 @@ async fn make(
         }
         Span::current().record("prediction_id", id);
     }
-    if !parsed.stripped.is_empty() {
-        tracing::warn!(fields = ?parsed.stripped, "Stripped unknown input fields");
+    if !body.input.unknown.is_empty() {
+        tracing::warn!(fields = ?body.input.unknown, "Stripped unknown input fields");
     }
     let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
     let request = service::Request {
@@ -205,7 +206,7 @@ async fn list(
         None => None,
         Some(name) => Some(Status::from_name(name).ok_or_else(|| {
             let names = Status::ALL.map(Status::name).join("`, `");
-            wrong(format!("`status` is `{name}`, not one of `{names}`"))
+            wrong(format!("`status` is `{}`, not one of `{names}`", shown_up_to(name, 100)))
         })?),
     };
     let mut query = store::Query { status, limit: limit + 1, ..store::Query::default() };
@@ -216,7 +217,7 @@ async fn list(
         match (cursor.as_bytes().first(), place) {
             (Some(b'b'), Some(place)) => query.before = Some(place),
             (Some(b'a'), Some(place)) => query.after = Some(place),
-            _ => return Err(wrong(format!("`cursor` is `{cursor}`, which is not a cursor of a list"))),
+            _ => return Err(wrong(format!("`cursor` is `{}`, which is not a cursor of a list", shown_up_to(cursor, 100)))),
         }
     }
     let mut found = app.service.list(query).await?;

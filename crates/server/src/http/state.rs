@@ -1,9 +1,11 @@
 //! What handlers share.
 
+use axum::extract::FromRef;
 use prediction::Service;
 use prediction::webhook::signature::Secret;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Bodies;
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 
@@ -20,7 +22,14 @@ pub(crate) struct App {
     /// The port, for clients that name no host.
     pub(crate) port: u16,
     pub(crate) tokens: Tokens,
+    pub(crate) bodies: Bodies,
     pub(crate) metrics: Metrics,
     /// The secret that webhooks are signed with, if clients may ask for it.
     pub(crate) shown_secret: Option<Secret>,
+}
+
+impl FromRef<App> for Bodies {
+    fn from_ref(app: &App) -> Self {
+        app.bodies.clone()
+    }
 }

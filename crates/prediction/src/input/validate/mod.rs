@@ -13,9 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::input::fitted;
 use crate::input::table::{self, Field, Kind, TABLE};
+use crate::shown::shown_up_to;
 
 /// The longest text in bytes. Two of them, each character escaped, fit into a frame.
-const MAX_TEXT: usize = 1 << 20;
+pub(super) const MAX_TEXT: usize = 1 << 20;
+/// How many characters of a value a message repeats.
+const MAX_VALUE: usize = 100;
 const _: () = assert!(2 * 6 * MAX_TEXT < protocol::frame::MAX_LINE);
 
 /// One reason why a JSON value is not a valid input.
@@ -76,7 +79,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     let given = match value {
         Value::Null => &empty,
         Value::Object(given) => given,
-        other => return Err(vec![Invalid::new("__root__", format!("{other} is not of type \"object\""))]),
+        other => return Err(vec![Invalid::new("__root__", format!("{} is not of type \"object\"", short(other)))]),
     };
     let mut errors = BTreeMap::new();
     let mut missing = Vec::new();
@@ -140,14 +143,14 @@ pub fn check_geometry(input: &Input, geometry: Geometry) -> Result<(), Vec<Inval
 /// Type and bounds of one value, all that is wrong with it in the order of the schema's keywords: maximum, minimum,
 /// type. Integers come out as JSON integers.
 fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
-    let wrong_type = || format!("{value} is not of type \"{}\"", field.kind.name());
+    let wrong_type = || format!("{} is not of type \"{}\"", short(value), field.kind.name());
     let above = |maximum: &dyn Display| format!("{value} is greater than the maximum of {maximum}");
     let below = |minimum: &dyn Display| format!("{value} is less than the minimum of {minimum}");
     match field.kind {
         Kind::Text => match value.as_str() {
             None => Err(vec![wrong_type()]),
             Some(text) if text.len() > MAX_TEXT => {
-                Err(vec![format!("a text of {} bytes is longer than the maximum of {MAX_TEXT}", text.len())])
+                Err(vec![format!("the text is longer than the maximum of {MAX_TEXT} bytes")])
             }
             Some(_) => Ok(value.clone()),
         },
@@ -178,6 +181,18 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
             }
         }
     }
+}
+
+/// A value as a message repeats it.
+fn short(value: &Value) -> String {
+    // Cut before it becomes JSON, too, which takes six times the room at worst.
+    let text = match value {
+        Value::String(text) if text.len() > MAX_VALUE => {
+            Value::from(&text[..text.floor_char_boundary(4 * MAX_VALUE)]).to_string()
+        }
+        other => other.to_string(),
+    };
+    shown_up_to(&text, MAX_VALUE).to_string()
 }
 
 /// The whole number that a value is, as JSON Schema defines it.

@@ -206,5 +206,5 @@ fn a_text_has_a_greatest_length() {
     let most = "ü".repeat(MAX_TEXT / 2);
     assert_eq!(parse(&json!({"prompt": most}), None).unwrap().input.prompt, most);
     let message = one("negative_prompt", &json!(format!("{most}x")));
-    assert_eq!(message, "a text of 1048577 bytes is longer than the maximum of 1048576");
+    assert_eq!(message, "the text is longer than the maximum of 1048576 bytes");
 }

@@ -21,6 +21,7 @@ use crate::active::ActivePrediction;
 use crate::feed::{Event, Item};
 use crate::outgoing::Gate;
 use crate::redacted::Redacted;
+use crate::shown::shown;
 use crate::store::{Record, Store, StoreError};
 use crate::time::Time;
 use crate::wire::Prediction;
@@ -150,7 +151,7 @@ impl WebhookSender {
             Ok(()) => count("delivered"),
             Err(failure) => {
                 count(if failure.transient { "abandoned" } else { "refused" });
-                tracing::warn!(prediction_id = %prediction.id, why = %failure.error, "a webhook was not delivered");
+                tracing::warn!(prediction_id = ?prediction.id, why = %shown(&failure.error), "a webhook was not delivered");
             }
         }
     }
@@ -164,7 +165,7 @@ impl WebhookSender {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
                     tracing::warn!(
-                        prediction_id = %pending.id, "a prediction was removed before its webhook was delivered"
+                        prediction_id = ?pending.id, "a prediction was removed before its webhook was delivered"
                     );
                     return count("abandoned");
                 }
@@ -177,9 +178,9 @@ impl WebhookSender {
             let attempt = retries.failed();
             let wait = retries.next_wait(&failure);
             tracing::warn!(
-                prediction_id = %pending.id,
+                prediction_id = ?pending.id,
                 attempt,
-                why = %failure.error,
+                why = %shown(&failure.error),
                 again = wait.is_some(),
                 "a webhook was not delivered"
             );
@@ -192,7 +193,7 @@ impl WebhookSender {
             sleep(wait).await;
         }
         if let Err(error) = self.store.mark_delivered(&pending.id, pending.seq).await {
-            tracing::error!(prediction_id = %pending.id, %error, "the store could not mark a webhook as delivered");
+            tracing::error!(prediction_id = ?pending.id, %error, "the store could not mark a webhook as delivered");
         }
     }
 

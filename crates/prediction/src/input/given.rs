@@ -1,0 +1,252 @@
+//! The `input` of a request as it is read from JSON: what the table names is kept, the rest is skipped.
+//!
+//! A tree of JSON takes up to a hundred times the memory of its text. So only scalars of known names are kept whole (a
+//! text up to the longest valid one), and of anything else the beginning, which is enough for a message.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::table::{self, Kind};
+use super::validate::MAX_TEXT;
+
+/// How many unknown names are kept for the log.
+const MAX_NAMES: usize = 16;
+/// How many characters of an unknown name are kept.
+const MAX_NAME: usize = 64;
+/// How many values inside a value are kept. Each is at least one character of a message, which shows 100.
+const MAX_NODES: usize = 128;
+/// How many bytes are kept of a text where a text is not valid.
+const MAX_WRONG: usize = 512;
+
+/// What a request gives as `input`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// The values of known names, for [`super::parse`].
+    pub value: Value,
+    /// The first unknown names, cut.
+    pub unknown: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Given;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("any valid JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
+        let (mut values, mut unknown) = (Map::new(), Vec::new());
+        while let Some(Name { known, shown }) = map.next_key()? {
+            if let Some(field) = known {
+                let text = if field.kind == Kind::Text { MAX_TEXT + 1 } else { MAX_WRONG };
+                values.insert(field.name.to_owned(), map.next_value_seed(Short { nodes: &mut { MAX_NODES }, text })?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                if unknown.len() < MAX_NAMES && !unknown.contains(&shown) {
+                    unknown.push(shown);
+                }
+            }
+        }
+        unknown.sort();
+        Ok(Given { value: Value::Object(values), unknown })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Given, A::Error> {
+        Short { nodes: &mut { MAX_NODES }, text: MAX_WRONG }.visit_seq(seq).map(whole)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Given, E> {
+        Ok(whole(cut(text, MAX_WRONG).into()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Given, E> {
+        Ok(whole(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Given, E> {
+        Ok(whole(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Given, E> {
+        Ok(whole(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Given, E> {
+        Ok(whole(value.into()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Given, E> {
+        Ok(Given::default())
+    }
+}
+
+fn whole(value: Value) -> Given {
+    Given { value, unknown: Vec::new() }
+}
+
+/// The beginning of a text, in bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// A name of an input.
+struct Name {
+    known: Option<&'static table::Field>,
+    shown: String,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Name;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a string")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                let known = table::find(name);
+                let shown = if known.is_some() { String::new() } else { name.chars().take(MAX_NAME).collect() };
+                Ok(Name { known, shown })
+            }
+        }
+        from.deserialize_str(Reader)
+    }
+}
+
+/// Reads the beginning of a value and skips the rest.
+struct Short<'a> {
+    nodes: &'a mut usize,
+    text: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Short<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Short<'_> {
+    type Value = Value;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("any valid JSON value")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        loop {
+            if *self.nodes == 0 {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(Value::Array(values));
+            }
+            *self.nodes -= 1;
+            match seq.next_element_seed(Short { nodes: self.nodes, text: MAX_WRONG })? {
+                Some(value) => values.push(value),
+                None => return Ok(Value::Array(values)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        loop {
+            if *self.nodes == 0 {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                return Ok(Value::Object(values));
+            }
+            *self.nodes -= 1;
+            let Some(Name { known, shown }) = map.next_key()? else { return Ok(Value::Object(values)) };
+            let name = known.map_or(shown, |field| field.name.to_owned());
+            values.insert(name, map.next_value_seed(Short { nodes: self.nodes, text: MAX_WRONG })?);
+        }
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(cut(text, self.text).into())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(text: &str) -> Given {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_the_table_names_is_kept_whole() {
+        let given = read(r#"{"prompt":"a\nü","seed":18446744073709551615,"guidance_scale":7.5,"loop_closure":true}"#);
+        assert_eq!(
+            given.value,
+            json!({"prompt": "a\nü", "seed": u64::MAX, "guidance_scale": 7.5, "loop_closure": true})
+        );
+        assert_eq!(read(r#"{"seed":-1,"width":null}"#).value, json!({"seed": -1, "width": null}));
+        assert_eq!(read(r#"{"width":1,"width":2}"#).value, json!({"width": 2}));
+        for other in ["null", "[1,2]", "5", "-5", "0.5", "true", "\"str\""] {
+            assert_eq!(read(other).value, serde_json::from_str::<Value>(other).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_rest_is_skipped_and_named_shortly() {
+        let many: String = (0..1000).map(|i| format!(r#""k{i:04}{}":[{{"":0}},{i}],"#, "x".repeat(1000))).collect();
+        let given = read(&format!(r#"{{{many}"prompt":"a"}}"#));
+        assert_eq!(given.value, json!({"prompt": "a"}));
+        assert_eq!(given.unknown.len(), MAX_NAMES);
+        assert!(given.unknown.iter().all(|name| name.len() <= MAX_NAME) && given.unknown[0].starts_with("k0000x"));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_kept_in_part() {
+        let zeros = format!("[{}0]", "0,".repeat(100_000));
+        let maps = format!("[{}0]", r#"{"":[{"a":{}}]},"#.repeat(100_000));
+        let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        let text = format!("\"{}\"", "y".repeat(1 << 20));
+        for long in [zeros, maps, deep, text] {
+            for body in [format!(r#"{{"width":{long}}}"#), format!(r#"{{"prompt":{long}}}"#), long.clone()] {
+                let kept = read(&body).value.to_string().len();
+                assert!(kept < 2000 || body.starts_with("{\"prompt\":\"y"), "{kept} bytes of {}", &body[..20]);
+            }
+        }
+        assert!(read(&format!(r#"{{"width":[{}0]}}"#, "0,".repeat(1000))).value.to_string().len() > 100);
+        let long = read(&format!(r#"{{"prompt":"{}"}}"#, "ü".repeat(MAX_TEXT)));
+        assert_eq!(long.value["prompt"].as_str().map(str::len), Some(MAX_TEXT));
+    }
+}
