@@ -18,16 +18,17 @@ mod signals;
 mod telemetry;
 mod tokens;
 mod units;
+mod variables;
 mod weights;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let Cli { telemetry, command } = Cli::parse();
+    let Cli { telemetry, command } = variables::parse(Cli::command());
     let quiet = !matches!(command, Command::Serve(_));
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();

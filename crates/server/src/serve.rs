@@ -1,6 +1,7 @@
 //! `syncdiffusion serve`: binds, starts the service, serves until it is stopped, and ends gracefully.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -111,8 +112,11 @@ fn announce(address: SocketAddr) {
     let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let url = format!("http://{host}:{}", address.port());
-    println!("Listening on {address}. Open {url}/playground in a browser, or try:");
-    println!(
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be reading.
+    let _ = writeln!(stdout, "Listening on {address}. Open {url}/playground in a browser, or try:");
+    let _ = writeln!(
+        stdout,
         "  curl -s {url}/predictions -H 'content-type: application/json' \
          -d '{{\"input\":{{\"prompt\":\"a photo of a mountain range at twilight\"}}}}'"
     );

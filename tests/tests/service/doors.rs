@@ -166,3 +166,73 @@ async fn idle_connections_outlive_the_limit_for_headers() {
         sleep(Duration::from_millis(900)).await;
     }
 }
+
+/// Runs the program with a variable, and returns its status and what it says.
+fn run(arguments: &[&str], variable: Option<(&str, &str)>) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(tests::binary())
+        .args(arguments)
+        .envs(variable)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn wrong_words_are_named_before_anything_starts() {
+    for command in [&["serve"][..], &["generate", "--prompt", "x"], &["doctor"]] {
+        for (flag, variable, value, advice) in [
+            ("--dtype", "SYNCDIFFUSION_DTYPE", "int8", "`f16`"),
+            ("--device", "SYNCDIFFUSION_DEVICE", "gpu", "`cuda`"),
+            ("--memory-budget", "SYNCDIFFUSION_MEMORY_BUDGET", "10 bananas", "512MiB"),
+        ] {
+            let (status, said) = run(&[command, &[flag, value]].concat(), None);
+            assert_eq!(status, Some(2), "{command:?} {flag}: {said}");
+            assert!(said.contains(advice) && !said.contains(variable), "{said}");
+            let (status, said) = run(command, Some((variable, value)));
+            assert_eq!(status, Some(2), "{command:?} {variable}: {said}");
+            assert!(said.contains(advice) && said.contains(variable), "{said}");
+        }
+    }
+    for url in ["panorama.example.com", "ftp://x", "https://a b/"] {
+        let (status, said) = run(&["serve", "--public-url", url], None);
+        assert!(status == Some(2) && said.contains("`https://"), "{said}");
+    }
+    let (status, said) = run(&["serve", "--port", "0"], Some(("SYNCDIFFUSION_API_TOKEN", "")));
+    assert!(status == Some(1) && said.contains("SYNCDIFFUSION_API_TOKEN"), "an empty token opens no door: {said}");
+}
+
+#[tokio::test]
+async fn empty_variables_are_unset_ones() {
+    let (_, help) = run(&["serve", "--wrong"], None);
+    assert!(help.contains("--wrong"));
+    let help = std::process::Command::new(tests::binary()).args(["serve", "--help"]).output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split([']', '=']).next().unwrap());
+    let empty: Vec<(&str, &str)> =
+        names.filter(|&name| name != "SYNCDIFFUSION_API_TOKEN").map(|name| (name, "")).collect();
+    assert!(empty.len() > 30, "{empty:?}");
+    let server = Server::launch(&[], &empty);
+    server.until_health(&["READY"]).await;
+    let words = [
+        ("SYNCDIFFUSION_NO_METADATA", "1"),
+        ("SYNCDIFFUSION_ALLOW_PRIVATE_URLS", "yes"),
+        ("SYNCDIFFUSION_SHOW_WEBHOOK_SECRET", "0"),
+        ("SYNCDIFFUSION_AWAIT_EXPLICIT_SHUTDOWN", "no"),
+        ("SYNCDIFFUSION_DTYPE", "float16"),
+        ("SYNCDIFFUSION_MEMORY_BUDGET", "10Gi"),
+    ];
+    Server::launch(&[], &words).until_health(&["READY"]).await;
+}
+
+#[tokio::test]
+async fn pages_work_under_a_prefix() {
+    let server = Server::start(&[]).await;
+    for path in ["/playground", "/docs", "/playground.js", "/docs.js"] {
+        let text = server.get(path).await.text;
+        for address in ["\"/openapi", "\"/predictions", "\"/health", "\"/docs", "\"/playground"] {
+            assert!(!text.contains(address), "{path} has {address}");
+        }
+    }
+}

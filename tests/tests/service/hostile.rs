@@ -61,8 +61,7 @@ async fn slow_headers_end_the_connection() {
 async fn a_body_has_a_deadline() {
     let server = Server::start(&["--body-timeout", "300ms"]).await;
     let mut stream = connect(&server).await;
-    let head =
-        "POST /predictions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    let head = "POST /predictions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut from, mut to) = stream.split();
     let trickled = async {

@@ -5,8 +5,8 @@
 //! dropped the process is gone.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Spawn, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -24,6 +24,8 @@ const FILE_NAME: &str = "syncdiffusion-worker";
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How far a worker steps back for the server.
 const NICENESS: i32 = 5;
+/// The longest line of stderr in bytes.
+const MAX_LOG_LINE: u64 = 64 << 10;
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
 
@@ -55,7 +57,10 @@ impl Program {
     /// # Errors
     /// If it cannot be started; the text says which file and what to do.
     pub fn spawn(&self, on_message: impl Fn(Message) + Send + Sync + 'static) -> io::Result<Worker> {
-        let mut child = Spawn::new(&self.path)
+        let secrets = std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name));
+        let mut command = Spawn::new(&self.path);
+        secrets.for_each(|name| _ = command.env_remove(name));
+        let mut child = command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
@@ -97,6 +102,13 @@ impl Program {
         })?;
         Ok(Worker { commands, child })
     }
+}
+
+/// Whether a variable may hold what a worker does not need and should not have.
+fn is_secret(name: &OsStr) -> bool {
+    let name = name.to_string_lossy().to_ascii_uppercase();
+    let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "UPLOAD_URL"];
+    name.starts_with("AWS_") || name.starts_with("OTEL_EXPORTER") || words.iter().any(|word| name.contains(word))
 }
 
 /// What a worker process sends.
@@ -170,7 +182,8 @@ fn read_frames(stdout: ChildStdout, on_message: &impl Fn(Message)) {
 fn read_lines(stderr: ChildStderr, on_message: &impl Fn(Message), last: &Mutex<VecDeque<String>>) {
     let mut stderr = BufReader::new(stderr);
     let mut bytes = Vec::new();
-    while matches!(stderr.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
+    // A line that is longer becomes several.
+    while matches!((&mut stderr).take(MAX_LOG_LINE).read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
         let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         bytes.clear();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,5 +222,44 @@ fn describe(status: Option<&ExitStatus>, last: &Mutex<VecDeque<String>>) -> Stri
     match last.iter().rev().find(|line| !line.is_empty()) {
         Some(line) => format!("{status}; its last line was `{line}`"),
         None => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_inherits_no_secret() {
+        for secret in [
+            "SYNCDIFFUSION_API_TOKEN",
+            "WEBHOOK_AUTH_TOKEN",
+            "SYNCDIFFUSION_WEBHOOK_SECRET",
+            "SYNCDIFFUSION_UPLOAD_URL",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "HF_TOKEN",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ] {
+            assert!(is_secret(secret.as_ref()), "{secret}");
+        }
+        for other in ["PATH", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "HOME"] {
+            assert!(!is_secret(other.as_ref()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_becomes_several() {
+        let long = format!("head -c {} /dev/zero | tr '\\0' x >&2", 3 * MAX_LOG_LINE);
+        let program =
+            Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), long.into()], environment: Vec::new() };
+        let (to, messages) = mpsc::channel();
+        let worker = program.spawn(move |message| _ = to.send(message)).unwrap();
+        let lines = messages.iter().filter_map(|message| match message {
+            Message::Line(line) => Some(line.len() as u64),
+            _ => None,
+        });
+        assert_eq!(lines.collect::<Vec<_>>(), [MAX_LOG_LINE; 3]);
+        drop(worker);
     }
 }

@@ -47,7 +47,7 @@ impl Access {
         if !tokens.iter().all(Token::is_sound) {
             bail!(
                 "a token is empty or has characters that a header cannot carry; use letters, digits and punctuation \
-                 without spaces, or leave `--api-token` and its variable unset"
+                 without spaces, or leave `--api-token` and SYNCDIFFUSION_API_TOKEN unset"
             );
         }
         Ok(Tokens::new(tokens))

@@ -15,6 +15,7 @@ mod outputs;
 mod serve;
 mod telemetry;
 mod weights;
+mod words;
 mod worker;
 
 pub(crate) use access::Access;

@@ -13,6 +13,7 @@ use prediction::webhook;
 use prediction::webhook::signature::Secret;
 
 use super::environment;
+use super::words::{switch, web_url};
 use crate::units::duration;
 
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(crate) struct Outputs {
     #[arg(help_heading = "Output")]
     output: Destination,
     /// Address of an S3-compatible store other than Amazon's, such as `http://localhost:9000`
-    #[arg(long, env = "SYNCDIFFUSION_S3_ENDPOINT", help_heading = "Output")]
+    #[arg(long, env = "SYNCDIFFUSION_S3_ENDPOINT", value_parser = web_url, help_heading = "Output")]
     s3_endpoint: Option<String>,
     /// Which URL of an object in a bucket becomes the output
     #[arg(long, env = "SYNCDIFFUSION_S3_URL", default_value = "presigned", help_heading = "Output")]
@@ -34,7 +35,7 @@ pub(crate) struct Outputs {
     #[arg(help_heading = "Output")]
     s3_presign_for: Duration,
     /// Public URL of the bucket, if it is not the store's own; the name of the object is appended
-    #[arg(long, env = "SYNCDIFFUSION_S3_PUBLIC_URL", help_heading = "Output")]
+    #[arg(long, env = "SYNCDIFFUSION_S3_PUBLIC_URL", value_parser = web_url, help_heading = "Output")]
     s3_public_url: Option<String>,
     /// URL that pictures are PUT to, with `output.png` appended; the output of a prediction is then the picture's URL
     #[arg(
@@ -46,12 +47,12 @@ pub(crate) struct Outputs {
     )]
     upload_url: Option<Redacted>,
     /// Write only pixels into pictures: not the input, not the model, and not that a model made them
-    #[arg(long, env = "SYNCDIFFUSION_NO_METADATA", help_heading = "Output")]
+    #[arg(long, env = "SYNCDIFFUSION_NO_METADATA", value_parser = switch, help_heading = "Output")]
     no_metadata: bool,
     /// Call URLs of clients (webhooks, `output_file_prefix`) even if they lead to this machine or its networks; by
     /// default only if `--host` is a loopback address
     #[arg(long, env = "SYNCDIFFUSION_ALLOW_PRIVATE_URLS", num_args = 0..=1, default_missing_value = "true")]
-    #[arg(require_equals = true, help_heading = "Webhooks")]
+    #[arg(require_equals = true, value_parser = switch, help_heading = "Webhooks")]
     allow_private_urls: Option<bool>,
     /// Shortest time between two `logs` webhooks of a prediction, in seconds
     #[arg(long, env = "COG_THROTTLE_RESPONSE_INTERVAL", default_value = "0.5", value_parser = duration)]
@@ -64,7 +65,7 @@ pub(crate) struct Outputs {
     #[arg(long, env = "SYNCDIFFUSION_WEBHOOK_SECRET", hide_env_values = true, help_heading = "Webhooks")]
     webhook_secret: Option<Redacted>,
     /// Serve that secret to everybody who may call the API, at `GET /v1/webhooks/default/secret`, as Replicate does
-    #[arg(long, env = "SYNCDIFFUSION_SHOW_WEBHOOK_SECRET", help_heading = "Webhooks")]
+    #[arg(long, env = "SYNCDIFFUSION_SHOW_WEBHOOK_SECRET", value_parser = switch, help_heading = "Webhooks")]
     pub(crate) show_webhook_secret: bool,
 }
 

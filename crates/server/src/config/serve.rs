@@ -11,6 +11,7 @@ use prediction::store::Retention;
 use super::access::Access;
 use super::limits::Limits;
 use super::outputs::Outputs;
+use super::words::{switch, web_url};
 use super::worker::WorkerArgs;
 use crate::units::{bytes, count, duration};
 
@@ -23,7 +24,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "PORT", default_value_t = 5000, value_parser = port, help_heading = "Address")]
     pub(crate) port: u16,
     /// URL at which clients reach the server, for the `urls` of predictions; by default the one that a client used
-    #[arg(long, env = "SYNCDIFFUSION_PUBLIC_URL", help_heading = "Address")]
+    #[arg(long, env = "SYNCDIFFUSION_PUBLIC_URL", value_parser = web_url, help_heading = "Address")]
     pub(crate) public_url: Option<String>,
     #[command(flatten)]
     pub(crate) access: Access,
@@ -76,7 +77,7 @@ pub(crate) struct Serve {
     pub(crate) kubernetes_service_host: Option<String>,
     /// Ignore SIGTERM, and stop on SIGINT and POST /shutdown only
     #[arg(long, env = "SYNCDIFFUSION_AWAIT_EXPLICIT_SHUTDOWN", num_args = 0..=1, default_missing_value = "true")]
-    #[arg(default_value = "false", help_heading = "Address")]
+    #[arg(default_value = "false", value_parser = switch, help_heading = "Address")]
     pub(crate) await_explicit_shutdown: bool,
 }
 

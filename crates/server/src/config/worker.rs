@@ -10,6 +10,7 @@ use prediction::worker::Program;
 use super::environment;
 use super::loading::Loading;
 use super::models::Models;
+use super::words::{device, dtype};
 use crate::units::positive_bytes;
 
 /// Variables that a worker is started with, where they are not set.
@@ -32,10 +33,10 @@ pub(crate) struct WorkerArgs {
     #[arg(long, env = "SYNCDIFFUSION_MODEL", default_value = "demo")]
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`; several, separated by commas, start a worker each
-    #[arg(long, env = "SYNCDIFFUSION_DEVICE", default_value = "auto", value_delimiter = ',')]
+    #[arg(long, env = "SYNCDIFFUSION_DEVICE", default_value = "auto", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<String>,
     /// `auto`, `f32`, `bf16` or `f16`
-    #[arg(long, env = "SYNCDIFFUSION_DTYPE", default_value = "auto")]
+    #[arg(long, env = "SYNCDIFFUSION_DTYPE", default_value = "auto", value_parser = dtype)]
     pub(crate) dtype: String,
     /// Memory that a worker may use at most, such as `20GiB`
     #[arg(long, env = "SYNCDIFFUSION_MEMORY_BUDGET", value_parser = positive_bytes)]

@@ -171,7 +171,8 @@ mod tests {
         let short = shorten(&long);
         assert!(short.len() < 400 && short.starts_with("invalid type") && short.ends_with("line 1 column 5"));
         assert_eq!(shorten("a short one"), "a short one");
-        for error in [Error::NoPath("/x".repeat(9999)), Error::Unknown("x".repeat(9999)), Error::Body(StatusCode::OK, long)]
+        for error in
+            [Error::NoPath("/x".repeat(9999)), Error::Unknown("x".repeat(9999)), Error::Body(StatusCode::OK, long)]
         {
             assert!(error.body().to_string().len() < 1200);
         }

@@ -217,7 +217,12 @@ async fn list(
         match (cursor.as_bytes().first(), place) {
             (Some(b'b'), Some(place)) => query.before = Some(place),
             (Some(b'a'), Some(place)) => query.after = Some(place),
-            _ => return Err(wrong(format!("`cursor` is `{}`, which is not a cursor of a list", shown_up_to(cursor, 100)))),
+            _ => {
+                return Err(wrong(format!(
+                    "`cursor` is `{}`, which is not a cursor of a list",
+                    shown_up_to(cursor, 100)
+                )));
+            }
         }
     }
     let mut found = app.service.list(query).await?;

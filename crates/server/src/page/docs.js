@@ -5,7 +5,7 @@ const cell = (row, text, code) => {
   inner.textContent = text;
   return place;
 };
-fetch("/openapi.json")
+fetch("openapi.json")
   .then(answer => answer.json())
   .then(api => {
     for (const [path, methods] of Object.entries(api.paths)) {

@@ -32,7 +32,7 @@ async function ask(path, options = {}) {
 }
 
 // The form is built from the schema, so a new input appears by itself.
-fetch("/openapi.json")
+fetch("openapi.json")
   .then(answer => answer.json())
   .then(api => {
     fields = Object.entries(api.components.schemas.Input.properties).sort((a, b) => a[1]["x-order"] - b[1]["x-order"]);
@@ -88,7 +88,7 @@ function body() {
 function showCurl() {
   const token = key.value.trim() && ` -H "authorization: Bearer $TOKEN"`;
   $("curl").textContent =
-    `curl -s ${location.origin}/predictions${token} -H 'content-type: application/json' -d '${body().replaceAll("'", "'\\''")}'`;
+    `curl -s ${new URL("predictions", document.baseURI).href}${token} -H 'content-type: application/json' -d '${body().replaceAll("'", "'\\''")}'`;
 }
 $("form").addEventListener("input", showCurl);
 
@@ -112,7 +112,7 @@ function flag(details) {
 $("form").addEventListener("submit", async event => {
   event.preventDefault();
   flag([]);
-  const answer = await ask("/predictions", {
+  const answer = await ask("predictions", {
     method: "POST",
     headers: { "content-type": "application/json", prefer: "respond-async" },
     body: body(),
@@ -141,7 +141,7 @@ function follow(prediction) {
   $("tools").textContent = "";
   $("bar").removeAttribute("value");
   $("say").textContent = "Waiting for its turn …";
-  const path = "/predictions/" + encodeURIComponent(prediction.id);
+  const path = "predictions/" + encodeURIComponent(prediction.id);
   listen(path, {
     start() {
       $("say").textContent = "Working …";
@@ -224,11 +224,11 @@ function fill(input) {
 
 async function resume() {
   const answer =
-    location.hash.length > 1 ? await ask("/predictions/" + location.hash.slice(1)).catch(() => null) : null;
+    location.hash.length > 1 ? await ask("predictions/" + location.hash.slice(1)).catch(() => null) : null;
   if (answer?.ok) {
     const known = await answer.json();
     fill(known.input);
-    if (known.completed_at) finish(known, "/predictions/" + encodeURIComponent(known.id));
+    if (known.completed_at) finish(known, "predictions/" + encodeURIComponent(known.id));
     else follow(known);
   }
 }
@@ -331,11 +331,11 @@ function glide() {
 }
 
 $("stop").addEventListener("click", () => {
-  if (running) ask("/predictions/" + encodeURIComponent(running.id) + "/cancel", { method: "POST" });
+  if (running) ask("predictions/" + encodeURIComponent(running.id) + "/cancel", { method: "POST" });
 });
 
 async function health() {
-  const now = await fetch("/health-check")
+  const now = await fetch("health-check")
     .then(answer => answer.json())
     .catch(() => ({ status: "GONE" }));
   $("health").textContent = now.status;
