@@ -1,7 +1,7 @@
 //! What happens on a connection, so that one on which nothing happens can be ended.
 //!
-//! hyper has a deadline for headers of HTTP/1 only, and the same one for idle connections; for HTTP/2 it has none. So the
-//! connection's bytes, requests and bodies are watched here, for both protocols alike.
+//! hyper has a deadline for headers of HTTP/1 only, and the same one for idle connections; for HTTP/2 it has none. So
+//! the connection's bytes, requests and bodies are watched here, for both protocols alike.
 
 use std::io;
 use std::pin::Pin;
@@ -227,7 +227,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
         let before = to.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(context, to));
         let mut state = self.activity.state();
-        // Between requests of HTTP/2 there are frames that are no headers.
+        // Between requests of HTTP/2 there are frames other than headers.
         if to.filled().len() > before && state.in_flight == 0 && !state.is_http2 {
             state.header.get_or_insert_with(Instant::now);
         }

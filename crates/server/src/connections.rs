@@ -1,8 +1,8 @@
 //! Connections: a limit on their number, deadlines for silent ones, and a graceful end.
 //!
 //! What always holds: a client that does not send its header in time loses its connection, whatever protocol it speaks,
-//! and so does one that leaves its response unread, or asks for nothing more. Making a response has no deadline, because
-//! pictures take minutes.
+//! and so does one that leaves its response unread, or asks for nothing more. Making a response has no deadline,
+//! because pictures take minutes.
 //!
 //! Not `hyper_util::server::conn::auto`: that waits without a deadline for the first bytes, which decide on HTTP/2.
 
@@ -168,7 +168,7 @@ async fn connection(
         drive!(builder.serve_connection(io, service));
     } else {
         let mut builder = http1::Builder::new();
-        // `activity` has the deadline: hyper's would be the same for a header that has begun and for an idle connection.
+        // `activity` has the deadline: hyper's is the same for a header that has begun and for an idle connection.
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER);
         drive!(builder.serve_connection(io, service));
     }

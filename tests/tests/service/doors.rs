@@ -1,4 +1,4 @@
-//! What strangers may send: pages of other origins, bodies that are larger in memory, clients of HTTP/2 that do nothing.
+//! What strangers may send: pages of other origins, bodies that are larger in memory, silent clients of HTTP/2.
 
 use std::time::Duration;
 

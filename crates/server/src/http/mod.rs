@@ -75,8 +75,8 @@ fn cors(access: &Access) -> Option<CorsLayer> {
     let shown = ["location", "retry-after", "x-request-id"];
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        // Clients of several APIs send headers of their own (`x-stainless-*`, `idempotency-key`). Which ones a page of an
-        // allowed origin may send protects nothing.
+        // Clients of several APIs send headers of their own (`x-stainless-*`, `idempotency-key`). Which ones a page of
+        // an allowed origin may send protects nothing.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(shown.map(HeaderName::from_static))
         .max_age(std::time::Duration::from_hours(1));

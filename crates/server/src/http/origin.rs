@@ -1,7 +1,7 @@
 //! Which pages may use a server that needs no token. A browser sends what any page asks it to send, also to a server
 //! that only its own machine can reach; so requests of pages of other origins are refused.
 //!
-//! What always holds: clients that are no browser, the server's own pages and the origins of `--cors-origin` are let
+//! What always holds: clients other than browsers, the server's own pages and the origins of `--cors-origin` are let
 //! through, and so is what only reads pages, health and files.
 
 use std::net::{IpAddr, SocketAddr};
@@ -162,7 +162,7 @@ mod tests {
         ] {
             assert_eq!(sent(&plain, &post, headers), expected, "{headers:?}");
         }
-        assert!(!sent(&plain, &get, &[("sec-fetch-site", "cross-site")]), "the list is no page");
+        assert!(!sent(&plain, &get, &[("sec-fetch-site", "cross-site")]), "the list is not a page");
         assert!(sent(&plain, &get, &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]));
         assert!(passes(&plain, true, &get, "127.0.0.1", &[("sec-fetch-site", "cross-site"), ("host", "x")]));
         assert!(!passes(&plain, true, &post, "127.0.0.1", &[here, ("sec-fetch-site", "cross-site")]));
