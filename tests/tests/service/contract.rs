@@ -201,7 +201,14 @@ async fn predictions_before_and_after_a_failed_setup() {
 async fn the_geometry_of_the_model_decides() {
     let server = Server::launch(&[], &[("STAND_IN_WINDOW", "96")]);
     server.until_health(&["READY"]).await;
-    let answer = server.predict(&json!({"input": {"prompt": "a"}})).await;
+    // What is left out is what the model can draw, and the schema says so.
+    let answer = server.predict(&json!({"input": {"prompt": "a", "num_inference_steps": 1}})).await;
+    assert_eq!(answer.json["status"], "succeeded", "{}", answer.text);
+    assert_eq!((&answer.json["input"]["width"], &answer.json["input"]["height"]), (&json!(2048), &json!(768)));
+    let schema = server.get("/openapi.json").await.json;
+    let height = &schema["components"]["schemas"]["Input"]["properties"]["height"];
+    assert_eq!((&height["default"], &height["minimum"]), (&json!(768), &json!(768)));
+    let answer = server.predict(&json!({"input": {"prompt": "a", "height": 512}})).await;
     assert_eq!(answer.json["detail"][0]["msg"], "512 is less than the window of 768 pixels; the minimum is 768");
     let answer = server
         .predict(

@@ -47,13 +47,14 @@ fn every_problem_comes_with_a_fix() {
     std::fs::write(damaged.join("predictions.sqlite"), [b'x'; 5000]).unwrap();
     let (model, file, damaged) = (model.to_str().unwrap(), file.to_str().unwrap(), damaged.to_str().unwrap());
     let cuda = r#"{"libtorch":"2.11.0","cuda":{"available":true,"why":null,"devices":["a GPU"]},"cpu":{"threads":1,"features":[]},"auto":{"device":"cuda:0","dtype":"f16"},"memory":{"available":1}}"#;
+    let broken = r#"{"libtorch":"2.11.0","cuda":{"available":false,"why":null,"devices":[]},"cpu":{"threads":1,"features":[]},"auto":{"device":"cpu","dtype":"f32"},"memory":{"available":1},"model":{"problem":"the model has no `unet/config.json`"}}"#;
     for (name, arguments, environment, words) in [
         ("libtorch", vec!["--worker", "/nowhere"], vec![], "cannot start the worker `/nowhere`"),
         ("libtorch", vec![], vec![("STAND_IN_DOCTOR", "nonsense")], "cannot be read"),
         ("device", vec!["--device", "cuda"], vec![], "the stand-in has none"),
         ("device", vec!["--device", "cuda:1"], vec![("STAND_IN_DOCTOR", cuda)], "the number of devices is 1"),
         ("model", vec!["--model", "no-such-model"], vec![], "weights fetch no-such-model"),
-        ("model", vec!["--model", model], vec![], "`unet/config.json`"),
+        ("model", vec!["--model", model], vec![("STAND_IN_DOCTOR", broken)], "`unet/config.json`"),
         ("data", vec!["--data-dir", file], vec![], "cannot be written"),
         ("data", vec!["--data-dir", damaged], vec![], "file is not a database"),
         ("port", vec!["--port", &port], vec![], "cannot listen on"),
