@@ -183,7 +183,7 @@ async fn the_playground_sends_its_token() {
     let server = Server::start(&["--api-token", TOKEN]).await;
     let page = server.get("/playground").await;
     assert_eq!(page.status, 200);
-    assert!(page.text.contains(r#"<script src="/playground.js" defer>"#), "{}", page.text);
+    assert!(page.text.contains(r#"<script src="playground.js" defer>"#), "{}", page.text);
     let script = server.get("/playground.js").await;
     assert_eq!(
         (script.status, &script.headers["content-type"]),

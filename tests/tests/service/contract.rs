@@ -72,7 +72,13 @@ async fn routing() {
         let answer = server.send(server.request(method, path)).await;
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.headers.get("allow").map(|allow| allow.to_str().unwrap()), allow, "{method} {path}");
-        assert_eq!(answer.text, "", "{method} {path}");
+        if status == 404 {
+            let detail = answer.json["detail"].as_str().unwrap();
+            let advice = if path == "/predictions/" { "try `/predictions`" } else { "`/openapi.json` lists the paths" };
+            assert!(detail.contains(&format!("`{path}`")) && detail.contains(advice), "{detail}");
+        } else {
+            assert_eq!(answer.text, "", "{method} {path}");
+        }
     }
     let head = server.send(server.request("HEAD", "/health-check")).await;
     assert_eq!((head.status, head.text.as_str()), (200, ""));
@@ -237,7 +243,7 @@ async fn http_2_works_with_prior_knowledge() {
     tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
     let post = |prompt: &str| {
-        let request = axum::http::Request::post("http://panorama.example/predictions");
+        let request = axum::http::Request::post("http://localhost:8080/predictions");
         let body = json!({"id": prompt, "input": {"prompt": prompt, "num_inference_steps": 50, "width": 512}});
         (request.header("content-type", "application/json").body(()).unwrap(), body.to_string().into())
     };
@@ -254,7 +260,7 @@ async fn http_2_works_with_prior_knowledge() {
     }
     let whole: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(whole["status"], "succeeded");
-    assert_eq!(whole["urls"]["get"], "http://panorama.example/predictions/whole");
+    assert_eq!(whole["urls"]["get"], "http://localhost:8080/predictions/whole");
 
     // One request of a connection can be cancelled.
     let (request, body) = post("step=50");
