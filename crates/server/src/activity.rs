@@ -16,10 +16,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::connections::ConnectionLimits;
-
 /// The shortest time between two looks at a connection.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Limits of connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// How many may be open at once.
+    pub(crate) connections: usize,
+    /// How long a header may take, and a new connection may be silent.
+    pub(crate) header: Duration,
+    /// How long a connection may be idle between requests.
+    pub(crate) idle: Duration,
+    /// How long a response may be left unread.
+    pub(crate) write: Duration,
+}
 
 /// What happens on a connection.
 #[derive(Clone, Debug)]

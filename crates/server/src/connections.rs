@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::activity::{Activity, Reader, Tracked, Writer};
+use crate::activity::{Activity, ConnectionLimits, Reader, Tracked, Writer};
 use crate::http::Peer;
 
 /// The first bytes of HTTP/2.
@@ -50,19 +50,6 @@ const REST: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How often the log repeats that the limit is reached.
 const LOG: Duration = Duration::from_mins(1);
-
-/// Limits of connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionLimits {
-    /// How many may be open at once.
-    pub(crate) connections: usize,
-    /// How long a header may take, and a new connection may be silent.
-    pub(crate) header: Duration,
-    /// How long a connection may be idle between requests.
-    pub(crate) idle: Duration,
-    /// How long a response may be left unread.
-    pub(crate) write: Duration,
-}
 
 /// Whether other machines can reach an address.
 pub(crate) fn is_public(address: SocketAddr) -> bool {

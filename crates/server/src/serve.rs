@@ -12,8 +12,9 @@ use prediction::Service;
 use prediction::store::{Memory, Sqlite, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::ConnectionLimits;
 use crate::config::Serve;
-use crate::connections::{self, ConnectionLimits, is_public, listen};
+use crate::connections::{self, is_public, listen};
 use crate::http::{self, App, Bodies};
 use crate::signals::stop_on_signals;
 use crate::telemetry::{self, Metrics};
