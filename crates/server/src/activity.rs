@@ -298,7 +298,7 @@ mod tests {
         connections: 1,
         header: Duration::from_secs(2),
         idle: Duration::from_secs(75),
-        write: Duration::from_secs(60),
+        write: Duration::from_mins(1),
     };
 
     async fn lasts(activity: &Activity) -> Duration {

@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn the_rest_is_skipped_and_named_shortly() {
-        let many: String = (0..1000).map(|i| format!(r#""k{i:04}{}":[{{"":0}},{i}],"#, "x".repeat(1000))).collect();
+        let entry = |i: u32| format!(r#""k{i:04}{}":[{{"":0}},{i}],"#, "x".repeat(1000));
+        let many = (0..1000).map(entry).collect::<Vec<_>>().concat();
         let given = read(&format!(r#"{{{many}"prompt":"a"}}"#));
         assert_eq!(given.value, json!({"prompt": "a"}));
         assert_eq!(given.unknown.len(), MAX_NAMES);

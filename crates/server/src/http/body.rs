@@ -191,7 +191,7 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<Owne
     let (mut bytes, mut held) = (Vec::new(), None);
     let mut data = request.with_limited_body().into_body().into_data_stream();
     loop {
-        let chunk = data.try_next().await.map_err(|error| unread(error.into()))?;
+        let chunk = data.try_next().await.map_err(|error| unread(&error.into()))?;
         let Some(chunk) = chunk else { return Ok((bytes, held)) };
         bodies.reserve(&mut held, bytes.len() + chunk.len()).await?;
         bytes.extend_from_slice(&chunk);
@@ -199,8 +199,8 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<Owne
 }
 
 /// Why a body was not read, in the words of axum, which Cog has.
-fn unread(error: BoxError) -> Error {
-    let causes = || iter::successors(Some(&*error as &dyn std::error::Error), |&cause| cause.source());
+fn unread(error: &BoxError) -> Error {
+    let causes = || iter::successors(Some(&**error as &dyn std::error::Error), |&cause| cause.source());
     if causes().any(<dyn std::error::Error>::is::<TimeoutError>) {
         return Error::Body(StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned());
     }

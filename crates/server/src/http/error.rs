@@ -54,19 +54,18 @@ impl Error {
         match self {
             Self::Body(status, _) => *status,
             Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
-            Self::NoPath(_) => StatusCode::NOT_FOUND,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
+            Self::NoPath(_) | Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_) | Refused::Undelivered(_)) => {
                 StatusCode::CONFLICT
             }
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             // What is damaged stays so; everything else may pass.
             Self::Store(StoreError::Corrupt(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Store(_)
+            Self::BodiesFull
+            | Self::Store(_)
             | Self::Refused(
                 Refused::NotReady | Refused::Closing | Refused::Trouble(_) | Refused::Store(_) | Refused::NotStored(_),
             ) => StatusCode::SERVICE_UNAVAILABLE,
@@ -91,7 +90,6 @@ impl Error {
                 };
                 json!({ "detail": format!("there is no path `{}`{advice}", shown(path)) })
             }
-            Self::Foreign(detail) => json!({ "detail": detail }),
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{}`", shown_up_to(id, 1024)) }),
@@ -103,7 +101,7 @@ impl Error {
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
             }
-            Self::Unauthorized(detail) => json!({ "detail": detail }),
+            Self::Foreign(detail) | Self::Unauthorized(detail) => json!({ "detail": detail }),
             Self::Store(error) => json!({ "error": error.to_string(), "status": "failed" }),
         }
     }
