@@ -47,6 +47,7 @@ DIFFERENCES = {
     "streaming": "supported",
     "empty id": "replaced by a generated one",
     "same id": "rejected with 409 while it runs",
+    "unknown path": "404 says in JSON that there is no such path",
 }
 
 
@@ -228,7 +229,7 @@ REQUESTS = [
     ("GET", "/", {}, None, None),
     ("GET", "/health-check", {}, None, None),
     ("HEAD", "/health-check", {}, None, None),
-    ("GET", "/nope", {}, None, None),
+    ("GET", "/nope", {}, None, "unknown path"),
     ("GET", "/metrics", {}, None, "metrics"),
     ("GET", "/docs", {}, None, "docs"),
     ("GET", "/predictions", {}, None, "get"),
@@ -239,7 +240,7 @@ REQUESTS = [
     ("PUT", "/predictions", {}, None, None),
     ("PATCH", "/predictions/abc", {}, None, None),
     ("OPTIONS", "/predictions", {}, None, None),
-    ("POST", "/predictions/", {}, None, None),
+    ("POST", "/predictions/", {}, None, "unknown path"),
     ("GET", "/predictions/abc/cancel", {}, None, None),
     ("POST", "/predictions/unknown/cancel", {}, None, None),
     ("POST", "/trainings", JSON, "{}", "trainings"),
