@@ -49,7 +49,7 @@ def known(crate):
 @functools.cache
 def limit(packages):
     """The limit of time for the tests of some packages, in seconds, by a run without any change, which must succeed."""
-    command = ["cargo", "test", "--profile=release", "--locked", *(f"--package={name}" for name in packages)]
+    command = ["cargo", "test", "--profile=mutants", "--locked", *(f"--package={name}" for name in packages)]
     for arguments in ["--no-run"], []:
         begun = time.monotonic()
         if subprocess.run([*command, *arguments], cwd=TREE, env=os.environ | ENVIRONMENT).returncode:
@@ -60,7 +60,7 @@ def limit(packages):
 def tested(crate, names):
     """What came of each of these mutants: `CaughtMutant`, `MissedMutant`, `Timeout` or `Unviable`."""
     out, packages = ROOT / f"target/mutants/{crate}", TESTED_BY[crate]
-    arguments = ["--in-place", "--profile=release", "--cargo-arg=--locked", f"--output={out}", "--baseline=skip"]
+    arguments = ["--in-place", "--profile=mutants", "--cargo-arg=--locked", f"--output={out}", "--baseline=skip"]
     arguments += [f"--timeout={limit(packages)}", *(f"--test-package={name}" for name in packages)]
     # 0: all caught; 2: some missed; 3: some ran into the limit of time.
     if mutants(crate, *arguments, *(f"--re=^{re.escape(name)}$" for name in names)).returncode not in (0, 2, 3):

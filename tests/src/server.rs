@@ -44,9 +44,9 @@ pub fn binary() -> PathBuf {
             // With the features that the dependencies were built with, or all of them are compiled again.
             let whole = programs().join("syncdiffusion-worker").exists();
             build.args(if whole { &["--workspace"][..] } else { &["--package", "server", "--package", "tests"] });
-            if programs().ends_with("release") {
-                build.arg("--release");
-            }
+            // The folder has the name of the profile, but that of `dev` is `debug`.
+            let profile = programs().file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            build.arg("--profile").arg(if profile == "debug" { "dev" } else { &profile });
             build.arg("--target-dir").arg(programs().parent().expect("a profile lies in a target folder"));
             let built = build.current_dir(crates).status().expect("cargo runs");
             assert!(built.success(), "`syncdiffusion` does not build");

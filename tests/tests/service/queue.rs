@@ -10,14 +10,23 @@ fn slow(id: &str) -> Value {
 #[tokio::test]
 async fn without_a_queue_a_second_prediction_is_refused() {
     let server = Server::start(&["--queue-size", "0"]).await;
-    assert_eq!(server.predict_async(&slow("a")).await.status, 202);
-    assert_eq!(server.get("/health-check").await.json["status"], "BUSY");
+    // Until it is cancelled. It is busy from the moment of the answer, not from the start of the prediction on.
+    let endless = |id: &str| json!({"id": id, "input": {"prompt": "step=60000"}});
+    for n in 0..20 {
+        let id = format!("endless-{n}");
+        assert_eq!(server.predict_async(&endless(&id)).await.status, 202);
+        assert_eq!(server.get("/health-check").await.json["status"], "BUSY", "{n}");
+        server.json("POST", &format!("/predictions/{id}/cancel"), &[], &json!({})).await;
+        server.ended(&id).await;
+    }
+    assert_eq!(server.predict_async(&endless("a")).await.status, 202);
     let busy = server.predict(&slow("b")).await;
     assert_eq!(
         (busy.status, busy.json),
         (409, json!({"error": "At capacity - all prediction slots busy", "status": "failed"}))
     );
     assert_eq!(server.predict(&json!({"input": {}})).await.status, 422, "input is validated first");
+    server.json("POST", "/predictions/a/cancel", &[], &json!({})).await;
     server.ended("a").await;
     for _ in 0..50 {
         let quick = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 512}});
