@@ -339,4 +339,17 @@ mod tests {
             assert!(difference < 2e-5, "{rows} rows: {difference}");
         }
     }
+
+    /// In the memory order of a CPU and in that of a GPU. Rounding to 8 bits moves a picture by about a hundredth.
+    #[test]
+    fn strips_in_bf16_have_the_statistics_of_the_whole() {
+        let latents = random(&[1, 4, 9, 12]);
+        for channels_last in [true, false] {
+            let placement = Placement { channels_last, ..Placement::new(Device::Cpu, Kind::BFloat16) };
+            let decoder = Decoder::load(&Bundle::demo(), placement).unwrap();
+            let whole = decoder.pictures(&latents);
+            let difference = (decoder.pictures_in_strips(&latents, 4) - &whole).abs().mean(Kind::Float);
+            assert!(difference.double_value(&[]) < 1e-2, "channels last {channels_last}: {difference:?}");
+        }
+    }
 }

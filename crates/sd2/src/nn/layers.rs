@@ -115,6 +115,16 @@ impl Conv2d {
     }
 }
 
+/// Refuses a map and weights of a norm that have different dtypes. libtorch's kernels for CPUs take them, those for CUDA
+/// fail, or read one as the other; so that this is noticed everywhere, it is refused everywhere.
+///
+/// # Panics
+/// If they differ.
+fn check_kinds(x: &Tensor, weight: &Tensor) {
+    let (of_map, of_weight) = (x.kind(), weight.kind());
+    assert!(of_map == of_weight, "a norm with weights in {of_weight:?} takes no map in {of_map:?}; convert one of them");
+}
+
 /// Numbers of a feature map whose norm is differentiated at once by autograd: 64 MiB in fp32.
 const MAX_DIFFERENTIATED: i64 = 1 << 24;
 
@@ -139,6 +149,7 @@ impl GroupNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        check_kinds(x, &self.weight);
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 
@@ -147,8 +158,9 @@ impl GroupNorm {
         let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
         // libtorch wants no gaps here. A copy has none, and the same memory order.
         let x = if is_channels_last(x) || x.is_contiguous() { x.shallow_clone() } else { x.copy() };
-        // The statistics get the dtype of the weights.
-        let [weight, bias] = [&self.weight, &self.bias].map(|values| values.to_kind(Kind::Float));
+        // The statistics get the dtype of the map and the weights.
+        let [x, weight, bias] = [&x, &self.weight, &self.bias].map(|values| values.to_kind(Kind::Float));
+        check_kinds(&x, &weight);
         // Only for its by-products: libtorch's own variance takes eight times as long as a whole norm.
         let (_, mean, inverse) =
             x.native_group_norm(Some(weight), Some(bias), n, channels, h * w, self.groups, self.eps);
@@ -168,11 +180,14 @@ impl GroupNorm {
 
     /// [`Self::forward`] followed by SiLU, as nearly everywhere.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
+        check_kinds(x, &self.weight);
         self.kernel.try_forward(x).unwrap_or_else(|| silu(self.forward(x)))
     }
 
     /// The gradient of the input of [`Self::forward_silu`], from the input itself and the gradient of the output.
     pub(crate) fn backward_silu(&self, x: &Tensor, gradient: &Tensor) -> Tensor {
+        check_kinds(x, &self.weight);
+        check_kinds(gradient, &self.weight);
         let by_kernel = self.kernel.try_backward(x, gradient);
         by_kernel.unwrap_or_else(|| self.backward_silu_by_autograd(MAX_DIFFERENTIATED, x, gradient))
     }
@@ -224,6 +239,7 @@ impl LayerNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        check_kinds(x, &self.weight);
         x.layer_norm([self.width], Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
@@ -249,6 +265,44 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Ten
 mod tests {
     use super::*;
     use crate::testing::random;
+
+    /// Whatever the device: what only CUDA refuses would be found by nobody here.
+    #[test]
+    fn a_norm_refuses_mixed_dtypes() {
+        let norm = GroupNorm::new(random(&[8]), random(&[8]), 4, 1e-5);
+        let layer = LayerNorm { weight: random(&[8]), bias: random(&[8]), width: 8, eps: 1e-5 };
+        let (x, narrow) = (random(&[1, 8, 3, 2]), random(&[1, 8, 3, 2]).to_kind(Kind::BFloat16));
+        let refuses = |compute: &dyn Fn() -> Tensor| {
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compute)).expect_err("it is refused");
+            failed.downcast_ref::<String>().is_some_and(|message| message.contains("BFloat16"))
+        };
+        assert!(refuses(&|| norm.forward(&narrow)));
+        assert!(refuses(&|| norm.forward_silu(&narrow)));
+        assert!(refuses(&|| norm.backward_silu(&narrow, &x)));
+        assert!(refuses(&|| norm.backward_silu(&x, &narrow)));
+        assert!(refuses(&|| layer.forward(&narrow.view([6, 8]))));
+        assert_eq!(norm.forward(&x).kind(), Kind::Float);
+    }
+
+    /// A map in 16 bit has the statistics of its numbers, in both memory orders.
+    #[test]
+    fn statistics_are_those_of_the_numbers() {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            let [weight, bias] = [(); 2].map(|()| random(&[8]).to_kind(kind));
+            let norm = GroupNorm::new(weight, bias, 4, 1e-5);
+            let map = (random(&[2, 8, 5, 6]) * 3.0 + 1.0).to_kind(kind);
+            for x in [map.shallow_clone(), channels_last(&map), map.narrow(2, 1, 3)] {
+                let (mean, variance) = norm.statistics(&x);
+                let groups = x.to_kind(Kind::Double).reshape([2, 4, -1]);
+                let expected_mean = groups.mean_dim([2].as_slice(), true, None::<Kind>);
+                let expected_variance = (&groups - &expected_mean).square().mean_dim([2].as_slice(), true, None::<Kind>);
+                for (found, expected) in [(mean, expected_mean), (variance, expected_variance)] {
+                    let difference = (found - expected).abs().max().double_value(&[]);
+                    assert!(difference < 1e-4, "{kind:?}: {difference}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_norm_is_differentiated_in_parts() {
