@@ -120,8 +120,8 @@ impl Sd2 {
     /// Those of [`Self::load`].
     pub fn check(bundle: &Bundle) -> Result<Geometry> {
         let geometry = read_geometry(bundle)?;
-        let placement =
-            Placement { device: Device::Cpu, kind: Kind::Half, picture_kind: Kind::Half, channels_last: false };
+        let in_half = Placement::new(Device::Cpu, Kind::Half);
+        let placement = Placement { picture_kind: Kind::Half, channels_last: false, ..in_half };
         Self::load(&bundle.headers_only(), placement).map(|_| geometry)
     }
 

@@ -14,6 +14,10 @@ pub struct Placement {
     /// Whether feature maps lie in memory as `[n, h, w, channels]`. On a CPU convolutions are faster that way, in bf16
     /// with AMX up to four times, and this crate has norms for it that are faster than libtorch's.
     pub channels_last: bool,
+    /// Whether attention is computed in fp32 where a configuration asks for it (`upcast_attention`). In 16 bit a GPU
+    /// does not need it: its fused attention sums up in fp32 anyway, and takes several times as long in fp32. diffusers
+    /// ignores the key wherever fused attention is used.
+    pub upcast_attention: bool,
 }
 
 impl Placement {
@@ -21,6 +25,8 @@ impl Placement {
     pub const fn new(device: Device, kind: Kind) -> Self {
         // The decoder's activations and the perceptual norms leave the range of fp16; bf16 has the range of fp32.
         let picture_kind = if matches!(kind, Kind::Half) { Kind::Float } else { kind };
-        Self { device, kind, picture_kind, channels_last: matches!(device, Device::Cpu) }
+        let on_cpu = matches!(device, Device::Cpu);
+        let upcast_attention = on_cpu || matches!(kind, Kind::Float);
+        Self { device, kind, picture_kind, channels_last: on_cpu, upcast_attention }
     }
 }

@@ -2,10 +2,11 @@
 
 use panorama::{Checkpointing, Limits, Stage};
 
-use crate::failure::is_out_of_memory;
+use crate::failure::{is_ambiguous, is_out_of_memory};
 
 /// Computes all of `tasks`, which are of one stage, and returns the results in order. Where memory runs out, the limits
-/// of the stage are lowered, and stay so, and the rest is tried again.
+/// of the stage are lowered, and stay so, and the rest is tried again. Where that is in doubt, they are lowered once for
+/// a batch, and raised again if that did not help.
 ///
 /// # Errors
 /// The error of `compute`, if that was another, or if a single task does not fit even with gradient checkpointing.
@@ -18,16 +19,24 @@ pub(crate) fn in_parts<T, R>(
     let mut results = Vec::with_capacity(tasks.len());
     // A batch may be wider than the limit only before the limit was lowered.
     let mut width = tasks.len();
+    let mut before_doubt = None;
     while results.len() < tasks.len() {
         let rest = &tasks[results.len()..];
         let part = &rest[..width.min(rest.len())];
         match compute(*limits, part) {
             Ok(more) => results.extend(more),
             Err(error) => {
-                let Some(lower) = is_out_of_memory(&error).then(|| lowered(*limits, stage, part.len())).flatten()
-                else {
+                let doubted = is_ambiguous(&error);
+                let again = is_out_of_memory(&error) && !(doubted && before_doubt.is_some());
+                let Some(lower) = again.then(|| lowered(*limits, stage, part.len())).flatten() else {
+                    if let Some(before) = before_doubt.filter(|_| doubted) {
+                        *limits = before;
+                    }
                     return Err(error);
                 };
+                if doubted {
+                    before_doubt = Some(*limits);
+                }
                 tracing::warn!(from = ?*limits, to = ?lower, "a batch did not fit: {error}");
                 *limits = lower;
                 width = lower.of(stage);
@@ -84,6 +93,22 @@ mod tests {
         assert_eq!(limits, Limits { synchronise: 1, checkpointing: Checkpointing::On, ..WIDE });
         let error = in_parts(&mut limits, Stage::Synchronise, &[1, 2, 3], device(0, 0)).unwrap_err();
         assert!(error.contains("out of memory"), "{error}");
+    }
+
+    /// What cuDNN says may be about memory, and may not.
+    #[test]
+    fn an_ambiguous_failure_is_tried_again_once() {
+        let no_engine = "FIND was unable to find an engine to execute this computation";
+        let mut calls = Vec::new();
+        let mut limits = WIDE;
+        let failed = in_parts(&mut limits, Stage::Denoise, &[1; 26], |_, tasks: &[u32]| -> Result<Vec<u32>, String> {
+            calls.push(tasks.len());
+            Err(no_engine.to_owned())
+        });
+        assert_eq!((failed, calls, limits), (Err(no_engine.to_owned()), vec![26, 13], WIDE));
+        let fits = |_, tasks: &[u32]| if tasks.len() < 26 { Ok(tasks.to_vec()) } else { Err(no_engine.to_owned()) };
+        assert_eq!(in_parts(&mut limits, Stage::Denoise, &[1; 26], fits), Ok(vec![1; 26]));
+        assert_eq!(limits, Limits { denoise: 13, ..WIDE });
     }
 
     #[test]

@@ -22,9 +22,17 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 /// Whether libtorch failed because there was no memory, on a GPU or on a CPU.
 pub(crate) fn is_out_of_memory(error: &str) -> bool {
     let error = error.to_ascii_lowercase();
-    ["out of memory", "can't allocate memory", "not enough memory", "alloc_failed"]
+    ["out of memory", "can't allocate memory", "not enough memory", "alloc_failed", NO_ENGINE]
         .iter()
         .any(|part| error.contains(part))
+}
+
+/// What cuDNN says where its workspace does not fit, and where it cannot compute something at all.
+const NO_ENGINE: &str = "unable to find an engine";
+
+/// Whether an error that [`is_out_of_memory`] may be of another kind, so that a smaller batch would fail, too.
+pub(crate) fn is_ambiguous(error: &str) -> bool {
+    error.to_ascii_lowercase().contains(NO_ENGINE)
 }
 
 /// Whether a CUDA error makes every later call fail, too. Running out of memory does not.
@@ -61,10 +69,13 @@ mod tests {
             "[enforce fail at alloc_cpu.cpp:125] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to \
              allocate 8 bytes",
             "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "FIND was unable to find an engine to execute this computation",
         ] {
             assert!(is_out_of_memory(message), "{message}");
         }
         assert!(!is_out_of_memory("CUDA error: an illegal memory access was encountered"));
+        assert!(is_ambiguous("GET was unable to find an engine to execute this computation"));
+        assert!(!is_ambiguous("CUDA out of memory. Tried to allocate 2.00 GiB"));
     }
 
     #[test]
@@ -73,6 +84,7 @@ mod tests {
         assert!(is_sticky("CUDA error: device-side assert triggered"));
         assert!(!is_sticky("CUDA out of memory. Tried to allocate 2.00 GiB"));
         assert!(!is_sticky("CUDA error: out of memory"));
+        assert!(!is_sticky("cuDNN error: unable to find an engine to execute this computation"));
         assert!(!is_sticky("shape '[3]' is invalid for input of size 2"));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::load::config::Config;
 use crate::load::{Bundle, Result};
+use crate::placement::Placement;
 
 /// The architecture of a `UNet2DConditionModel`, as far as it varies.
 pub(crate) struct Settings {
@@ -48,13 +49,13 @@ pub(crate) struct LoadContext {
 }
 
 impl LoadContext {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings, placement: Placement) -> Self {
         Self {
             norm_groups: settings.norm_groups,
             norm_eps: settings.norm_eps,
             time_width: 4 * settings.levels[0].channels,
             text_width: settings.text_width,
-            upcast_attention: settings.upcast_attention,
+            upcast_attention: settings.upcast_attention && placement.upcast_attention,
             resnets: 0,
             cross_attentions: 0,
         }

@@ -61,7 +61,7 @@ impl UNet {
         let root = weights.root();
         let levels = &settings.levels;
         let (first, last) = (levels[0], levels[levels.len() - 1]);
-        let mut context = LoadContext::new(&settings);
+        let mut context = LoadContext::new(&settings, placement);
         let down_blocks = (0..levels.len())
             .map(|i| DownBlock::load(&root.at("down_blocks").at(i), &settings, i, &mut context))
             .collect();
@@ -193,7 +193,34 @@ fn gradient_scale(gradient: &Tensor, text: &Text) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::random;
+    use crate::testing::{random, relative_error};
+
+    /// With and without `upcast_attention`, in the memory order of a GPU: fused attention sums up in fp32 anyway.
+    #[test]
+    fn attention_in_16_bit_needs_no_fp32() {
+        let bundle = Bundle::open(fixtures::path("bundles/v")).unwrap();
+        let in_f32 = Placement::new(Device::Cpu, Kind::Float);
+        let width = UNet::load(&bundle, in_f32).unwrap().text_width;
+        let (latents, embedding) = (random(&[2, 4, 16, 16]), random(&[1, 77, width]));
+        let output = |placement: Placement| {
+            let unet = UNet::load(&bundle, placement).unwrap();
+            let text = Text::of_batch(&[vec![&unet.text_keys(&embedding); 2]]);
+            let times = unet.time_table(&[500]);
+            unet.forward(&latents, &Time::of_batch(&[(&times, 0), (&times, 0)]), &text)
+        };
+        let exact = output(in_f32);
+        for kind in [Kind::Half, Kind::BFloat16] {
+            let [with, without] = [true, false].map(|upcast_attention| {
+                let placement = Placement::new(Device::Cpu, kind);
+                output(Placement { channels_last: false, upcast_attention, ..placement })
+            });
+            assert!(!with.equal(&without), "the key makes no difference");
+            let [with, without] = [with, without].map(|output| relative_error(&output, &exact));
+            assert!(without < 1.5 * with, "{kind:?}: {without} without, {with} with");
+        }
+        let gpu = |kind| Placement::new(Device::Cuda(0), kind).upcast_attention;
+        assert!(gpu(Kind::Float) && !gpu(Kind::Half) && !gpu(Kind::BFloat16));
+    }
 
     /// In f16, which has nothing between 0 and 6e-8.
     #[test]

@@ -14,12 +14,17 @@ use super::words::{device, dtype};
 use crate::units::positive_bytes;
 
 /// Variables that a worker is started with, where they are not set.
-const ENVIRONMENT: [(&str, &str); 2] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     // How long threads of libtorch wait for each other by spinning before they sleep. Left alone they spin for
     // milliseconds, and use the processor that another thread or process waits for.
     ("GOMP_SPINCOUNT", "5000"),
     // Milliseconds that the allocator keeps freed memory: the next window needs as much again.
     ("MIMALLOC_PURGE_DELAY", "5000"),
+    // GPUs of compute capability 9 and 10: libtorch prefers cuDNN's attention there, which plans for half a second
+    // whenever it meets a new shape. FlashAttention plans nothing.
+    ("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1"),
+    // Batches of many widths would otherwise fragment the memory of a GPU.
+    ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
 ];
 
 /// The fetched model that the hosted one is.
@@ -74,15 +79,32 @@ impl WorkerArgs {
     pub(crate) fn programs(&self, each: usize) -> Vec<Program> {
         let budget = self.memory_budget.map(|bytes| ["--memory-budget".to_owned(), bytes.to_string()]);
         let more: Vec<String> = budget.into_iter().flatten().chain(self.model_arguments()).collect();
-        let environment: Vec<(OsString, OsString)> = ENVIRONMENT
-            .into_iter()
-            .filter(|(name, _)| !environment::is_set(name))
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
+        let environment = defaults(environment::is_set);
         let program = |device: &String| {
             let program = Program::new(self.worker.clone(), &self.model, device, &self.dtype, &more);
             Program { environment: environment.clone(), ..program }
         };
         self.device.iter().flat_map(|device| iter::repeat_n(program(device), each.max(1))).collect()
+    }
+}
+
+/// What of [`ENVIRONMENT`] the operator has not set.
+fn defaults(is_set: impl Fn(&str) -> bool) -> Vec<(OsString, OsString)> {
+    let unset = ENVIRONMENT.into_iter().filter(|(name, _)| !is_set(name));
+    unset.map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_of_the_operator_wins() {
+        let names = |set: &[&str]| -> Vec<OsString> {
+            defaults(|name| set.contains(&name)).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(&[]).len(), ENVIRONMENT.len());
+        let left = names(&["TORCH_CUDNN_SDPA_DEPRIORITIZED", "GOMP_SPINCOUNT"]);
+        assert_eq!(left, ["MIMALLOC_PURGE_DELAY", "PYTORCH_CUDA_ALLOC_CONF"]);
     }
 }
