@@ -5,8 +5,8 @@ use panorama::{Checkpointing, Limits, Stage};
 use crate::failure::{is_ambiguous, is_out_of_memory};
 
 /// Computes all of `tasks`, which are of one stage, and returns the results in order. Where memory runs out, the limits
-/// of the stage are lowered, and stay so, and the rest is tried again. Where that is in doubt, they are lowered once for
-/// a batch, and raised again if that did not help.
+/// of the stage are lowered, and stay so, and the rest is tried again. Where that is in doubt, they are lowered once
+/// for a batch, and raised again if that did not help.
 ///
 /// # Errors
 /// The error of `compute`, if that was another, or if a single task does not fit even with gradient checkpointing.

@@ -115,14 +115,17 @@ impl Conv2d {
     }
 }
 
-/// Refuses a map and weights of a norm that have different dtypes. libtorch's kernels for CPUs take them, those for CUDA
-/// fail, or read one as the other; so that this is noticed everywhere, it is refused everywhere.
+/// Refuses a map and weights of a norm that have different dtypes. libtorch's kernels for CPUs take them, those for
+/// CUDA fail, or read one as the other; so that this is noticed everywhere, it is refused everywhere.
 ///
 /// # Panics
 /// If they differ.
 fn check_kinds(x: &Tensor, weight: &Tensor) {
     let (of_map, of_weight) = (x.kind(), weight.kind());
-    assert!(of_map == of_weight, "a norm with weights in {of_weight:?} takes no map in {of_map:?}; convert one of them");
+    assert!(
+        of_map == of_weight,
+        "a norm with weights in {of_weight:?} takes no map in {of_map:?}; convert one of them"
+    );
 }
 
 /// Numbers of a feature map whose norm is differentiated at once by autograd: 64 MiB in fp32.
@@ -295,7 +298,8 @@ mod tests {
                 let (mean, variance) = norm.statistics(&x);
                 let groups = x.to_kind(Kind::Double).reshape([2, 4, -1]);
                 let expected_mean = groups.mean_dim([2].as_slice(), true, None::<Kind>);
-                let expected_variance = (&groups - &expected_mean).square().mean_dim([2].as_slice(), true, None::<Kind>);
+                let expected_variance =
+                    (&groups - &expected_mean).square().mean_dim([2].as_slice(), true, None::<Kind>);
                 for (found, expected) in [(mean, expected_mean), (variance, expected_variance)] {
                     let difference = (found - expected).abs().max().double_value(&[]);
                     assert!(difference < 1e-4, "{kind:?}: {difference}");
