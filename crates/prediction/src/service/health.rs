@@ -67,15 +67,14 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         let trouble = self.trouble();
-        let waiting = usize::try_from(self.store.board().waiting).unwrap_or(usize::MAX);
         let table = self.table();
         let slots = table.workers.slots();
         let any = |wanted: fn(&WorkerSlot) -> bool| slots.iter().any(wanted);
         let status = if any(WorkerSlot::is_ready) && trouble.is_some() {
             State::Unhealthy
         } else if any(WorkerSlot::is_ready) {
-            // What was accepted and has not been given to a worker yet takes its slot, too.
-            if table.workers.free() > waiting { State::Ready } else { State::Busy }
+            // The store knows what is accepted or claimed and has not reached its worker yet.
+            if self.store.admits(&table.room(0, None)) { State::Ready } else { State::Busy }
         } else if any(|slot| slot.state == WorkerState::Loading) {
             State::Starting
         } else if any(|slot| matches!(slot.state, WorkerState::Lost(_))) {

@@ -60,6 +60,9 @@ pub trait Store: Send + Sync + 'static {
     /// How much waits, as far as this node knows. Answers at once.
     fn board(&self) -> Board;
 
+    /// Whether there is room for one more prediction, as [`Store::accept`] would find. Answers at once.
+    fn admits(&self, room: &Room) -> bool;
+
     /// The prediction of an id.
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>>;
 

@@ -93,6 +93,10 @@ impl Store for Flaky {
         self.inner.board()
     }
 
+    fn admits(&self, room: &Room) -> bool {
+        self.inner.admits(room)
+    }
+
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
         self.inner.get(id)
     }

@@ -98,6 +98,12 @@ impl Jobs {
         self.queue.board()
     }
 
+    /// Whether there is room for one more prediction that a node accepts.
+    pub(super) fn admits(&self, node: Node, room: &Room) -> bool {
+        let since = self.handed_out.get(&node).map_or(0, |handed_out| handed_out.saturating_sub(room.claims));
+        room.after(since).admits(self.board())
+    }
+
     /// The record of a job as it is now.
     pub(super) fn record(&self, seq: u64) -> Option<&Record> {
         self.jobs.get(&seq).map(|job| &*job.record)
@@ -114,8 +120,7 @@ impl Jobs {
 
     /// Takes a number and a place in the queue for a new prediction, if there is room.
     pub(super) fn reserve(&mut self, node: Node, tenant: &str, units: f64, room: &Room) -> Result<Entry, Board> {
-        let since = self.handed_out.get(&node).map_or(0, |handed_out| handed_out.saturating_sub(room.claims));
-        if !room.after(since).admits(self.board()) {
+        if !self.admits(node, room) {
             return Err(self.board());
         }
         self.last_seq += 1;

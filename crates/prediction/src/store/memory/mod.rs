@@ -158,6 +158,10 @@ impl Store for Memory {
         self.shelf().jobs.board()
     }
 
+    fn admits(&self, room: &Room) -> bool {
+        self.shelf().jobs.admits(self.me(), room)
+    }
+
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
         let shelf = self.shelf();
         ready(shelf.seq(id).and_then(|seq| shelf.stored(seq)))

@@ -227,6 +227,10 @@ impl Store for Sqlite {
         self.jobs().board()
     }
 
+    fn admits(&self, room: &Room) -> bool {
+        self.jobs().admits(self.me(), room)
+    }
+
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
         let jobs = self.jobs();
         if let Some(record) = jobs.find(id).and_then(|seq| jobs.record(seq)) {

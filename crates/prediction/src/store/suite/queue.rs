@@ -38,10 +38,15 @@ async fn rooms_are_kept(nodes: &Nodes) {
     let (a, b) = (&*nodes.a, &*nodes.b);
     let room = Room { free: 1, jobs: 3, units: 10.0, claims: u64::MAX };
     let accept = |id: &str, units| nodes.b.accept(New::of(record(id), units), room);
+    assert!(b.admits(&room));
     assert!(matches!(accept("a", 100.0).await.unwrap(), Accepted::New(_)), "one could begin at once");
+    assert!(!b.admits(&room));
     assert!(matches!(accept("b", 1.0).await.unwrap(), Accepted::Full(Board { waiting: 1, .. })));
     assert!(b.get("b").await.unwrap().is_none());
     claim(a).await;
+    let one = |claims| Room { free: 1, jobs: 1, units: f64::INFINITY, claims };
+    assert!(!a.admits(&one(0)), "the place was free before the claim");
+    assert!(a.admits(&one(1)), "a place is free after the claim");
     for id in ["c", "d", "e"] {
         assert!(matches!(accept(id, 1.0).await.unwrap(), Accepted::New(_)));
     }
