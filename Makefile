@@ -31,6 +31,7 @@ test: build ## Run all tests except the slow ones
 test-reference: libtorch ## Generate fixtures with the Python reference for a random SEED and test against them
 	scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/make.py --seed $(SEED) --out tests/reference/made/fixtures
+	tests/reference/.venv/bin/python tests/reference/make_beyond.py --seed $(SEED) --out tests/reference/made/fixtures
 	OMP_NUM_THREADS=1 FIXTURES=$(CURDIR)/tests/reference/made/fixtures $(CARGO) test --release --locked -p sd2 -p panorama
 
 SEED ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
-BOUNDS = {"ge": "minimum", "le": "maximum", "default": "default", "description": "description"}
+BOUNDS = {"ge": "minimum", "le": "maximum", "default": "default", "description": "description", "choices": "enum"}
 
 
 def signature(path, name):

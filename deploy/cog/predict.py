@@ -26,10 +26,15 @@ class Predictor(BasePredictor):
         stride: int = Input(description="Window stride for the diffusion", default=16),
         seed: int = Input(description="Seed for the SyncDiffusion", default=2, ge=0),
         loop_closure: bool = Input(description="Use loop closure", default=False),
+        blend: str = Input(
+            description="How windows are averaged where they overlap: evenly, or less towards their borders, which then do not show",
+            default="even",
+            choices=["even", "smooth"],
+        ),
     ) -> Path:
         inputs = {name: value for name, value in locals().items() if name != "self"}
-        inputs["loop_closure"] = "true" if loop_closure else "false"
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in inputs.items()]
+        words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in inputs.items()}
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in words.items()]
         output = File(tempfile.mkdtemp()) / "output.png"
         subprocess.run(["syncdiffusion", "generate", *flags, "--output", output], check=True)
         return Path(output)

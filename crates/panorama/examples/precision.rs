@@ -8,7 +8,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Checkpointing, Engine, Limits, Outcome, Picture, Settings};
+use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Settings};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -66,6 +66,7 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
         stride: 16,
         seed: 2,
         loop_closure: false,
+        blend: Blend::Even,
     })?;
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {

@@ -29,5 +29,5 @@ pub use panorama::{Panorama, Progress, Work};
 pub use picture::Picture;
 pub use run::run;
 pub use sd2::Checkpointing;
-pub use settings::{Invalid, Settings};
+pub use settings::{Blend, Invalid, Settings};
 pub use task::{Outcome, Stage, Task};

@@ -2,7 +2,17 @@
 
 use geometry::{Geometry, is_synchronised};
 
-/// The parameters of one panorama, under the names of the original.
+/// How windows are averaged where they overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blend {
+    /// All count the same, as in the original.
+    #[default]
+    Even,
+    /// They count less towards their borders.
+    Smooth,
+}
+
+/// The parameters of one panorama, under the names of the original; then what the original does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What the picture shows.
@@ -31,6 +41,8 @@ pub struct Settings {
     pub seed: u64,
     /// Adds windows that wrap from the right edge to the left one.
     pub loop_closure: bool,
+    /// How windows are averaged.
+    pub blend: Blend,
 }
 
 /// A parameter that a model cannot make a panorama from.

@@ -1,7 +1,14 @@
 //! Where the windows of a panorama lie, cutting them out, and fusing them.
+//!
+//! The original averages windows evenly where they overlap. So the weight of each jumps at its borders, and so does the
+//! picture, a little: one sees it in skies. Tapered windows (Hann) have no weight left there, and as many sums.
+
+use std::f64::consts::PI;
 
 use geometry::Layout;
 use tch::{Device, Kind, Tensor};
+
+use crate::settings::Blend;
 
 /// The windows of one panorama, in the original's order.
 #[derive(Debug)]
@@ -11,21 +18,27 @@ pub(crate) struct Windows {
     size: i64,
     height: i64,
     width: i64,
-    /// Number of windows that cover each latent, at least 1: `[1, 1, height, width]`.
-    counts: Tensor,
+    /// The weights of a window, the same for all: `[1, 1, size, size]`; `None` if they are even.
+    taper: Option<Tensor>,
+    /// Sum of the weights of all windows at each latent, 1 where there is none: `[1, 1, height, width]`.
+    total: Tensor,
 }
 
 impl Windows {
     /// The windows of a layout, on a device.
-    pub(crate) fn new(layout: Layout, device: Device) -> Self {
-        let positions = layout.positions().map(|(row, column)| (row.into(), column.into())).collect();
+    pub(crate) fn new(layout: Layout, blend: Blend, device: Device) -> Self {
+        let positions: Vec<(i64, i64)> =
+            layout.positions().map(|(row, column)| (row.into(), column.into())).collect();
         let [size, height, width] = [layout.window, layout.height, layout.width].map(i64::from);
-        let counts = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
-        let mut windows = Self { positions, size, height, width, counts };
+        // Along an axis with one window there is nothing to blend.
+        let (across, down) = (positions.iter().any(|at| at.1 != 0), positions.iter().any(|at| at.0 != 0));
+        let taper = (blend == Blend::Smooth && (across || down)).then(|| taper(size, across, down).to_device(device));
+        let total = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
+        let mut windows = Self { positions, size, height, width, taper, total };
         let ones = Tensor::ones([1, 1, size, size], (Kind::Float, device));
-        let counts = windows.sum(&ones.expand([windows.len() as i64, 1, size, size], false));
+        let total = windows.sum(&ones.expand([windows.len() as i64, 1, size, size], false));
         // What no window covers stays 0, as in the original.
-        windows.counts = counts.clamp_min(1.0);
+        windows.total = total.where_scalarother(&total.greater(0.0), 1.0);
         windows
     }
 
@@ -49,10 +62,13 @@ impl Windows {
 
     /// Averages windows `[n, c, size, size]`, one for each position, into a panorama.
     pub(crate) fn fuse(&self, windows: &Tensor) -> Tensor {
-        self.sum(windows) / &self.counts
+        self.sum(windows) / &self.total
     }
 
+    /// The sum of the windows by their weights.
     fn sum(&self, windows: &Tensor) -> Tensor {
+        let tapered = self.taper.as_ref().map(|taper| windows * taper);
+        let windows = tapered.as_ref().unwrap_or(windows);
         let sum = Tensor::zeros([1, windows.size()[1], self.height, self.width], (Kind::Float, windows.device()));
         for (i, window) in windows.split(1, 0).iter().enumerate() {
             let rows = sum.narrow(2, self.positions[i].0, self.size);
@@ -72,5 +88,67 @@ impl Windows {
             ((column + before_edge) % self.width, self.size - before_edge, before_edge),
         ];
         spans.into_iter().filter(|(_, width, _)| *width > 0)
+    }
+}
+
+/// The weights of a tapered window, `[1, 1, size, size]`: `sin(pi (i + 0.5) / size)` squared along each of the axes.
+/// Windows of any distance that divides `size` in two or more then add up to a constant, but for the first and last
+/// ones of an axis.
+fn taper(size: i64, across: bool, down: bool) -> Tensor {
+    let options = (Kind::Double, Device::Cpu);
+    let hann = ((Tensor::arange(size, options) + 0.5) * (PI / size as f64)).sin().square();
+    let along = |tapers: bool| if tapers { hann.shallow_clone() } else { Tensor::ones([size], options) };
+    (along(down).view([1, 1, -1, 1]) * along(across).view([1, 1, 1, -1])).to_kind(Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use geometry::Geometry;
+
+    use super::*;
+
+    fn windows((width, height): (u32, u32), stride: u32, blend: Blend) -> Windows {
+        let layout = Geometry::default().layout((width, height), stride, false);
+        Windows::new(layout, blend, Device::Cpu)
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
+    /// Whatever the weights, windows that agree are the panorama that they were cut from.
+    #[test]
+    fn windows_that_agree_are_fused_to_what_they_were() {
+        tch::manual_seed(1);
+        for (size, strides) in [((512, 512), vec![16]), ((1024, 512), vec![8, 16, 32]), ((768, 1024), vec![16, 32])] {
+            for stride in strides {
+                for blend in [Blend::Even, Blend::Smooth] {
+                    let windows = windows(size, stride, blend);
+                    let panorama = Tensor::randn([1, 4, windows.height, windows.width], (Kind::Float, Device::Cpu));
+                    let cut: Vec<Tensor> = (0..windows.len()).map(|i| windows.cut(&panorama, i)).collect();
+                    let error = largest_difference(&windows.fuse(&Tensor::cat(&cut, 0)), &panorama);
+                    assert!(error < 1e-5, "{size:?} {stride} {blend:?}: {error}");
+                }
+            }
+        }
+    }
+
+    /// One window that differs from the others shows at its borders if windows are even, and does not if they are not.
+    #[test]
+    fn tapered_windows_have_no_borders() {
+        for stride in [8, 16, 32] {
+            let step = |blend| {
+                let windows = windows((1536, 512), stride, blend);
+                let n = windows.len() as i64;
+                let views = Tensor::zeros([n, 4, 64, 64], (Kind::Float, Device::Cpu));
+                let _ = views.narrow(0, n / 2, 1).fill_(1.0);
+                windows.fuse(&views).diff::<Tensor>(1, 3, None, None).abs().max().double_value(&[])
+            };
+            let (even, smooth) = (step(Blend::Even), step(Blend::Smooth));
+            assert!((even - f64::from(stride) / 64.0).abs() < 1e-6, "{stride}: {even}");
+            // The steepest slope of the taper, pi / 64, by what tapers that far apart add up to.
+            let steepest = PI / 64.0 * f64::from(stride) / 32.0;
+            assert!(smooth < 1.01 * steepest, "{stride}: {smooth} is more than {steepest}");
+        }
     }
 }

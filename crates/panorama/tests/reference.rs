@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use fixtures::{BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage};
+use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
+use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage};
 use sd2::{Placement, Sd2};
 use serde_json::Value;
 use tch::Tensor;
@@ -31,6 +31,11 @@ fn settings(parameters: &Value) -> Settings {
         stride: integer("stride") as u32,
         seed: integer("seed") as u64,
         loop_closure: parameters["loop_closure"].as_bool().unwrap(),
+        blend: match parameters.get("blend").and_then(Value::as_str) {
+            None | Some("even") => Blend::Even,
+            Some("smooth") => Blend::Smooth,
+            Some(other) => panic!("the blend `{other}`"),
+        },
     }
 }
 
@@ -86,21 +91,49 @@ fn pictures() {
                 Limits { denoise: 26, synchronise: 4, checkpointing: Checkpointing::Off },
             ][i % 3];
             let what = format!("{name} {}", case["name"].as_str().unwrap());
-            let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+            let panorama = engine.begin(&settings(&case["parameters"])).unwrap();
             assert_eq!(panorama.latents(), cases.tensor(case, "start_latent"), "{what}: starting noise");
-            let mut picture = None;
-            while let Some(stage) = panorama.stage() {
-                if stage == Stage::Decode {
-                    assert_within(LATENT_TOLERANCE, &what, panorama.latents(), cases.tensor(case, "final_latent"));
-                }
-                let tasks = panorama.take(limits.of(stage));
-                for outcome in engine.compute(&tasks, limits.checkpointing) {
-                    picture = panorama.put(outcome);
-                }
-            }
-            assert_same_picture(&what, &picture.unwrap(), cases.tensor(case, "picture"));
+            assert_as_the_reference(&what, &engine, panorama, limits, &cases, case);
         }
     }
+}
+
+/// Every case of what the original does not have.
+#[test]
+fn pictures_beyond_the_original() {
+    for name in BEYOND {
+        let cases = Cases::beyond(name);
+        let mut engine = engine(name, F32, 1);
+        for case in cases.list("panoramas") {
+            let what = format!("{name} {}", case["name"].as_str().unwrap());
+            let panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+            let limits = Limits { denoise: 3, synchronise: 2, ..ONE };
+            assert_as_the_reference(&what, &engine, panorama, limits, &cases, case);
+        }
+    }
+}
+
+/// Draws a panorama, and compares its last latents and its picture.
+#[track_caller]
+fn assert_as_the_reference(
+    what: &str,
+    engine: &Engine,
+    mut panorama: Panorama,
+    limits: Limits,
+    cases: &Cases,
+    case: &Value,
+) {
+    let mut picture = None;
+    while let Some(stage) = panorama.stage() {
+        if stage == Stage::Decode {
+            assert_within(LATENT_TOLERANCE, what, panorama.latents(), cases.tensor(case, "final_latent"));
+        }
+        let tasks = panorama.take(limits.of(stage));
+        for outcome in engine.compute(&tasks, limits.checkpointing) {
+            picture = panorama.put(outcome);
+        }
+    }
+    assert_same_picture(what, &picture.unwrap(), cases.tensor(case, "picture"));
 }
 
 /// All cases of a bundle at once, their windows mixed in common batches at different timesteps, sizes and guidances,

@@ -5,7 +5,7 @@
 //!   response . stream . webhook <- feed <- active <- service::finish <- service::events <== its messages
 //! ```
 //!
-//! - [`input`]: the table of the thirteen inputs, and the way from JSON to a valid one.
+//! - [`input`]: the table of the inputs, and the way from JSON to a valid one.
 //! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
 //! - `lifecycle`: the phases of a prediction; `active`: one that has not ended.
 //! - [`service`]: who accepts it, who works on it, how it ends; [`store`]: where it is kept.

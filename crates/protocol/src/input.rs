@@ -1,10 +1,25 @@
-//! The 13 parameters of a panorama, validated.
+//! The parameters of a panorama, validated: the 13 of the hosted model, and those that change what it does not have.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
-/// The parameters of a panorama. Names and order are those of the hosted model; the bounds are checked where JSON
-/// becomes an `Input`, not here.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How windows become one panorama where they overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blend {
+    /// All count the same, as in the original.
+    #[default]
+    Even,
+    /// They count less towards their borders.
+    Smooth,
+}
+
+/// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
+/// checked where JSON becomes an `Input`, not here.
+///
+/// What comes after the thirteen may be left out, and is written only if anything of it is not at its default. So an
+/// input without it reads as it always did, and one with it reads back as it was, whatever its defaults depend on.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// Describes the picture.
@@ -33,4 +48,72 @@ pub struct Input {
     pub seed: u64,
     /// Adds windows that wrap from the right edge to the left one.
     pub loop_closure: bool,
+    /// How windows are averaged where they overlap.
+    #[serde(default)]
+    pub blend: Blend,
+}
+
+impl Serialize for Input {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // A field that is missing here does not compile.
+        let Self {
+            prompt,
+            negative_prompt,
+            width,
+            height,
+            guidance_scale,
+            sync_weight,
+            sync_decay_rate,
+            sync_freq,
+            sync_threshold,
+            num_inference_steps,
+            stride,
+            seed,
+            loop_closure,
+            blend,
+        } = self;
+        let more = *blend != Blend::default();
+        let mut fields = to.serialize_struct("Input", if more { 14 } else { 13 })?;
+        fields.serialize_field("prompt", prompt)?;
+        fields.serialize_field("negative_prompt", negative_prompt)?;
+        fields.serialize_field("width", width)?;
+        fields.serialize_field("height", height)?;
+        fields.serialize_field("guidance_scale", guidance_scale)?;
+        fields.serialize_field("sync_weight", sync_weight)?;
+        fields.serialize_field("sync_decay_rate", sync_decay_rate)?;
+        fields.serialize_field("sync_freq", sync_freq)?;
+        fields.serialize_field("sync_threshold", sync_threshold)?;
+        fields.serialize_field("num_inference_steps", num_inference_steps)?;
+        fields.serialize_field("stride", stride)?;
+        fields.serialize_field("seed", seed)?;
+        fields.serialize_field("loop_closure", loop_closure)?;
+        if more {
+            fields.serialize_field("blend", blend)?;
+        }
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_after_the_thirteen_is_written_where_it_matters() {
+        let hosted = json!({
+            "prompt": "a", "negative_prompt": "", "width": 2048, "height": 512, "guidance_scale": 7.5,
+            "sync_weight": 20.0, "sync_decay_rate": 0.99, "sync_freq": 1, "sync_threshold": 5,
+            "num_inference_steps": 50, "stride": 16, "seed": 2, "loop_closure": false,
+        });
+        let read = |value: &Value| serde_json::from_value::<Input>(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read(&hosted)).unwrap(), hosted);
+        let mut smooth = hosted.clone();
+        smooth["blend"] = json!("smooth");
+        assert_eq!(serde_json::to_value(read(&smooth)).unwrap(), smooth);
+        let mut even = hosted.clone();
+        even["blend"] = json!("even");
+        assert_eq!(serde_json::to_value(read(&even)).unwrap(), hosted);
+    }
 }

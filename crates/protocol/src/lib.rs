@@ -9,5 +9,5 @@ pub mod frame;
 mod input;
 mod message;
 
-pub use input::Input;
+pub use input::{Blend, Input};
 pub use message::{Command, Event, Model, Stage, Work};

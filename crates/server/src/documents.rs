@@ -72,7 +72,7 @@ fn describe(command: &Command, text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use prediction::input::table::TABLE;
+    use prediction::input::table::{Kind, TABLE};
 
     use super::*;
 
@@ -98,6 +98,8 @@ mod tests {
                 serde_json::Value::String(text) => format!("`\"{text}\"`"),
                 other => other.to_string(),
             });
+            let words = if let Kind::Choice(words) = field.kind { words } else { &[] };
+            assert!(words.iter().all(|word| row.contains(&format!("`{word}`"))), "{name} {words:?}: `{row}`");
             let (minimum, maximum) = field.kind.bounds();
             for wanted in [Some(default), minimum.map(|n| n.to_string()), maximum.map(|n| n.to_string())] {
                 assert!(wanted.as_deref().is_none_or(|wanted| row.contains(wanted)), "{name} {wanted:?}: `{row}`");

@@ -15,6 +15,7 @@ mod memory;
 mod model;
 mod schedule;
 mod service;
+mod settings;
 mod warmup;
 
 use std::num::NonZero;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
-use panorama::{Engine, Limits, Panorama, Picture, Settings, Stage, Task, range};
+use panorama::{Engine, Limits, Panorama, Picture, Stage, Task, range};
 use protocol::{Command, Event, Input};
 use sd2::tokenizer::Overlong;
 
@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::failure::{catch, is_sticky};
 use crate::memory;
 use crate::schedule::{Batch, Flow, Schedule};
+use crate::settings::settings;
 
 /// Characters of a text that a line of a log quotes.
 const MAX_QUOTE: usize = 60;
@@ -289,23 +290,5 @@ fn stage_of_event(stage: Stage) -> protocol::Stage {
         Stage::Synchronise => protocol::Stage::Synchronise,
         Stage::Target => protocol::Stage::Target,
         Stage::Decode => protocol::Stage::Decode,
-    }
-}
-
-fn settings(input: Input) -> Settings {
-    Settings {
-        prompt: input.prompt,
-        negative_prompt: input.negative_prompt,
-        width: input.width,
-        height: input.height,
-        guidance_scale: input.guidance_scale,
-        sync_weight: input.sync_weight,
-        sync_decay_rate: input.sync_decay_rate,
-        sync_freq: input.sync_freq,
-        sync_threshold: input.sync_threshold,
-        num_inference_steps: input.num_inference_steps,
-        stride: input.stride,
-        seed: input.seed,
-        loop_closure: input.loop_closure,
     }
 }

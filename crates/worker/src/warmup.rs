@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geometry::Geometry;
-use panorama::{Checkpointing, Engine, Limits, Settings, Stage};
+use panorama::{Blend, Checkpointing, Engine, Limits, Settings, Stage};
 use tch::Device;
 
 use crate::failure::catch;
@@ -143,6 +143,7 @@ fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
         stride,
         seed: 0,
         loop_closure: false,
+        blend: Blend::Even,
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatu
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
-use protocol::{Command, Event, Input};
+use protocol::{Blend, Command, Event, Input};
 
 struct Worker {
     process: Child,
@@ -106,6 +106,7 @@ fn input(width: u32, height: u32, steps: u32) -> Input {
         stride: 16,
         seed: 2,
         loop_closure: false,
+        blend: Blend::Even,
     }
 }
 

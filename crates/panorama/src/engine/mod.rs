@@ -76,7 +76,7 @@ impl Engine {
         let device = self.sd2.placement.device;
         let shape = [1, self.sd2.unet.channels, layout.height.into(), layout.width.into()];
         let noise = noise(settings.seed, shape).to_device(device);
-        Ok(Panorama::new(settings.clone(), conditions, Windows::new(layout, device), noise, encodes))
+        Ok(Panorama::new(settings.clone(), conditions, Windows::new(layout, settings.blend, device), noise, encodes))
     }
 
     /// Computes tasks of any panoramas and returns their outcomes, in order. Tasks in a row that may share a batch, by

@@ -5,10 +5,10 @@
 
 use geometry::Geometry;
 
-use crate::input::table::{Default, Field, Kind, TABLE};
+use crate::input::table::{COUNT, Default, Field, Kind, TABLE};
 
 /// The table of a model. `stride` is what a request says, if that is one of the model's.
-pub fn table(geometry: Geometry, stride: Option<u64>) -> [Field; 13] {
+pub fn table(geometry: Geometry, stride: Option<u64>) -> [Field; COUNT] {
     let usual = |name: &str| match TABLE.iter().find(|field| field.name == name).map(|field| field.default) {
         Some(Default::Integer(value)) => value,
         _ => 0,

@@ -1,6 +1,6 @@
 //! Parsing: JSON becomes a [`protocol::Input`], or every reason why it cannot.
 //!
-//! [`table`] lists the thirteen inputs once; the validator, the OpenAPI document, the command line and the documents
+//! [`table`] lists the inputs once; the validator, the OpenAPI document, the command line and the documents
 //! read it. [`validate`] applies it in the words of Cog 0.23, and adds what the algorithm requires of a [`geometry`],
 //! which the original asserts only after work has begun.
 //!
@@ -14,7 +14,7 @@ pub mod validate;
 
 pub use geometry::Geometry;
 pub use given::Given;
-pub use table::{Default, Field, Kind, TABLE};
+pub use table::{Default, Field, HOSTED, Kind, TABLE};
 pub use validate::{Invalid, Parsed, parse};
 
 use protocol::Model;

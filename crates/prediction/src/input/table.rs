@@ -1,4 +1,5 @@
-//! The thirteen inputs, written once: name, type, default, bounds and description, in the order of the hosted model.
+//! The inputs, written once: name, type, default, bounds and description. The thirteen of the hosted model come first,
+//! in its order; what comes after them is this project's own, and changes nothing at its default.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ pub struct Field {
     pub kind: Kind,
     /// The value if it is left out.
     pub default: Default,
-    /// What it means, in the words of the hosted model.
+    /// What it means; in the words of the hosted model where it has the input.
     pub description: &'static str,
     /// What is required beyond type and bounds; may be empty.
     pub rule: &'static str,
@@ -38,6 +39,8 @@ pub enum Kind {
     },
     /// True or false.
     Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
 }
 
 /// The default of an input.
@@ -45,7 +48,7 @@ pub enum Kind {
 pub enum Default {
     /// The input must be given.
     Required,
-    /// A text.
+    /// A text, or one of the words of a choice.
     Text(&'static str),
     /// A whole number.
     Integer(u64),
@@ -55,8 +58,14 @@ pub enum Default {
     Boolean(bool),
 }
 
+/// How many inputs the hosted model has.
+pub const HOSTED: usize = 13;
+
+/// How many inputs there are.
+pub const COUNT: usize = HOSTED + 1;
+
 /// All inputs, in order.
-pub const TABLE: [Field; 13] = [
+pub const TABLE: [Field; COUNT] = [
     field("prompt", Kind::Text, Default::Required, "Prompt to generate from", ""),
     field("negative_prompt", Kind::Text, Default::Text(""), "Prompt for negative conditioning", ""),
     field(
@@ -130,6 +139,13 @@ pub const TABLE: [Field; 13] = [
         "at most 18446744073709551615",
     ),
     field("loop_closure", Kind::Boolean, Default::Boolean(false), "Use loop closure", ""),
+    field(
+        "blend",
+        Kind::Choice(&["even", "smooth"]),
+        Default::Text("even"),
+        "How windows are averaged where they overlap: evenly, or less towards their borders, which then do not show",
+        "",
+    ),
 ];
 
 const fn field(
@@ -155,7 +171,7 @@ impl Kind {
     /// The name of the type in JSON Schema.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Text => "string",
+            Self::Text | Self::Choice(_) => "string",
             Self::Integer { .. } => "integer",
             Self::Number { .. } => "number",
             Self::Boolean => "boolean",
@@ -165,9 +181,17 @@ impl Kind {
     /// The inclusive bounds as JSON, whole numbers without a fraction.
     pub fn bounds(self) -> (Option<Value>, Option<Value>) {
         match self {
-            Self::Text | Self::Boolean => (None, None),
+            Self::Text | Self::Boolean | Self::Choice(_) => (None, None),
             Self::Integer { minimum, maximum } => (minimum.map(Value::from), maximum.map(Value::from)),
             Self::Number { minimum, maximum } => (Some(number(minimum)), Some(number(maximum))),
+        }
+    }
+
+    /// What the help of the command line has for a value.
+    pub fn placeholder(self) -> String {
+        match self {
+            Self::Choice(words) => words.join("|"),
+            other => other.name().to_uppercase(),
         }
     }
 }
@@ -189,7 +213,7 @@ impl Field {
     /// An argument of the command line as JSON: what cannot be parsed as the type stays a text, which the validator
     /// refuses.
     pub fn read(&self, word: &str) -> Value {
-        if self.kind == Kind::Text {
+        if self.kind.name() == "string" {
             return word.into();
         }
         match serde_json::from_str(word) {
@@ -218,6 +242,7 @@ impl Field {
         let rule = if self.rule.is_empty() { String::new() } else { format!("; {}", self.rule) };
         let default = match self.default.value() {
             Some(Value::String(text)) if text.is_empty() => String::new(),
+            Some(Value::String(text)) => format!(" [default: {text}]"),
             Some(default) => format!(" [default: {default}]"),
             None => " [required]".to_owned(),
         };
@@ -231,6 +256,9 @@ impl Field {
         property.insert("title".to_owned(), self.title().into());
         property.insert("description".to_owned(), self.description.into());
         property.insert("x-order".to_owned(), order.into());
+        if let Kind::Choice(words) = self.kind {
+            property.insert("enum".to_owned(), words.into());
+        }
         let (minimum, maximum) = self.kind.bounds();
         let optional = [("default", self.default.value()), ("minimum", minimum), ("maximum", maximum)];
         property.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
@@ -276,6 +304,11 @@ mod tests {
             schema["properties"]["prompt"],
             json!({"description": "Prompt to generate from", "title": "Prompt", "type": "string", "x-order": 0})
         );
+        let blend = &schema["properties"]["blend"];
+        assert_eq!(
+            (&blend["type"], &blend["enum"], &blend["default"], &blend["x-order"]),
+            (&json!("string"), &json!(["even", "smooth"]), &json!("even"), &json!(13))
+        );
     }
 
     #[test]
@@ -284,5 +317,6 @@ mod tests {
         assert_eq!(find("width").unwrap().read("wide"), json!("wide"));
         assert_eq!(find("prompt").unwrap().read("1024"), json!("1024"));
         assert_eq!(find("loop_closure").unwrap().read("true"), json!(true));
+        assert_eq!(find("blend").unwrap().read("true"), json!("true"));
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use protocol::{Input, Model};
 
+use crate::input::{HOSTED, TABLE};
+
 /// Keyword of the chunk with XMP, as Adobe defines it.
 pub(super) const XMP: &str = "XML:com.adobe.xmp";
 
@@ -41,7 +43,7 @@ impl<'a> Metadata<'a> {
         });
         let text = format!(
             "{}\n{negative}Steps: {}, Sampler: DDIM, CFG scale: {}, Seed: {}, Size: {}x{}{model}, Sync weight: {}, \
-             Sync decay rate: {}, Sync freq: {}, Sync threshold: {}, Stride: {}, Loop closure: {}",
+             Sync decay rate: {}, Sync freq: {}, Sync threshold: {}, Stride: {}, Loop closure: {}{}",
             input.prompt,
             input.num_inference_steps,
             input.guidance_scale,
@@ -53,10 +55,28 @@ impl<'a> Metadata<'a> {
             input.sync_freq,
             input.sync_threshold,
             input.stride,
-            input.loop_closure
+            input.loop_closure,
+            self.more()
         );
         // Text in a PNG ends at a zero.
         text.replace('\0', "\u{fffd}")
+    }
+
+    /// The inputs after the thirteen that are not at their defaults, as [`Self::parameters`] has them.
+    fn more(&self) -> String {
+        let input = serde_json::to_value(self.input).unwrap_or_default();
+        let mut text = String::new();
+        for field in &TABLE[HOSTED..] {
+            let name = field.name.replace('_', " ");
+            match input.get(field.name) {
+                Some(value) if Some(value) != field.default.value().as_ref() => {
+                    let word = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    let _ = write!(text, ", {}{}: {word}", name[..1].to_uppercase(), &name[1..]);
+                }
+                _ => {}
+            }
+        }
+        text
     }
 
     /// XMP with the properties of IPTC's Photo Metadata Standard 2025.1 for what a model has made.
@@ -117,6 +137,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_comes_after_the_thirteen_is_named_where_it_is_used() {
+        let line = |input| {
+            let input = crate::input::parse(&input, None).unwrap().input;
+            Metadata { input: &input, model: None }.parameters()
+        };
+        assert!(line(json!({"prompt": "a"})).ends_with(", Stride: 16, Loop closure: false"));
+        let smooth = line(json!({"prompt": "a", "blend": "smooth"}));
+        assert!(smooth.ends_with(", Loop closure: false, Blend: smooth"), "{smooth}");
+    }
 
     #[test]
     fn prompts_cannot_break_out_of_the_texts() {

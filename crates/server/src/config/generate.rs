@@ -32,8 +32,7 @@ pub(crate) struct Inputs(pub(crate) Map<String, Value>);
 impl Args for Inputs {
     fn augment_args(command: Command) -> Command {
         command.next_help_heading("Input").args(TABLE.iter().map(|field| {
-            let arg =
-                Arg::new(field.name).long(field.flag()).help(field.help()).value_name(field.kind.name().to_uppercase());
+            let arg = Arg::new(field.name).long(field.flag()).help(field.help()).value_name(field.kind.placeholder());
             match field.kind {
                 Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
                 _ => arg.allow_hyphen_values(true),

@@ -41,9 +41,13 @@ fetch("openapi.json")
       const label = make("label", $(first.includes(name) ? "first" : "more"));
       label.id = "of-" + name;
       const title = make("b", label, field.title);
-      const entry = make(field.type === "string" ? "textarea" : "input", label);
+      const entry = make(field.enum ? "select" : field.type === "string" ? "textarea" : "input", label);
       entry.name = name;
-      if (field.type === "boolean") {
+      if (field.enum) {
+        // The first is to leave it out: what it is then may depend on other inputs.
+        make("option", entry, `default (${field.default})`).value = "";
+        for (const word of field.enum) make("option", entry, word);
+      } else if (field.type === "boolean") {
         entry.type = "checkbox";
         entry.checked = field.default;
         label.insertBefore(entry, title);
@@ -76,7 +80,7 @@ function body() {
     }
     const text = entry.value;
     if (field.type === "string") {
-      if (text !== (field.default ?? "")) parts.push([name, JSON.stringify(text)]);
+      if (text !== (field.enum ? "" : (field.default ?? ""))) parts.push([name, JSON.stringify(text)]);
       continue;
     }
     if (text.trim() !== "" && text !== String(field.default))
@@ -106,7 +110,7 @@ function flag(details) {
     make("span", label, msg).className = "wrong";
     label.closest("details")?.setAttribute("open", "");
   }
-  document.querySelector(".flagged :is(textarea, input)")?.focus();
+  document.querySelector(".flagged :is(textarea, input, select)")?.focus();
 }
 
 $("form").addEventListener("submit", async event => {
@@ -215,9 +219,11 @@ async function end(path) {
 function fill(input) {
   for (const [name, field] of fields) {
     const entry = $("form").elements[name];
+    // An input after the thirteen is missing where all of them have their defaults.
+    const value = input[name] ?? (field.enum ? "" : field.default);
     // A number that a double cannot hold would become another one.
-    if (field.type === "boolean") entry.checked = input[name];
-    else if (!Number.isInteger(input[name]) || Number.isSafeInteger(input[name])) entry.value = input[name];
+    if (field.type === "boolean") entry.checked = value;
+    else if (!Number.isInteger(value) || Number.isSafeInteger(value)) entry.value = value;
   }
   showCurl();
 }

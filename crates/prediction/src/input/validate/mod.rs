@@ -155,6 +155,8 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
             Some(_) => Ok(value.clone()),
         },
         Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
+        Kind::Choice(words) if value.as_str().is_some_and(|word| words.contains(&word)) => Ok(value.clone()),
+        Kind::Choice(words) => Err(vec![format!("{} is not one of {}", short(value), alternatives(words))]),
         Kind::Number { minimum, maximum } => match value.as_f64() {
             None => Err(vec![wrong_type()]),
             Some(number) if number > maximum => Err(vec![above(&maximum)]),
@@ -180,6 +182,15 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
                 Ok(u64::try_from(number).map_or_else(|_| Value::from(number as i64), Value::from))
             }
         }
+    }
+}
+
+/// The words of a choice as a message lists them.
+fn alternatives(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.as_slice() {
+        [init @ .., last] if !init.is_empty() => format!("{} or {last}", init.join(", ")),
+        few => few.concat(),
     }
 }
 

@@ -37,6 +37,9 @@ fn the_words_are_those_of_cog() {
         ("seed", json!(-1), "-1 is less than the minimum of 0"),
         ("seed", Value::Null, r#"null is not of type "integer""#),
         ("num_inference_steps", json!(0), "0 is less than the minimum of 1"),
+        ("blend", json!("Smooth"), r#""Smooth" is not one of "even" or "smooth""#),
+        ("blend", json!(1), r#"1 is not one of "even" or "smooth""#),
+        ("blend", Value::Null, r#"null is not one of "even" or "smooth""#),
     ] {
         assert_eq!(one(field, &value), message);
     }
@@ -135,6 +138,33 @@ fn unknown_keys_are_stripped_and_reported() {
     assert_eq!((parsed.input.width, parsed.input.stride, parsed.input.seed), (2048, 16, 2));
 }
 
+/// Every input after the thirteen has a default, and given at it is the same as left out.
+#[test]
+fn what_comes_after_the_thirteen_changes_nothing_at_its_default() {
+    let absent = parse(&json!({"prompt": "a"}), Some(Geometry::default())).unwrap().input;
+    let mut given = json!({"prompt": "a"});
+    for field in &TABLE[table::HOSTED..] {
+        given[field.name] = field.default.value().expect("it may be left out");
+        let one = parse(&json!({"prompt": "a", field.name: field.default.value()}), Some(Geometry::default()));
+        assert_eq!(one.unwrap().input, absent, "{}", field.name);
+    }
+    assert_eq!(parse(&given, Some(Geometry::default())).unwrap().input, absent);
+    let written = serde_json::to_value(&absent).unwrap();
+    let hosted: Vec<&str> = TABLE[..table::HOSTED].iter().map(|field| field.name).collect();
+    assert!(hosted.iter().all(|name| written.get(name).is_some()));
+    assert_eq!(written.as_object().unwrap().len(), hosted.len());
+}
+
+/// What a response shows as the input makes the same prediction again.
+#[test]
+fn an_input_can_be_given_again() {
+    for given in [json!({"prompt": "a"}), json!({"prompt": "a", "blend": "smooth"})] {
+        let input = parse(&given, Some(Geometry::default())).unwrap().input;
+        let again = parse(&serde_json::to_value(&input).unwrap(), Some(Geometry::default())).unwrap();
+        assert_eq!((again.input, again.stripped), (input, Vec::new()), "{given}");
+    }
+}
+
 #[test]
 fn a_geometry_that_comes_late_is_checked_with_the_same_words() {
     let input = parse(&json!({"prompt": "a", "width": 1000}), None).unwrap().input;
@@ -191,7 +221,7 @@ proptest! {
 
     #[test]
     fn nothing_panics_and_errors_are_sorted(fields in prop::collection::btree_map(
-        prop::sample::select(TABLE.iter().map(|field| field.name).collect::<Vec<_>>()), any_json(), 0..13,
+        prop::sample::select(TABLE.iter().map(|field| field.name).collect::<Vec<_>>()), any_json(), 0..=TABLE.len(),
     )) {
         let value = Value::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
         if let Err(errors) = parse(&value, Some(Geometry::default())) {

@@ -1,0 +1,90 @@
+//! From the input of a job to the settings of its panorama.
+
+use panorama::{Blend, Settings};
+use protocol::Input;
+
+/// The settings of an input.
+pub(crate) fn settings(input: Input) -> Settings {
+    Settings {
+        prompt: input.prompt,
+        negative_prompt: input.negative_prompt,
+        width: input.width,
+        height: input.height,
+        guidance_scale: input.guidance_scale,
+        sync_weight: input.sync_weight,
+        sync_decay_rate: input.sync_decay_rate,
+        sync_freq: input.sync_freq,
+        sync_threshold: input.sync_threshold,
+        num_inference_steps: input.num_inference_steps,
+        stride: input.stride,
+        seed: input.seed,
+        loop_closure: input.loop_closure,
+        blend: match input.blend {
+            protocol::Blend::Even => Blend::Even,
+            protocol::Blend::Smooth => Blend::Smooth,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use fixtures::{BUNDLES, Cases, F32, bundle};
+    use panorama::{Checkpointing, Engine, Limits, Picture, Work};
+    use sd2::Sd2;
+    use serde_json::{Map, Value, json};
+    use tch::Tensor;
+
+    use super::*;
+
+    /// What comes after the thirteen inputs, at its defaults, and with a value of its own.
+    fn beyond() -> [(&'static str, Value, Value); 1] {
+        [("blend", json!("even"), json!("smooth"))]
+    }
+
+    fn draw(engine: &mut Engine, input: Value) -> (Picture, Work) {
+        engine.forget_texts();
+        let input: Input = serde_json::from_value(input).unwrap();
+        let limits = Limits { denoise: 4, synchronise: 2, checkpointing: Checkpointing::Off };
+        panorama::run(engine, &settings(input), limits, |_| ControlFlow::Continue(())).unwrap().unwrap()
+    }
+
+    fn assert_close(what: &str, picture: &Picture, expected: &Tensor) {
+        let expected = Vec::<u8>::try_from(expected.flatten(0, -1)).unwrap();
+        assert_eq!(picture.rgb.len(), expected.len());
+        let close = picture.rgb.iter().zip(&expected).filter(|(a, b)| a.abs_diff(**b) <= 1).count();
+        assert!(close as f64 >= 0.9999 * expected.len() as f64, "{what}: {close} of {} bytes", expected.len());
+    }
+
+    /// Every picture of the original is drawn, with the same work, whether what comes after its inputs is left out or
+    /// at its defaults.
+    #[test]
+    fn the_default_is_the_original() {
+        for name in BUNDLES {
+            let cases = Cases::of(name);
+            let mut engine = Engine::new(Sd2::load(&bundle(name), F32).unwrap(), 1);
+            for case in cases.list("panoramas") {
+                let what = format!("{name} {}", case["name"]);
+                let absent = case["parameters"].as_object().unwrap().clone();
+                let mut given = absent.clone();
+                given.extend(beyond().into_iter().map(|(input, default, _)| (input.to_owned(), default)));
+                let (picture, work) = draw(&mut engine, absent.into());
+                assert_close(&what, &picture, cases.tensor(case, "picture"));
+                let (same, same_work) = draw(&mut engine, given.into());
+                assert!(same == picture && same_work == work, "{what}");
+            }
+        }
+    }
+
+    /// The list above misses none.
+    #[test]
+    fn every_input_beyond_the_original_is_listed() {
+        let cases = Cases::of(BUNDLES[0]);
+        let hosted = cases.list("panoramas")[0]["parameters"].as_object().unwrap();
+        let mut other: Map<String, Value> = hosted.clone();
+        other.extend(beyond().into_iter().map(|(input, _, value)| (input.to_owned(), value)));
+        let input: Input = serde_json::from_value(other.clone().into()).unwrap();
+        assert_eq!(serde_json::to_value(input).unwrap(), Value::from(other));
+    }
+}
