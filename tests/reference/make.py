@@ -17,6 +17,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
+import evaluation
 from bundles import BUNDLES, NETWORKS, write_bundle, write_json
 from conditioning import (
     DRAWS,
@@ -298,6 +299,8 @@ def main() -> None:
             complaints += [f"{name}/{complaint}" for complaint in add_panoramas(cases, seed)]
         cases.save(arguments.out / name)
     write_json(arguments.out / "tokens.json", tokens, indent=None)
+    if not arguments.only:
+        write_json(arguments.out / "evaluation.json", evaluation.cases(arguments.out / "bundles"))
     if complaints:
         sys.exit("\n".join(complaints))
 

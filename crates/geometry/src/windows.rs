@@ -1,5 +1,7 @@
 //! Where the windows of a panorama lie.
 
+use std::collections::BTreeSet;
+
 use crate::sizes::Geometry;
 
 /// The size of a panorama and the distance of its windows, all in latents.
@@ -40,6 +42,22 @@ impl Layout {
         grid.chain((1..=self.wrapped()).map(move |i| (0, last + i * self.stride)))
     }
 
+    /// The columns at which windows begin or end, in ascending order; none is the edge of the panorama.
+    pub fn column_borders(self) -> Vec<u32> {
+        self.borders(self.width, |(_, column)| column)
+    }
+
+    /// The rows at which windows begin or end, likewise.
+    pub fn row_borders(self) -> Vec<u32> {
+        self.borders(self.height, |(row, _)| row)
+    }
+
+    fn borders(self, length: u32, start: impl Fn((u32, u32)) -> u32) -> Vec<u32> {
+        let ends = |position| [start(position), start(position) + self.window].map(|border| border % length.max(1));
+        let borders: BTreeSet<u32> = self.positions().flat_map(ends).filter(|border| *border > 0).collect();
+        borders.into_iter().collect()
+    }
+
     /// Windows along one axis. What is left at the end stays uncovered.
     fn along(self, length: u32) -> u64 {
         u64::from(length.saturating_sub(self.window) / self.stride.max(1)) + 1
@@ -72,6 +90,18 @@ mod tests {
     fn a_loop_appends_windows_past_the_right_edge() {
         assert_eq!(positions(640, 512, 16, true), [(0, 0), (0, 16), (0, 32), (0, 48)]);
         assert_eq!(positions(768, 512, 32, true), [(0, 0), (0, 32)], "nothing to append");
+    }
+
+    #[test]
+    fn borders_are_where_windows_begin_or_end() {
+        let borders = |width, height, stride, loop_closure| {
+            let layout = Geometry::default().layout((width, height), stride, loop_closure);
+            (layout.column_borders(), layout.row_borders())
+        };
+        assert_eq!(borders(512, 512, 16, false), (vec![], vec![]));
+        assert_eq!(borders(640, 512, 16, false), (vec![16, 64], vec![]));
+        assert_eq!(borders(1024, 768, 32, false), (vec![32, 64, 96], vec![32, 64]));
+        assert_eq!(borders(640, 512, 16, true), (vec![16, 32, 48, 64], vec![]), "those that wrap count, too");
     }
 
     proptest! {

@@ -14,6 +14,7 @@
 //! that would not move, and a guidance branch without influence is not computed.
 
 mod engine;
+mod evaluation;
 mod limits;
 mod panorama;
 mod picture;
@@ -24,6 +25,7 @@ mod task;
 mod windows;
 
 pub use engine::Engine;
+pub use evaluation::{Figures, figures};
 pub use limits::Limits;
 pub use panorama::{Panorama, Progress, Work};
 pub use picture::Picture;

@@ -10,4 +10,4 @@ mod input;
 mod message;
 
 pub use input::{Blend, Input};
-pub use message::{Command, Event, Model, Stage, Work};
+pub use message::{Command, Event, Figures, Model, Net, Stage, Windows, Work};

@@ -20,6 +20,18 @@ pub enum Command {
         /// The job to stop.
         job: String,
     },
+    /// Evaluate a picture. Its frame carries `3 * width * height` bytes of RGB, row by row from the top. Only for a
+    /// worker that was started to evaluate; answered by `evaluated` or `failed`.
+    Evaluate {
+        /// Name of the picture in the answer.
+        job: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Where its windows were, if that is known.
+        windows: Option<Windows>,
+    },
     /// Finish all jobs, then exit with status 0.
     Shutdown,
 }
@@ -109,6 +121,23 @@ pub enum Event {
         /// Seconds that it took.
         seconds: f64,
     },
+    /// The perceptual network is loaded, and pictures are evaluated. First, and the only one, of a worker that was
+    /// started to evaluate.
+    Evaluator {
+        /// The network.
+        net: Net,
+        /// Side of a window of its model, in latents.
+        window: u32,
+        /// Pixels per latent, along each axis.
+        vae_factor: u32,
+    },
+    /// What a picture comes to.
+    Evaluated {
+        /// Its name.
+        job: String,
+        /// Its figures.
+        figures: Figures,
+    },
     /// A command could not be understood. The worker continues with the next line.
     Malformed {
         /// What is wrong with it.
@@ -157,6 +186,39 @@ pub struct Model {
     pub device: String,
     /// `f32`, `bf16` or `f16`: the dtype of the weights and of the arithmetic between norms.
     pub dtype: String,
+}
+
+/// Where the windows of a picture were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Distance between neighbouring windows, in latents.
+    pub stride: u32,
+    /// Whether windows wrapped from the right edge to the left one.
+    pub loop_closure: bool,
+}
+
+/// The perceptual network that compared the parts of a picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// The model that it belongs to: `demo`, or the path it was loaded from.
+    pub model: String,
+    /// The channels of its five stages.
+    pub channels: Vec<u32>,
+    /// Hash of its configuration and weights, in lower-case hexadecimal.
+    pub version: String,
+}
+
+/// What a picture comes to; a figure is `None` where the picture has nothing that it could be of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The kink where the right edge meets the left one, as a multiple of the mean kink on the grid of latents.
+    pub seam: Option<f64>,
+    /// The mean kink at the left and right borders of windows, likewise.
+    pub borders: Option<f64>,
+    /// The mean kink at the upper and lower borders of windows, likewise.
+    pub row_borders: Option<f64>,
+    /// The mean perceptual distance of all pairs of squares of 512 pixels.
+    pub intra_lpips: Option<f64>,
 }
 
 /// The work that was done for a job. All except `text_encodes` count samples: a batch of 26 counts 26.

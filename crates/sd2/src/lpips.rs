@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::cpu::LpipsBackward;
 use crate::load::config::Config;
@@ -74,6 +74,25 @@ impl Lpips {
             values.to_device(placement.device).to_kind(placement.picture_kind)
         };
         Ok(Self { stages, shift: constant(SHIFT), scale: constant(SCALE) })
+    }
+
+    /// The channels of its stages: those of VGG16 are 64, 128, 256, 512 and 512.
+    pub fn channels(&self) -> Vec<i64> {
+        self.stages.iter().map(|stage| stage.head.lin.size()[1]).collect()
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.shift.device()
+    }
+
+    /// The distances of `n` pictures to their targets, `[n]` in fp32. There are `n` targets, or one for all.
+    pub fn distances(&self, pictures: &Features, targets: &Features) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let features = iter::zip(&pictures.0, &targets.0);
+        let stages = iter::zip(&self.stages, features);
+        let distances = stages.map(|(stage, (pictures, targets))| stage.head.distance(pictures, targets));
+        distances.reduce(|sum, distance| sum + distance).expect("VGG16 has five stages")
     }
 
     /// Features of pictures `[n, 3, h, w]` in -1..1.
@@ -190,7 +209,6 @@ mod tests {
     use crate::layout::channels_last;
     use crate::testing::{random, relative_error};
 
-    /// The distances themselves, which are computed here only: the program needs their gradients.
     #[test]
     fn distances_match_the_package() {
         for name in BUNDLES {
@@ -199,10 +217,8 @@ mod tests {
             let (lpips, cases) = (Lpips::load(&bundle, Placement::new(F32.device, F32.kind)).unwrap(), Cases::of(name));
             for case in cases.list("lpips") {
                 let [pictures, targets] = ["picture", "target"].map(|field| lpips.features(cases.tensor(case, field)));
-                let stages = iter::zip(&pictures.0, &targets.0).zip(&lpips.stages);
-                let distances = stages.map(|((picture, target), stage)| stage.head.distance(picture, target));
-                let distance: Tensor = distances.reduce(|sum, distance| sum + distance).unwrap();
-                assert_close(&format!("{name} distance"), &distance, &cases.tensor(case, "loss").view([1]));
+                let distances = lpips.distances(&pictures, &targets);
+                assert_close(&format!("{name} distance"), &distances, &cases.tensor(case, "loss").view([1]));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Doctor, Generate, Serve, Telemetry, Weights};
+use crate::config::{Doctor, Evaluate, Generate, Serve, Telemetry, Weights};
 
 /// A prompt in, a panorama out: SyncDiffusion on Stable Diffusion 2, wire-compatible with Replicate's Cog.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ pub(crate) enum Command {
     /// Make one picture
     #[command(args_override_self = true)]
     Generate(Box<Generate>),
+    /// Measure pictures: how visible the seam and the borders of windows are, and how much each is of one piece
+    #[command(args_override_self = true)]
+    Evaluate(Box<Evaluate>),
     /// Fetch models, and check them
     #[command(subcommand)]
     Weights(Weights),

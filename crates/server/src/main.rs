@@ -1,8 +1,9 @@
 //! The binary `syncdiffusion`: HTTP, command line and page.
 //!
 //! `cli` has the commands, `config` their flags and the environment. `serve` runs the server whose routes are in
-//! `http`; `generate` makes one picture without a server; `weights` fetches models and checks them; `doctor` checks the
-//! setup. `telemetry` is log, metrics and traces. What happens to a prediction is decided in the crate `prediction`.
+//! `http`; `generate` makes one picture without a server; `evaluate` measures pictures; `weights` fetches models and
+//! checks them; `doctor` checks the setup. `telemetry` is log, metrics and traces. What happens to a prediction is
+//! decided in the crate `prediction`.
 
 mod activity;
 mod cli;
@@ -10,6 +11,7 @@ mod config;
 mod connections;
 mod doctor;
 mod documents;
+mod evaluate;
 mod generate;
 mod http;
 mod openapi;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
         Command::Generate(generate) => run(generate::run(*generate)),
+        Command::Evaluate(evaluate) => run(evaluate::run(*evaluate)),
         Command::Weights(weights) => run(weights::run(weights)),
         Command::Doctor(doctor) => run(doctor::run(*doctor)),
         Command::Documents { root } => documents::write(&root).map(|()| ExitCode::SUCCESS),

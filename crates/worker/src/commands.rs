@@ -9,7 +9,8 @@ use protocol::frame::{self, Received};
 
 /// What came from stdin.
 pub(crate) enum Message {
-    Command(Command),
+    /// A command, with the bytes of its frame.
+    Command(Command, Vec<u8>),
     /// A line that is not a command, and why.
     Malformed(String),
 }
@@ -21,7 +22,7 @@ pub(crate) fn read_stdin() -> Receiver<Message> {
         let mut stdin = BufReader::new(std::io::stdin());
         loop {
             let message = match frame::read::<Command>(&mut stdin) {
-                Ok(Received::Frame(command, _)) => Message::Command(command),
+                Ok(Received::Frame(command, bytes)) => Message::Command(command, bytes),
                 Ok(Received::Malformed(why)) => Message::Malformed(why),
                 Ok(Received::End) => return,
                 Err(error) => {

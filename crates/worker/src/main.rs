@@ -9,6 +9,7 @@ mod cuda;
 mod demo;
 mod device;
 mod doctor;
+mod evaluate;
 mod events;
 mod failure;
 mod memory;
@@ -57,10 +58,19 @@ struct Options {
     command: Option<Command>,
 }
 
+impl Options {
+    /// How many threads compute on a CPU.
+    fn threads(&self) -> usize {
+        self.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
+    }
+}
+
 #[derive(clap::Subcommand)]
 enum Command {
     /// Report what there is to compute with, and whether the model can be loaded, as one line of JSON, and exit.
     Doctor(ModelOptions),
+    /// Load only the perceptual network, and evaluate pictures instead of drawing them.
+    Evaluate,
 }
 
 fn main() -> ExitCode {
@@ -83,7 +93,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let events = Events::to_stdout();
-    match run(&options, &events) {
+    let done = match options.command {
+        Some(Command::Evaluate) => {
+            let Options { model, device, dtype, .. } = &options;
+            evaluate::run(model, *device, *dtype, options.threads(), &events)
+        }
+        _ => run(&options, &events),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -118,8 +135,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     if !sd2.damaged.is_empty() {
         tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
     }
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
-    let mut engine = Engine::new(sd2, threads);
+    let mut engine = Engine::new(sd2, options.threads());
     let (limits, jobs) = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
         model,

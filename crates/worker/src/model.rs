@@ -78,6 +78,11 @@ impl ModelOptions {
         Ok(bundle.with_words(self.tokenizer))
     }
 
+    /// The version of its perceptual network alone.
+    pub(crate) fn perceptual_version(&self, bundle: &Bundle) -> sd2::Result<String> {
+        bundle.perceptual_fingerprint(self.hashes.as_deref())
+    }
+
     /// The version of the model: a hash of all that pictures depend on.
     pub(crate) fn version(&self, bundle: &Bundle) -> sd2::Result<String> {
         bundle.fingerprint(self.hashes.as_deref())

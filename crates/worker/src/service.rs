@@ -115,7 +115,7 @@ impl<'a> Service<'a> {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Command(Command::Run { job, input }) => {
+            Message::Command(Command::Run { job, input }, _) => {
                 let known = self.jobs.iter().any(|other| other.name == job)
                     || self.queue.iter().any(|(other, _)| *other == job);
                 if known {
@@ -126,7 +126,7 @@ impl<'a> Service<'a> {
                     self.queue.push_back((job, input));
                 }
             }
-            Message::Command(Command::Cancel { job }) => {
+            Message::Command(Command::Cancel { job }, _) => {
                 let before = self.jobs.len() + self.queue.len();
                 self.jobs.retain(|other| other.name != job);
                 self.queue.retain(|(other, _)| *other != job);
@@ -134,7 +134,10 @@ impl<'a> Service<'a> {
                     self.events.send(&Event::Canceled { job });
                 }
             }
-            Message::Command(Command::Shutdown) => self.finishing = true,
+            Message::Command(Command::Evaluate { job, .. }, _) => {
+                self.fail(job, "this worker draws; one that is started with `evaluate` evaluates".to_owned(), false);
+            }
+            Message::Command(Command::Shutdown, _) => self.finishing = true,
             Message::Malformed(error) => {
                 tracing::warn!("malformed command: {error}");
                 self.events.send(&Event::Malformed { error });

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatu
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
-use protocol::{Blend, Command, Event, Input};
+use protocol::{Blend, Command, Event, Input, Windows};
 
 struct Worker {
     process: Child,
@@ -210,6 +210,34 @@ fn the_end_of_stdin_is_the_end() {
     let mut worker = Worker::ready();
     worker.run("a", input(3072, 512, 200));
     worker.until(|event| matches!(event, Event::Progress { .. }));
+    assert!(worker.end().success());
+}
+
+#[test]
+fn a_worker_that_evaluates_draws_nothing() {
+    let mut worker = Worker::start(&["evaluate"]);
+    let (Event::Evaluator { net, window: 64, vae_factor: 8 }, _) = worker.next() else {
+        panic!("the network is first")
+    };
+    assert_eq!((net.model.as_str(), &net.channels[..], net.version.len()), ("demo", &[8, 16, 32, 64, 64][..], 64));
+    let (width, height) = (1024, 512);
+    // Two squares that differ, with a step between them.
+    let row: Vec<u8> = (0..width).flat_map(|x: u32| [(x / 8 % 7) as u8, (x / 512 * 90) as u8, 7]).collect();
+    let windows = Some(Windows { stride: 16, loop_closure: false });
+    let evaluate = |job: &str| Command::Evaluate { job: job.to_owned(), width, height, windows };
+    for (job, rgb) in [("good", row.repeat(height as usize)), ("short", row)] {
+        frame::write(worker.stdin.as_mut().unwrap(), &evaluate(job), &rgb).unwrap();
+        match (job, worker.next().0) {
+            ("good", Event::Evaluated { figures, .. }) => {
+                assert!(figures.seam > Some(10.0) && figures.borders > Some(1.0), "{figures:?}");
+                assert!(figures.intra_lpips > Some(0.0) && figures.row_borders.is_none(), "{figures:?}");
+            }
+            ("short", Event::Failed { error, fatal: false, .. }) => assert!(error.contains("1024x512"), "{error}"),
+            (job, event) => panic!("{job}: {event:?}"),
+        }
+    }
+    worker.run("a", input(512, 512, 1));
+    assert!(matches!(worker.next().0, Event::Failed { fatal: false, .. }));
     assert!(worker.end().success());
 }
 

@@ -5,7 +5,7 @@
 //! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
 //! compressed). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
 //! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it reports a machine with a CPU, or
-//! `STAND_IN_DOCTOR`.
+//! `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::frame::{self, Received};
-use protocol::{Command, Event, Input, Model, Stage, Work};
+use protocol::{Command, Event, Figures, Input, Model, Net, Stage, Work};
 
 /// The number of windows in every batch, and the maximum.
 const BATCH: (u32, u32) = (13, 26);
@@ -52,7 +52,10 @@ fn main() {
         dtype: "f32".to_owned(),
     };
     eprintln!(" INFO stand_in: loading `{}` on {}", model.name, model.device);
-    say(&Event::Loading { model: model.clone() }, &[]);
+    let evaluates = arguments.last().is_some_and(|last| last == "evaluate");
+    if !evaluates {
+        say(&Event::Loading { model: model.clone() }, &[]);
+    }
     thread::sleep(Duration::from_millis(setting("STAND_IN_LOAD_MS").unwrap_or(0).into()));
     if let Ok(error) = std::env::var("STAND_IN_LOAD_ERROR") {
         say(&Event::LoadFailed { error }, &[]);
@@ -60,6 +63,9 @@ fn main() {
     }
     if std::env::var_os("STAND_IN_LOAD_CRASH").is_some() {
         exit(9);
+    }
+    if evaluates {
+        evaluate(&model);
     }
     let jobs = setting("STAND_IN_JOBS").unwrap_or(1);
     let load_seconds = begun.elapsed().as_secs_f64();
@@ -76,6 +82,25 @@ fn main() {
         }
     });
     work(&commands, jobs as usize);
+}
+
+/// Answers with the red of the first pixel as the seam, its green as the borders and its blue as Intra-LPIPS, in
+/// hundredths; red 255 is a failure. Borders need windows.
+fn evaluate(model: &Model) -> ! {
+    let net = Net { model: model.name.clone(), channels: vec![1, 2, 3, 4, 5], version: model.version.clone() };
+    say(&Event::Evaluator { net, window: model.window, vae_factor: model.vae_factor }, &[]);
+    let mut stdin = BufReader::new(io::stdin());
+    while let Ok(Received::Frame(command, rgb)) = frame::read(&mut stdin) {
+        let Command::Evaluate { job, width, height, windows } = command else { continue };
+        if rgb.len() != 3 * (width * height) as usize || rgb[0] == 255 {
+            say(&Event::Failed { job, error: "the stand-in was told to fail".to_owned(), fatal: false }, &[]);
+            continue;
+        }
+        let [seam, borders, intra_lpips] = [0, 1, 2].map(|i| Some(f64::from(rgb[i]) / 100.0));
+        let figures = Figures { seam, borders: borders.filter(|_| windows.is_some()), row_borders: None, intra_lpips };
+        say(&Event::Evaluated { job, figures }, &[]);
+    }
+    exit(0);
 }
 
 /// A number from the environment.
@@ -112,7 +137,7 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
                 }
             }
             Ok(Command::Shutdown) => leaving = true,
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Command::Evaluate { .. }) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = Instant::now();

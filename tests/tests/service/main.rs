@@ -7,6 +7,7 @@ mod disk;
 mod doctor;
 mod doors;
 mod endings;
+mod evaluate;
 mod events;
 mod files;
 mod generate;

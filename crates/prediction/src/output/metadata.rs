@@ -10,6 +10,9 @@ use crate::input::{HOSTED, TABLE};
 /// Keyword of the chunk with XMP, as Adobe defines it.
 pub(super) const XMP: &str = "XML:com.adobe.xmp";
 
+/// Keyword of the chunk with the input, as the JSON of [`Input`].
+pub(super) const INPUT: &str = "prediction";
+
 /// What is written into the picture besides its pixels.
 #[derive(Clone, Debug)]
 pub struct Metadata<'a> {
@@ -28,7 +31,7 @@ impl<'a> Metadata<'a> {
     /// Keywords and texts of all chunks.
     pub(super) fn texts(&self) -> serde_json::Result<Vec<(&'static str, String)>> {
         let input = serde_json::to_string(self.input)?;
-        Ok(vec![("parameters", self.parameters()), ("prediction", input), (XMP, self.xmp())])
+        Ok(vec![("parameters", self.parameters()), (INPUT, input), (XMP, self.xmp())])
     }
 
     /// The line that the tools of AUTOMATIC1111 read.

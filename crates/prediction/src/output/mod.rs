@@ -3,6 +3,7 @@
 //! Encoding takes tens of milliseconds: call [`picture`] off the async threads.
 
 mod metadata;
+mod read;
 
 use std::io;
 use std::path::Path;
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 pub use metadata::Metadata;
+pub use read::{Made, Read, read};
 
 use crate::files;
 use crate::random;

@@ -104,6 +104,9 @@ impl Shared {
                 drop(table);
                 self.on_end(worker, &job, End::Canceled);
             }
+            Event::Evaluator { .. } | Event::Evaluated { .. } => {
+                tracing::error!(worker, "worker answers to `evaluate`, which nobody has asked of it");
+            }
             Event::Malformed { error } => {
                 tracing::error!(worker, error = %shown(&error), "worker did not understand a command");
             }

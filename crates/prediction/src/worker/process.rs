@@ -127,14 +127,19 @@ pub enum Message {
 /// A running worker. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Worker {
-    commands: Sender<Command>,
+    commands: Sender<(Command, Vec<u8>)>,
     child: Arc<Mutex<Child>>,
 }
 
 impl Worker {
     /// Sends a command. One that cannot be delivered is dropped: the end of the process is reported anyway.
     pub fn send(&self, command: Command) {
-        let _ = self.commands.send(command);
+        self.send_with(command, Vec::new());
+    }
+
+    /// Sends a command and the bytes of its frame, likewise.
+    pub fn send_with(&self, command: Command, bytes: Vec<u8>) {
+        let _ = self.commands.send((command, bytes));
     }
 
     /// Puts the process behind others where they want the same processor, so that a server beside it answers at once.
@@ -158,9 +163,9 @@ impl Drop for Worker {
 }
 
 /// Writes commands until there are no more senders or the process stops reading.
-fn write_commands(mut stdin: ChildStdin, commands: &Receiver<Command>) {
-    while let Ok(command) = commands.recv() {
-        if frame::write(&mut stdin, &command, &[]).is_err() {
+fn write_commands(mut stdin: ChildStdin, commands: &Receiver<(Command, Vec<u8>)>) {
+    while let Ok((command, bytes)) = commands.recv() {
+        if frame::write(&mut stdin, &command, &bytes).is_err() {
             return;
         }
     }

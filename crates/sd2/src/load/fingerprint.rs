@@ -65,13 +65,7 @@ impl Bundle {
         }
         let parts_with_files = WEIGHTS.into_iter().filter(|(part, _)| self.single().is_none() || *part == "perceptual");
         for (part, stem) in parts_with_files {
-            for path in files::of_part(self, part, stem)? {
-                let hash = match self.place(&path) {
-                    Some(place) => known.hash(&place)?,
-                    None => hash(&self.read(&path)?),
-                };
-                parts.insert(path, hash);
-            }
+            self.hash_weights(part, stem, &mut known, &mut parts)?;
         }
         for (i, lora) in self.loras().iter().enumerate() {
             let (path, weight) = lora.identity();
@@ -81,12 +75,49 @@ impl Bundle {
             parts.insert("words".to_owned(), "hosted".to_owned());
         }
         known.write();
-        let mut all = Sha256::new();
-        for (path, hash) in parts {
-            all.update(format!("{path}\0{hash}\n"));
-        }
-        Ok(hex(&all.finalize()))
+        Ok(together(parts))
     }
+
+    /// A hash of the perceptual network alone: of its configuration and weights. `cache` is that of
+    /// [`Self::fingerprint`].
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn perceptual_fingerprint(&self, cache: Option<&Path>) -> Result<String> {
+        let (part, config) = ("perceptual", "perceptual/config.json");
+        let mut parts = BTreeMap::from([(config.to_owned(), hash(&self.read(config)?))]);
+        let mut known = Known::read(cache);
+        self.hash_weights(part, "model", &mut known, &mut parts)?;
+        known.write();
+        Ok(together(parts))
+    }
+
+    /// Adds the hashes of the weights of a part.
+    fn hash_weights(
+        &self,
+        part: &str,
+        stem: &str,
+        known: &mut Known,
+        hashes: &mut BTreeMap<String, String>,
+    ) -> Result<()> {
+        for path in files::of_part(self, part, stem)? {
+            let hash = match self.place(&path) {
+                Some(place) => known.hash(&place)?,
+                None => hash(&self.read(&path)?),
+            };
+            hashes.insert(path, hash);
+        }
+        Ok(())
+    }
+}
+
+/// The hash of many hashes.
+fn together(parts: BTreeMap<String, String>) -> String {
+    let mut all = Sha256::new();
+    for (path, hash) in parts {
+        all.update(format!("{path}\0{hash}\n"));
+    }
+    hex(&all.finalize())
 }
 
 /// Hashes of files, by their paths.

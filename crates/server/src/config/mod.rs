@@ -7,6 +7,7 @@
 mod access;
 mod doctor;
 mod environment;
+mod evaluate;
 mod generate;
 mod limits;
 mod loading;
@@ -20,6 +21,7 @@ mod worker;
 
 pub(crate) use access::Access;
 pub(crate) use doctor::Doctor;
+pub(crate) use evaluate::Evaluate;
 pub(crate) use generate::Generate;
 pub(crate) use limits::Limits;
 pub(crate) use serve::Serve;
