@@ -6,7 +6,7 @@ use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
 use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage};
 use sd2::{Placement, Sd2};
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Largest relative error of the last latents: that of rounding, and one jump. The sync gradient jumps where a ReLU, a
 /// max pooling or the clamp changes sides; `v loop_closure_without_extra_windows` is a few 1e-7 from such a place, and
@@ -151,6 +151,31 @@ fn pictures_by_libtorch_alone() {
     let placement = Placement { channels_last: false, ..F32 };
     for name in BUNDLES {
         assert_same_pictures(name, engine(name, placement, 1), Limits { denoise: 26, synchronise: 8, ..ONE });
+    }
+}
+
+/// As on a GPU in 16 bit, decoder and perceptual network included: near the pictures in f32.
+#[test]
+fn pictures_in_16_bit() {
+    // In dB. bf16 has 8 bits, and networks with random weights amplify rounding more than trained ones do.
+    for (kind, least) in [(Kind::Half, 45.0), (Kind::BFloat16, 32.0)] {
+        for name in BUNDLES {
+            let cases = Cases::of(name);
+            let mut engine = engine(name, Placement::of_gpu_on_cpu(kind), 1);
+            // The first are plain and synchronised, at the usual guidance.
+            let all = &cases.list("panoramas")[..4];
+            let panoramas = all.iter().map(|case| engine.begin(&settings(&case["parameters"])).unwrap()).collect();
+            let limits = Limits { denoise: 26, synchronise: 8, ..ONE };
+            for (case, picture) in all.iter().zip(run_together(&engine, limits, panoramas)) {
+                let expected = Vec::<u8>::try_from(cases.tensor(case, "picture").flatten(0, -1)).unwrap();
+                let squares: f64 =
+                    std::iter::zip(&picture.rgb, &expected).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+                let psnr = 10.0 * (255.0_f64.powi(2) * expected.len() as f64 / squares).log10();
+                let what = format!("{name} {} in {kind:?}", case["name"].as_str().unwrap());
+                println!("{what}: {psnr:.1} dB");
+                assert!(psnr > least, "{what}: {psnr:.1} dB");
+            }
+        }
     }
 }
 

@@ -42,4 +42,4 @@ mod words;
 pub use load::{Bundle, Error, Result, Said};
 pub use model::{Sd2, read_geometry};
 pub use nn::tape::{Checkpointing, Tape};
-pub use placement::Placement;
+pub use placement::{Placement, Upsampling};

@@ -11,6 +11,7 @@ use crate::cpu::LpipsBackward;
 use crate::load::config::Config;
 use crate::load::weights::Weights;
 use crate::load::{Bundle, Result};
+use crate::nn::gradient_scale::gradient_scale_of_part;
 use crate::nn::layers::Conv2d;
 use crate::placement::Placement;
 
@@ -24,11 +25,16 @@ const STAGES: [usize; 5] = [2, 2, 3, 3, 3];
 /// Added to lengths, which may be 0.
 const EPSILON: f32 = 1e-10;
 
+/// The least that the first gradient of the way back counts for in gradient scaling, where a picture has one pixel: the
+/// gradients of the stages before the last may be larger, and are smaller the more pixels there are.
+const MIN_FIRST_GRADIENT: f64 = 6e-5;
+
 /// The perceptual network.
 pub struct Lpips {
     stages: Vec<Stage>,
     shift: Tensor,
     scale: Tensor,
+    kind: Kind,
 }
 
 struct Stage {
@@ -69,11 +75,14 @@ impl Lpips {
         });
         let stages = stages.collect();
         weights.finish()?;
+        let kind = placement.picture_kind;
+        // The input is small: fp32 costs nothing, and fp16 would round every picture the same way.
+        let of_input = if kind == Kind::Half { Kind::Float } else { kind };
         let constant = |values: [f32; 3]| {
             let values = Tensor::from_slice(&values).view([1, 3, 1, 1]);
-            values.to_device(placement.device).to_kind(placement.picture_kind)
+            values.to_device(placement.device).to_kind(of_input)
         };
-        Ok(Self { stages, shift: constant(SHIFT), scale: constant(SCALE) })
+        Ok(Self { stages, shift: constant(SHIFT), scale: constant(SCALE), kind })
     }
 
     /// The channels of its stages: those of VGG16 are 64, 128, 256, 512 and 512.
@@ -106,10 +115,16 @@ impl Lpips {
     pub fn gradient(&self, pictures: &Tensor, targets: &Features) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let maps: Vec<_> = self.maps(pictures).collect();
-        let mut gradient = None;
+        let (mut gradient, mut scale) = (None, None);
         for ((stage, mut maps), target) in iter::zip(&self.stages, maps).zip(&targets.0).rev() {
             let last = maps.pop().expect("each stage has convolutions");
-            let mut g = stage.head.backward(&last, target, gradient.as_ref());
+            let mut g = if self.kind == Kind::Half && gradient.is_none() {
+                let g = stage.head.backward(&last.to_kind(Kind::Float), target, None, None);
+                let scale = scale.insert(gradient_scale_of_part(&g, MIN_FIRST_GRADIENT / pixels(pictures)));
+                (g / &*scale).to_kind(self.kind)
+            } else {
+                stage.head.backward(&last, target, gradient.as_ref(), scale.as_ref())
+            };
             for convolution in stage.convolutions.iter().rev() {
                 g = convolution.backward(&g, &g.size());
                 if let Some(map) = maps.pop() {
@@ -118,12 +133,14 @@ impl Lpips {
             }
             gradient = Some(g);
         }
-        gradient.expect("VGG16 has five stages").to_kind(pictures.kind()) / &self.scale
+        let gradient = gradient.expect("VGG16 has five stages").to_kind(pictures.kind());
+        let gradient = if let Some(scale) = scale { gradient * scale } else { gradient };
+        gradient / &self.scale
     }
 
     /// Stage by stage, the outputs of its ReLUs.
     fn maps(&self, pictures: &Tensor) -> impl Iterator<Item = Vec<Tensor>> {
-        let first = (pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale;
+        let first = ((pictures.to_kind(self.shift.kind()) - &self.shift) / &self.scale).to_kind(self.kind);
         self.stages.iter().scan(None, move |before: &mut Option<Tensor>, stage| {
             let mut x = before.as_ref().map_or_else(|| first.shallow_clone(), pool);
             let maps = stage.convolutions.iter().map(|convolution| {
@@ -164,15 +181,24 @@ impl Head {
 
     /// The gradient of the input of the stage's last ReLU, whose output is `map` `[n, channels, h, w]`. `targets` are
     /// features, `n` or one for all; `grad_pooled` is the gradient of [`pool`] of the map, if another stage follows.
-    fn backward(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Tensor {
-        let by_kernel = self.kernel.try_backward(map, targets, grad_pooled);
-        by_kernel.unwrap_or_else(|| self.backward_by_autograd(map, targets, grad_pooled))
+    /// The distances, from which it begins, are divided by `scale` `[n, 1, 1, 1]`.
+    fn backward(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>, scale: Option<&Tensor>) -> Tensor {
+        let by_kernel = self.kernel.try_backward(map, targets, grad_pooled, scale);
+        by_kernel.unwrap_or_else(|| self.backward_by_autograd(map, targets, grad_pooled, scale))
     }
 
-    fn backward_by_autograd(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Tensor {
+    fn backward_by_autograd(
+        &self,
+        map: &Tensor,
+        targets: &Tensor,
+        grad_pooled: Option<&Tensor>,
+        scale: Option<&Tensor>,
+    ) -> Tensor {
         let leaf = map.detach().set_requires_grad(true);
         let total = tch::with_grad(|| {
-            let total = self.distance(&normalise(&leaf), targets).sum(Kind::Float);
+            let distances = self.distance(&normalise(&leaf), targets);
+            let distances = scale.map_or_else(|| distances.shallow_clone(), |scale| &distances / scale.flatten(0, -1));
+            let total = distances.sum(Kind::Float);
             // The gradient of this product with respect to the pooled map is `grad_pooled`.
             grad_pooled.map_or_else(|| total.shallow_clone(), |g| &total + (pool(&leaf) * g).sum(Kind::Float))
         });
@@ -185,6 +211,12 @@ impl Head {
         let means = (pictures - targets).square().mean_dim([2, 3].as_slice(), true, Kind::Float);
         (means * &self.lin).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Float)
     }
+}
+
+/// Of each picture.
+fn pixels(pictures: &Tensor) -> f64 {
+    let (_, _, height, width) = pictures.size4().expect("pictures are [n, 3, h, w]");
+    (height * width) as f64
 }
 
 /// Halves height and width.
@@ -204,6 +236,7 @@ fn normalise(x: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use fixtures::{BUNDLES, Cases, F32, assert_close, path};
+    use tch::Device;
 
     use super::*;
     use crate::layout::channels_last;
@@ -223,6 +256,27 @@ mod tests {
         }
     }
 
+    /// Distances that are a power of two smaller, in f16, which has few bits for numbers below 6e-5.
+    #[test]
+    fn small_gradients_do_not_underflow() {
+        let bundle = Bundle::open(path("bundles/epsilon")).unwrap();
+        for channels_last in [false, true] {
+            let placement = Placement { channels_last, ..Placement::of_gpu_on_cpu(Kind::Half) };
+            let mut lpips = Lpips::load(&bundle, placement).unwrap();
+            let [pictures, target] = [2, 1].map(|n| random(&[n, 3, 64, 64]).tanh());
+            let target = lpips.features(&target);
+            let expected = lpips.gradient(&pictures, &target);
+            let factor = 2f64.powi(-9);
+            for stage in &mut lpips.stages {
+                stage.head = Head::new(&stage.head.lin * factor);
+            }
+            let found = lpips.gradient(&pictures, &target);
+            let tiny = found.abs().lt(6e-5).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+            assert!(tiny > 0.9, "only {tiny:.2} of the gradients are tiny");
+            assert!((found / factor).equal(&expected), "channels last {channels_last}");
+        }
+    }
+
     /// Against autograd in fp32, relative to the norm of the expected gradient.
     #[test]
     fn the_kernel_matches_autograd() {
@@ -234,19 +288,24 @@ mod tests {
             let head = Head::new(random(&[1, channels, 1, 1]).abs());
             let map = channels_last(&random(&shape).relu());
             let targets = normalise(&random(&[targets, channels, height, width]).relu());
+            // Another one for each window.
+            let scale = (Tensor::arange(n, (Kind::Float, Device::Cpu)) - 2.0).exp2().view([n, 1, 1, 1]);
             // As large as the gradients of the distance.
             let grad_pooled = random(&[n, channels, height / 2, width / 2]) / (height * width);
             // In f16 some are so small that they have few bits.
             for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2), (Kind::Half, 5e-3)] {
                 let map = map.to_kind(kind);
-                for grad_pooled in [None, Some(&grad_pooled.to_kind(kind))] {
+                for (grad_pooled, scale) in
+                    [(None, None), (Some(&grad_pooled.to_kind(kind)), None), (None, Some(&scale))]
+                {
                     let (map32, grad32) = (map.to_kind(Kind::Float), grad_pooled.map(|g| g.to_kind(Kind::Float)));
-                    let expected = head.backward_by_autograd(&map32.contiguous(), &targets, grad32.as_ref());
+                    let expected = head.backward_by_autograd(&map32.contiguous(), &targets, grad32.as_ref(), scale);
                     for threads in [1, 3] {
                         tch::set_num_threads(threads);
-                        let found = head.kernel.try_backward(&map, &targets, grad_pooled).unwrap();
+                        let found = head.kernel.try_backward(&map, &targets, grad_pooled, scale).unwrap();
                         let error = relative_error(&found.to_kind(Kind::Float), &expected);
-                        assert!(error < tolerance, "{shape:?} {kind:?} {} {threads}: {error}", grad_pooled.is_some());
+                        let which = (grad_pooled.is_some(), scale.is_some());
+                        assert!(error < tolerance, "{shape:?} {kind:?} {which:?} {threads}: {error}");
                     }
                 }
             }

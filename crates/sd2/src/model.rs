@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use geometry::Geometry;
 use serde::Deserialize;
-use tch::{Device, Kind};
+use tch::Kind;
 
 use crate::ddim::Ddim;
 use crate::load::bundle::Bundle;
@@ -120,8 +120,8 @@ impl Sd2 {
     /// Those of [`Self::load`].
     pub fn check(bundle: &Bundle) -> Result<Geometry> {
         let geometry = read_geometry(bundle)?;
-        let in_half = Placement::new(Device::Cpu, Kind::Half);
-        let placement = Placement { picture_kind: Kind::Half, channels_last: false, ..in_half };
+        // The scaled weights of a stream would take memory.
+        let placement = Placement { stream_exponent: 0, ..Placement::of_gpu_on_cpu(Kind::Half) };
         Self::load(&bundle.headers_only(), placement).map(|_| geometry)
     }
 

@@ -1,12 +1,17 @@
 //! The decoder of the VAE: latents to pictures, by diffusers' `AutoencoderKL`.
 //!
 //! The weights of the encoder, which most files hold too, are ignored: nothing here makes latents of pictures.
+//!
+//! The residual stream, to which every block adds, may leave the range of f16. What reads it is either a norm, which
+//! gives the same for a multiple of its input, or linear. So the stream can be divided by a power of two when the
+//! weights are loaded ([`Placement::stream_exponent`]), and the picture remains the same.
 
 use tch::{Kind, Tensor};
 
 use crate::load::config::Config;
 use crate::load::weights::{Scope, Weights};
 use crate::load::{Bundle, Result};
+use crate::nn::gradient_scale::gradient_scale;
 use crate::nn::layers::{Conv2d, GroupNorm, Linear, attention};
 use crate::nn::resnet::{Resnet, Shift};
 use crate::nn::strips::Strips;
@@ -104,22 +109,29 @@ impl Decoder {
         weights.ignore(|name| name.starts_with("encoder.") || name.starts_with("quant_conv."));
         let root = weights.root();
         let (scope, latents) = (root.at("decoder"), settings.latent_channels);
+        let scale = 2f64.powi(-placement.stream_exponent);
         let coarsest = *settings.channels.last().expect("the settings were checked");
         let mid = scope.at("mid_block");
         let decoder = Self {
             post_quant_conv: settings
                 .post_quant_conv
                 .then(|| Conv2d::load_with(&root.at("post_quant_conv"), latents, latents, 1, 1, 0)),
-            conv_in: Conv2d::load(&scope.at("conv_in"), latents, coarsest),
-            mid_resnets: [0, 1]
-                .map(|j| Resnet::load(&mid.at("resnets").at(j), coarsest, coarsest, settings.groups, EPS)),
+            conv_in: Conv2d::load(&scope.at("conv_in"), latents, coarsest).scaled(scale),
+            mid_resnets: [0, 1].map(|j| {
+                Resnet::load_scaled(&mid.at("resnets").at(j), coarsest, coarsest, settings.groups, EPS, scale)
+            }),
             mid_attention: settings
                 .mid_attention
-                .then(|| Attention::load(&mid.at("attentions.0"), coarsest, settings.groups)),
+                .then(|| Attention::load(&mid.at("attentions.0"), coarsest, settings.groups, scale)),
             up_blocks: (0..settings.channels.len())
-                .map(|i| UpBlock::load(&scope.at("up_blocks").at(i), &settings, i))
+                .map(|i| UpBlock::load(&scope.at("up_blocks").at(i), &settings, i, scale))
                 .collect(),
-            conv_norm_out: GroupNorm::load(&scope.at("conv_norm_out"), settings.channels[0], settings.groups, EPS),
+            conv_norm_out: GroupNorm::load(
+                &scope.at("conv_norm_out"),
+                settings.channels[0],
+                settings.groups,
+                EPS * scale * scale,
+            ),
             conv_out: Conv2d::load(&scope.at("conv_out"), settings.channels[0], 3),
             scaling_factor: settings.scaling_factor,
             shift_factor: settings.shift_factor,
@@ -194,7 +206,11 @@ impl Decoder {
         let picture = tape.pop();
         // Clamped numbers have no gradient; those at the bounds have.
         let inside = picture.ge(-1.0).logical_and(&picture.le(1.0));
-        let mut g = (gradient * inside / 2.0).to_kind(self.kind);
+        let gradient = gradient * inside / 2.0;
+        // Only f16 needs it.
+        let scale = (self.kind == Kind::Half).then(|| gradient_scale(&gradient, 1));
+        let gradient = if let Some(scale) = &scale { gradient / scale } else { gradient };
+        let mut g = gradient.to_kind(self.kind);
         let x = tape.pop();
         g = self.conv_norm_out.backward_silu(&x, &self.conv_out.backward(&g, &x.size()));
         for block in self.up_blocks.iter().rev() {
@@ -209,7 +225,9 @@ impl Decoder {
         if let Some(conv) = &self.post_quant_conv {
             g = conv.backward(&g, &g.size());
         }
-        g.to_kind(Kind::Float) / self.scaling_factor
+        let g = g.to_kind(Kind::Float);
+        let g = if let Some(scale) = scale { g * scale } else { g };
+        g / self.scaling_factor
     }
 
     /// The coarsest level, up to the end of the middle block.
@@ -241,14 +259,15 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(scope: &Scope, channels: i64, groups: i64) -> Self {
+    /// For an input that is multiplied by `scale`; see [`Resnet::load_scaled`].
+    fn load(scope: &Scope, channels: i64, groups: i64, scale: f64) -> Self {
         let projection = |names: &[&str]| Linear::or_conv(&scope.either(names), channels, channels);
         Self {
-            group_norm: GroupNorm::load(&scope.at("group_norm"), channels, groups, EPS),
+            group_norm: GroupNorm::load(&scope.at("group_norm"), channels, groups, EPS * scale * scale),
             to_q: projection(&["to_q", "query"]),
             to_k: projection(&["to_k", "key"]),
             to_v: projection(&["to_v", "value"]),
-            to_out: projection(&["to_out.0", "proj_attn"]),
+            to_out: projection(&["to_out.0", "proj_attn"]).scaled(scale),
         }
     }
 
@@ -272,18 +291,16 @@ struct UpBlock {
 }
 
 impl UpBlock {
-    /// Block `i` from the coarsest level up.
-    fn load(scope: &Scope, settings: &Settings, i: usize) -> Self {
+    /// Block `i` from the coarsest level up, for an input that is multiplied by `scale`.
+    fn load(scope: &Scope, settings: &Settings, i: usize, scale: f64) -> Self {
         let n = settings.channels.len();
         let channels = settings.channels[n - 1 - i];
         let before = settings.channels[(n - i).min(n - 1)];
         let inputs = |j| if j == 0 { before } else { channels };
-        Self {
-            resnets: (0..=settings.layers)
-                .map(|j| Resnet::load(&scope.at("resnets").at(j), inputs(j), channels, settings.groups, EPS))
-                .collect(),
-            upsample: (i + 1 < n).then(|| UpConv2d::load(&scope.at("upsamplers.0.conv"), channels, channels)),
-        }
+        let resnet =
+            |j| Resnet::load_scaled(&scope.at("resnets").at(j), inputs(j), channels, settings.groups, EPS, scale);
+        let upsample = || UpConv2d::load(&scope.at("upsamplers.0.conv"), channels, channels).with_scaled_bias(scale);
+        Self { resnets: (0..=settings.layers).map(resnet).collect(), upsample: (i + 1 < n).then(upsample) }
     }
 
     fn forward(&self, mut x: Tensor, tape: &mut Tape) -> Tensor {

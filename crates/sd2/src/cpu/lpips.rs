@@ -34,18 +34,30 @@ impl LpipsKernel {
 
     /// The gradient of the input of the ReLU whose output is `map` `[n, channels, h, w]`. `targets` are features, `n`
     /// or one for all, in fp32, and `grad_pooled` is the gradient of the map's max pooling, if there is one. All are
-    /// channels-last.
-    pub(super) fn backward(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Tensor {
+    /// channels-last. The distances are divided by `scale` `[n, 1, 1, 1]`.
+    pub(super) fn backward(
+        &self,
+        map: &Tensor,
+        targets: &Tensor,
+        grad_pooled: Option<&Tensor>,
+        scale: Option<&Tensor>,
+    ) -> Tensor {
         let (n, channels, height, width) = map.size4().expect("feature maps are [n, channels, h, w]");
         // The derivative of the mean of squares.
         let lin: Vec<f32> = self.lin.iter().map(|lin| 2.0 * lin / (height * width) as f32).collect();
+        let lins = match scale.map(|scale| Vec::<f32>::try_from(scale.flatten(0, -1)).expect("one number for each map"))
+        {
+            Some(scales) => scales.iter().map(|scale| lin.iter().map(|lin| lin / scale).collect()).collect(),
+            None => vec![lin],
+        };
         let size = [n, channels, height, width];
-        for_dtype(map.kind(), Maps { lin: &lin, epsilon: self.epsilon, size, map, targets, grad_pooled })
+        for_dtype(map.kind(), Maps { lins: &lins, epsilon: self.epsilon, size, map, targets, grad_pooled })
     }
 }
 
 struct Maps<'a> {
-    lin: &'a [f32],
+    /// One for each map, or one for all.
+    lins: &'a [Vec<f32>],
     epsilon: f32,
     size: [i64; 4],
     map: &'a Tensor,
@@ -55,14 +67,14 @@ struct Maps<'a> {
 
 impl ForDtype for Maps<'_> {
     fn run<T: Number>(self) -> Tensor {
-        let Self { lin, epsilon, size, .. } = self;
+        let Self { lins, epsilon, size, .. } = self;
         let width = size[3] as usize;
         let none = &[][..];
         let pooled: Vec<&[T]> = self.grad_pooled.map(|grad_pooled| samples(grad_pooled).collect()).unwrap_or_default();
         filled_map(size, |grad_map: &mut [T]| {
             let maps = iter::zip(samples::<T>(self.map), grad_map.chunks_mut(sample_len(&size)));
             let maps = maps.zip(samples(self.targets).cycle()).zip(pooled.into_iter().chain(iter::repeat(none)));
-            for (((map, grad_map), target), grad_pooled) in maps {
+            for ((((map, grad_map), target), grad_pooled), lin) in maps.zip(lins.iter().cycle()) {
                 // Pairs of rows for each thread; an odd last row is not pooled.
                 let (pair, pooled_pair) = (2 * width * lin.len(), width / 2 * lin.len());
                 let pairs = map.len().div_ceil(pair).div_ceil(threads_for(map.len()));

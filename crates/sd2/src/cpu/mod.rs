@@ -66,10 +66,16 @@ impl LpipsBackward {
 
     /// The gradient of the input of the stage's last ReLU, whose output is `map` `[n, channels, h, w]`. `targets` are
     /// features `[n or 1, channels, h, w]` in fp32. `grad_pooled` is the gradient of the map's max pooling, if another
-    /// stage follows.
-    pub(crate) fn try_backward(&self, map: &Tensor, targets: &Tensor, grad_pooled: Option<&Tensor>) -> Option<Tensor> {
+    /// stage follows. The distances are divided by `scale` `[n, 1, 1, 1]`.
+    pub(crate) fn try_backward(
+        &self,
+        map: &Tensor,
+        targets: &Tensor,
+        grad_pooled: Option<&Tensor>,
+        scale: Option<&Tensor>,
+    ) -> Option<Tensor> {
         let kernel = self.0.as_ref().filter(|_| is_channels_last(map))?;
-        Some(kernel.backward(map, &in_channels_last(targets), grad_pooled.map(in_channels_last).as_ref()))
+        Some(kernel.backward(map, &in_channels_last(targets), grad_pooled.map(in_channels_last).as_ref(), scale))
     }
 }
 

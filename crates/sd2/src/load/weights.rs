@@ -16,7 +16,7 @@ use super::error::{Error, Result};
 use super::header::{Named, tensors};
 use super::lora::Lora;
 use super::{files, misfit, problem};
-use crate::placement::Placement;
+use crate::placement::{Placement, Upsampling};
 
 /// All tensors of one part of a bundle. Problems are collected and reported by [`Self::finish`], all at once. After it
 /// all tensors can be loaded again.
@@ -187,6 +187,11 @@ impl Scope<'_> {
     /// Whether feature maps are channels-last.
     pub(crate) fn channels_last(&self) -> bool {
         self.weights.placement.channels_last
+    }
+
+    /// How maps are upsampled.
+    pub(crate) fn upsampling(&self) -> Upsampling {
+        self.weights.placement.upsampling
     }
 
     /// The tensor `name` of this shape.

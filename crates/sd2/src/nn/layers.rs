@@ -37,6 +37,14 @@ impl Linear {
         Self { weight, bias: bias.then(|| scope.tensor("bias", &[outputs])) }
     }
 
+    /// A layer whose outputs are `factor` times as large.
+    pub(crate) fn scaled(self, factor: f64) -> Self {
+        if factor == 1.0 {
+            return self;
+        }
+        Self { weight: self.weight * factor, bias: self.bias.map(|bias| bias * factor) }
+    }
+
     /// One layer that computes the outputs of several layers of the same input, side by side.
     pub(crate) fn fused(layers: &[Self]) -> Self {
         let weights: Vec<_> = layers.iter().map(|layer| &layer.weight).collect();
@@ -75,6 +83,16 @@ impl Conv2d {
         // Outputs have the memory order of the weights, and the layers after them keep it.
         let weight = if scope.channels_last() { channels_last(&weight) } else { weight };
         Self { weight, bias: scope.tensor("bias", &[outputs]), stride, padding }
+    }
+
+    /// A layer whose outputs are `factor` times as large.
+    pub(crate) fn scaled(self, factor: f64) -> Self {
+        if factor == 1.0 { self } else { Self { weight: &self.weight * factor, ..self.with_scaled_bias(factor) } }
+    }
+
+    /// A layer whose outputs are `factor` times as large if its inputs are.
+    pub(crate) fn with_scaled_bias(self, factor: f64) -> Self {
+        if factor == 1.0 { self } else { Self { bias: &self.bias * factor, ..self } }
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`, with h and w divided by the stride.

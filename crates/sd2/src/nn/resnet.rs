@@ -29,13 +29,21 @@ pub(crate) enum Shift {
 
 impl Resnet {
     pub(crate) fn load(scope: &Scope, inputs: i64, outputs: i64, groups: i64, eps: f64) -> Self {
+        Self::load_scaled(scope, inputs, outputs, groups, eps, 1.0)
+    }
+
+    /// [`Self::load`] for an input that is multiplied by `scale`, a power of two, and an output that shall be. A norm
+    /// gives the same for a multiple of its input, if its epsilon is as much larger as the variance; so the map between
+    /// the convolutions is multiplied, too. [`Shift::Bias`] only.
+    pub(crate) fn load_scaled(scope: &Scope, inputs: i64, outputs: i64, groups: i64, eps: f64, scale: f64) -> Self {
+        let eps = eps * scale * scale;
+        let shortcut = || Conv2d::load_with(&scope.at("conv_shortcut"), inputs, outputs, 1, 1, 0);
         Self {
             norm1: GroupNorm::load(&scope.at("norm1"), inputs, groups, eps),
-            conv1: Conv2d::load(&scope.at("conv1"), inputs, outputs),
+            conv1: Conv2d::load(&scope.at("conv1"), inputs, outputs).scaled(scale),
             norm2: GroupNorm::load(&scope.at("norm2"), outputs, groups, eps),
-            conv2: Conv2d::load(&scope.at("conv2"), outputs, outputs),
-            conv_shortcut: (inputs != outputs)
-                .then(|| Conv2d::load_with(&scope.at("conv_shortcut"), inputs, outputs, 1, 1, 0)),
+            conv2: Conv2d::load(&scope.at("conv2"), outputs, outputs).scaled(scale),
+            conv_shortcut: (inputs != outputs).then(|| shortcut().with_scaled_bias(scale)),
         }
     }
 

@@ -26,6 +26,7 @@ use self::transformer::Transformer;
 use crate::layout::copies;
 use crate::load::weights::Weights;
 use crate::load::{Bundle, Result};
+use crate::nn::gradient_scale::gradient_scale;
 use crate::nn::layers::{Conv2d, GroupNorm};
 use crate::nn::tape::{Checkpointing, Tape};
 use crate::placement::Placement;
@@ -145,7 +146,7 @@ impl UNet {
         let _no_grad = tch::no_grad_guard();
         let tape = &mut tape;
         let x = tape.pop();
-        let scale = gradient_scale(gradient, text);
+        let scale = gradient_scale(gradient, text.branches);
         let g = self.conv_out.backward(&(gradient / copies(&scale, text.branches)).to_kind(self.kind), &x.size());
         let mut g = self.conv_norm_out.backward_silu(&x, &g);
         // The gradients of the skips, the finest first. The down blocks pop them.
@@ -173,21 +174,6 @@ impl UNet {
         let down = self.down_blocks.iter().flat_map(|block| &block.attentions);
         down.chain([&self.mid_block.attention]).chain(self.up_blocks.iter().flat_map(|block| &block.attentions))
     }
-}
-
-/// Gradient scaling brings the largest number of each window's gradient between half of this and this. f16 has room for
-/// numbers a thousand times as large, and a million times as small.
-const MAX_SCALED_GRADIENT: f64 = 64.0;
-
-/// Gradient scaling, against underflow in f16: what to divide the gradient of each window by, `[windows, 1, 1, 1]`. The
-/// more pixels a distance is the mean of, the smaller its gradients. The scales are powers of two, so that nothing is
-/// rounded, and never 0.
-fn gradient_scale(gradient: &Tensor, text: &Text) -> Tensor {
-    let largest =
-        gradient.abs().view([text.branches, text.windows, -1]).amax([0, 2].as_slice(), false).clamp_min(1e-30);
-    // A number without its mantissa is a power of two.
-    let (mantissa, _) = largest.frexp();
-    (largest / mantissa / MAX_SCALED_GRADIENT).view([-1, 1, 1, 1])
 }
 
 #[cfg(test)]
