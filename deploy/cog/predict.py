@@ -3,6 +3,7 @@
 The image does not use it: there the server itself implements Cog's HTTP API.
 """
 
+import inspect
 import subprocess
 import tempfile
 from pathlib import Path as File
@@ -31,8 +32,12 @@ class Predictor(BasePredictor):
             default="even",
             choices=["even", "smooth"],
         ),
+        seamless: bool = Input(description="Draw a loop whose ends meet without a seam, of any height", default=False),
     ) -> Path:
-        inputs = {name: value for name, value in locals().items() if name != "self"}
+        given = {name: value for name, value in locals().items() if name != "self"}
+        # What is at its default is left out: the default of some depends on others.
+        defaults = {name: input.default for name, input in inspect.signature(self.predict).parameters.items()}
+        inputs = {name: value for name, value in given.items() if value != getattr(defaults[name], "default", None)}
         words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in inputs.items()}
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in words.items()]
         output = File(tempfile.mkdtemp()) / "output.png"

@@ -9,4 +9,4 @@ mod windows;
 
 pub use cost::{Prices, Tasks, is_synchronised, synchronised_steps};
 pub use sizes::{Error, Geometry};
-pub use windows::Layout;
+pub use windows::{Ends, Layout};

@@ -172,7 +172,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Layout;
+    use crate::{Ends, Layout};
 
     #[test]
     fn strides_of_a_model_divide_its_window() {
@@ -240,7 +240,7 @@ mod tests {
             let width = window.next_multiple_of(stride) + steps * stride;
             let valid = geometry.check_stride(stride.into()).is_ok();
             prop_assert_eq!(geometry.check_size((8 * width).into(), Some(stride.into()), &(0..=1 << 32)), Ok(()));
-            let layout = Layout { height: window, width, window, stride, loop_closure: false };
+            let layout = Layout { height: window, width, window, stride, ends: Ends::Open };
             let covered = layout.positions().any(|(_, column)| column + window == width);
             prop_assert_eq!(covered, valid);
         }

@@ -67,6 +67,7 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
         seed: 2,
         loop_closure: false,
         blend: Blend::Even,
+        seamless: false,
     })?;
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {

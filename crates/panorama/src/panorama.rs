@@ -8,7 +8,7 @@
 //! 3. *synchronise*: every other window moves against the gradient of its distance to the target
 //! 4. *denoise*: the UNet on every window that has no output yet; then all are stepped and fused
 //!
-//! After the last step the whole panorama is decoded.
+//! After the last step the whole panorama is decoded; if its ends meet, each with a margin of the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -97,7 +97,8 @@ impl Panorama {
         text_encodes: u64,
     ) -> Self {
         let steps = conditions.steps.len();
-        let prices = Prices::computed(conditions.branches.len() as u64, latents.numel() as u64);
+        let decoded = windows.with_margin(&latents).numel();
+        let prices = Prices::computed(conditions.branches.len() as u64, decoded as u64);
         let mut panorama = Self {
             conditions: Rc::new(conditions),
             settings,
@@ -137,10 +138,10 @@ impl Panorama {
         let latents = match operation {
             Operation::Denoise { window }
             | Operation::Target { window, .. }
-            | Operation::Synchronise { window, .. } => &self.views[window],
-            Operation::Decode => &self.latents,
+            | Operation::Synchronise { window, .. } => self.views[window].shallow_clone(),
+            Operation::Decode { .. } => self.windows.with_margin(&self.latents),
         };
-        Task { latents: latents.shallow_clone(), conditions: Rc::clone(&self.conditions), step: self.step, operation }
+        Task { latents, conditions: Rc::clone(&self.conditions), step: self.step, operation }
     }
 
     /// Puts in the outcome of a task of this panorama. The last one is the picture.
@@ -202,7 +203,7 @@ impl Panorama {
     fn begin_step(&mut self) {
         if self.step == self.conditions.steps.len() {
             self.views.clear();
-            self.enter(Phase::Decode, [Operation::Decode]);
+            self.enter(Phase::Decode, [Operation::Decode { margin: self.windows.margin() }]);
             return;
         }
         let n = self.windows.len();

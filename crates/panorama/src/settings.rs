@@ -1,6 +1,6 @@
 //! What a panorama is made from.
 
-use geometry::{Geometry, is_synchronised};
+use geometry::{Ends, Geometry, is_synchronised};
 
 /// How windows are averaged where they overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Settings {
     pub loop_closure: bool,
     /// How windows are averaged.
     pub blend: Blend,
+    /// Draws a ring: windows go round, and each end is decoded beside the other.
+    pub seamless: bool,
 }
 
 /// A parameter that a model cannot make a panorama from.
@@ -77,7 +79,15 @@ impl Settings {
         if self.loop_closure && u64::from(self.height) != window {
             return invalid("loop_closure", format!("needs a height of one window, {window}"));
         }
+        if self.seamless && self.loop_closure {
+            return invalid("seamless", "cannot be used with `loop_closure`".to_owned());
+        }
         Ok(())
+    }
+
+    /// What windows do at the ends.
+    pub(crate) fn ends(&self) -> Ends {
+        Ends::of(self.loop_closure, self.seamless)
     }
 
     /// The step size of the synchronisation in step `i`, from 0; 0.0 where nothing moves.

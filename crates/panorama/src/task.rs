@@ -25,7 +25,8 @@ pub enum Stage {
 
 /// A piece of work of one panorama.
 pub struct Task {
-    /// `[1, c, h, w]` in fp32: of the window, or of the whole panorama for [`Operation::Decode`].
+    /// `[1, c, h, w]` in fp32: of the window, or of the whole panorama with its margin for
+    /// [`Operation::Decode`].
     pub(crate) latents: Tensor,
     pub(crate) conditions: Rc<Conditions>,
     /// Index of the step in [`Conditions::steps`].
@@ -47,7 +48,10 @@ pub(crate) enum Operation {
         window: usize,
         target: Rc<Features>,
     },
-    Decode,
+    Decode {
+        /// How many columns of latents the other end adds on both sides.
+        margin: i64,
+    },
 }
 
 /// The result of a task, for [`Panorama::put`](crate::Panorama::put).
@@ -97,7 +101,7 @@ impl Operation {
             Self::Denoise { .. } => Stage::Denoise,
             Self::Target { .. } => Stage::Target,
             Self::Synchronise { .. } => Stage::Synchronise,
-            Self::Decode => Stage::Decode,
+            Self::Decode { .. } => Stage::Decode,
         }
     }
 }

@@ -5,10 +5,13 @@
 
 use std::f64::consts::PI;
 
-use geometry::Layout;
+use geometry::{Ends, Layout};
 use tch::{Device, Kind, Tensor};
 
 use crate::settings::Blend;
+
+/// As far as the convolutions of the decoder of Stable Diffusion see, in latents: 17.3.
+const MARGIN: i64 = 18;
 
 /// The windows of one panorama, in the original's order.
 #[derive(Debug)]
@@ -18,6 +21,9 @@ pub(crate) struct Windows {
     size: i64,
     height: i64,
     width: i64,
+    anchor: usize,
+    /// Whether the ends meet.
+    ring: bool,
     /// The weights of a window, the same for all: `[1, 1, size, size]`; `None` if they are even.
     taper: Option<Tensor>,
     /// Sum of the weights of all windows at each latent, 1 where there is none: `[1, 1, height, width]`.
@@ -27,14 +33,14 @@ pub(crate) struct Windows {
 impl Windows {
     /// The windows of a layout, on a device.
     pub(crate) fn new(layout: Layout, blend: Blend, device: Device) -> Self {
-        let positions: Vec<(i64, i64)> =
-            layout.positions().map(|(row, column)| (row.into(), column.into())).collect();
+        let positions: Vec<(i64, i64)> = layout.positions().map(|(row, column)| (row.into(), column.into())).collect();
         let [size, height, width] = [layout.window, layout.height, layout.width].map(i64::from);
         // Along an axis with one window there is nothing to blend.
         let (across, down) = (positions.iter().any(|at| at.1 != 0), positions.iter().any(|at| at.0 != 0));
         let taper = (blend == Blend::Smooth && (across || down)).then(|| taper(size, across, down).to_device(device));
         let total = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
-        let mut windows = Self { positions, size, height, width, taper, total };
+        let (anchor, ring) = (layout.anchor() as usize, layout.ends == Ends::Ring);
+        let mut windows = Self { positions, size, height, width, anchor, ring, taper, total };
         let ones = Tensor::ones([1, 1, size, size], (Kind::Float, device));
         let total = windows.sum(&ones.expand([windows.len() as i64, 1, size, size], false));
         // What no window covers stays 0, as in the original.
@@ -49,7 +55,7 @@ impl Windows {
 
     /// The window that all others are synchronised with.
     pub(crate) fn anchor(&self) -> usize {
-        self.positions.len() / 2
+        self.anchor
     }
 
     /// Cuts window `i` out of `[1, c, height, width]`: `[1, c, size, size]`, not to be written to.
@@ -58,6 +64,20 @@ impl Windows {
         let rows = panorama.narrow(2, row, self.size);
         let parts: Vec<_> = self.spans(i).map(|(column, width, _)| rows.narrow(3, column, width)).collect();
         if let [whole] = parts.as_slice() { whole.shallow_clone() } else { Tensor::cat(&parts, 3) }
+    }
+
+    /// How many latents of the other end are decoded beside each end.
+    pub(crate) fn margin(&self) -> i64 {
+        if self.ring { MARGIN } else { 0 }
+    }
+
+    /// The panorama as it is decoded: [`Self::margin`] columns wider on both sides.
+    pub(crate) fn with_margin(&self, panorama: &Tensor) -> Tensor {
+        if self.margin() == 0 {
+            return panorama.shallow_clone();
+        }
+        let columns = Tensor::arange_start(-MARGIN, self.width + MARGIN, (Kind::Int64, panorama.device()));
+        panorama.index_select(3, &columns.remainder(self.width))
     }
 
     /// Averages windows `[n, c, size, size]`, one for each position, into a panorama.
@@ -103,12 +123,12 @@ fn taper(size: i64, across: bool, down: bool) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use geometry::Geometry;
+    use geometry::{Ends, Geometry};
 
     use super::*;
 
-    fn windows((width, height): (u32, u32), stride: u32, blend: Blend) -> Windows {
-        let layout = Geometry::default().layout((width, height), stride, false);
+    fn windows((width, height): (u32, u32), stride: u32, blend: Blend, ends: Ends) -> Windows {
+        let layout = Geometry::default().layout((width, height), stride, ends);
         Windows::new(layout, blend, Device::Cpu)
     }
 
@@ -122,14 +142,40 @@ mod tests {
         tch::manual_seed(1);
         for (size, strides) in [((512, 512), vec![16]), ((1024, 512), vec![8, 16, 32]), ((768, 1024), vec![16, 32])] {
             for stride in strides {
-                for blend in [Blend::Even, Blend::Smooth] {
-                    let windows = windows(size, stride, blend);
+                let ways = [Blend::Even, Blend::Smooth].map(|blend| [(blend, Ends::Open), (blend, Ends::Ring)]);
+                for (blend, ends) in ways.concat() {
+                    let windows = windows(size, stride, blend, ends);
                     let panorama = Tensor::randn([1, 4, windows.height, windows.width], (Kind::Float, Device::Cpu));
                     let cut: Vec<Tensor> = (0..windows.len()).map(|i| windows.cut(&panorama, i)).collect();
                     let error = largest_difference(&windows.fuse(&Tensor::cat(&cut, 0)), &panorama);
-                    assert!(error < 1e-5, "{size:?} {stride} {blend:?}: {error}");
+                    assert!(error < 1e-5, "{size:?} {stride} {blend:?} {ends:?}: {error}");
                 }
             }
+        }
+    }
+
+    /// The weights of a ring are the same everywhere.
+    #[test]
+    fn tapered_windows_of_a_ring_add_up_to_a_constant() {
+        for stride in [8, 16, 32] {
+            let total = windows((1024, 512), stride, Blend::Smooth, Ends::Ring).total;
+            let expected = 32.0 / f64::from(stride);
+            assert!(largest_difference(&total, &Tensor::from(expected)) < 1e-6, "{stride}");
+        }
+    }
+
+    #[test]
+    fn the_margin_of_a_ring_is_the_other_end() {
+        for (width, ends, expected) in [(512, Ends::Open, 64), (512, Ends::Ring, 64 + 36), (1024, Ends::Ring, 128 + 36)]
+        {
+            let windows = windows((width, 512), 16, Blend::Even, ends);
+            let panorama = Tensor::arange(windows.width, (Kind::Float, Device::Cpu)).view([1, 1, 1, -1]);
+            let wide = windows.with_margin(&panorama);
+            assert_eq!(wide.size()[3], expected);
+            let margin = windows.margin();
+            assert_eq!(wide.narrow(3, margin, windows.width), panorama);
+            assert_eq!(wide.narrow(3, 0, margin), panorama.narrow(3, windows.width - margin, margin));
+            assert_eq!(wide.narrow(3, margin + windows.width, margin), panorama.narrow(3, 0, margin));
         }
     }
 
@@ -138,7 +184,7 @@ mod tests {
     fn tapered_windows_have_no_borders() {
         for stride in [8, 16, 32] {
             let step = |blend| {
-                let windows = windows((1536, 512), stride, blend);
+                let windows = windows((1536, 512), stride, blend, Ends::Open);
                 let n = windows.len() as i64;
                 let views = Tensor::zeros([n, 4, 64, 64], (Kind::Float, Device::Cpu));
                 let _ = views.narrow(0, n / 2, 1).fill_(1.0);

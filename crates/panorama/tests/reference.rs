@@ -36,6 +36,7 @@ fn settings(parameters: &Value) -> Settings {
             Some("smooth") => Blend::Smooth,
             Some(other) => panic!("the blend `{other}`"),
         },
+        seamless: parameters.get("seamless").is_some_and(|seamless| seamless.as_bool().unwrap()),
     }
 }
 

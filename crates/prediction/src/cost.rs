@@ -3,7 +3,7 @@
 //! Cost is counted in forwards of the UNet on one window, which dominate. The rate of this machine is learned from what
 //! it has finished; until then there is no estimate rather than a guess.
 
-use geometry::{Geometry, Prices, Tasks, synchronised_steps};
+use geometry::{Ends, Geometry, Prices, Tasks, synchronised_steps};
 use protocol::Input;
 
 /// Weight of the newest measurement in the moving average.
@@ -11,7 +11,8 @@ const NEW: f64 = 0.3;
 
 /// The cost of an input, in UNet forwards of one window.
 pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
-    let windows = geometry.layout((input.width, input.height), input.stride, input.loop_closure).count();
+    let ends = Ends::of(input.loop_closure, input.seamless);
+    let windows = geometry.layout((input.width, input.height), input.stride, ends).count();
     let steps = input.num_inference_steps;
     let synchronised = synchronised_steps(steps, input.sync_freq, input.sync_threshold);
     Prices::ESTIMATE.total(Tasks::new(windows, steps.into(), synchronised)) as f64
@@ -49,6 +50,7 @@ mod tests {
         let plain = json!({"prompt": "a", "sync_threshold": 0, "width": 512});
         assert!((units(plain) - 100.0).abs() < 1e-9);
         assert!((units(json!({"prompt": "a", "sync_threshold": 0})) - 1300.0).abs() < 1e-9);
+        assert!((units(json!({"prompt": "a", "sync_threshold": 0, "seamless": true})) - 1600.0).abs() < 1e-9);
         assert!(units(json!({"prompt": "a"})) > units(json!({"prompt": "a", "sync_freq": 3})));
     }
 

@@ -51,6 +51,9 @@ pub struct Input {
     /// How windows are averaged where they overlap.
     #[serde(default)]
     pub blend: Blend,
+    /// Draws a ring: a picture whose ends meet.
+    #[serde(default)]
+    pub seamless: bool,
 }
 
 impl Serialize for Input {
@@ -71,9 +74,10 @@ impl Serialize for Input {
             seed,
             loop_closure,
             blend,
+            seamless,
         } = self;
-        let more = *blend != Blend::default();
-        let mut fields = to.serialize_struct("Input", if more { 14 } else { 13 })?;
+        let more = *blend != Blend::default() || *seamless;
+        let mut fields = to.serialize_struct("Input", if more { 15 } else { 13 })?;
         fields.serialize_field("prompt", prompt)?;
         fields.serialize_field("negative_prompt", negative_prompt)?;
         fields.serialize_field("width", width)?;
@@ -89,6 +93,7 @@ impl Serialize for Input {
         fields.serialize_field("loop_closure", loop_closure)?;
         if more {
             fields.serialize_field("blend", blend)?;
+            fields.serialize_field("seamless", seamless)?;
         }
         fields.end()
     }
@@ -109,11 +114,15 @@ mod tests {
         });
         let read = |value: &Value| serde_json::from_value::<Input>(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(read(&hosted)).unwrap(), hosted);
-        let mut smooth = hosted.clone();
-        smooth["blend"] = json!("smooth");
-        assert_eq!(serde_json::to_value(read(&smooth)).unwrap(), smooth);
-        let mut even = hosted.clone();
-        even["blend"] = json!("even");
-        assert_eq!(serde_json::to_value(read(&even)).unwrap(), hosted);
+        let with = |blend: &str, seamless: bool| {
+            let mut input = hosted.clone();
+            input["blend"] = json!(blend);
+            input["seamless"] = json!(seamless);
+            input
+        };
+        for other in [with("smooth", false), with("even", true), with("smooth", true)] {
+            assert_eq!(serde_json::to_value(read(&other)).unwrap(), other);
+        }
+        assert_eq!(serde_json::to_value(read(&with("even", false))).unwrap(), hosted);
     }
 }

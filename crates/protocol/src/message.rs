@@ -195,6 +195,9 @@ pub struct Windows {
     pub stride: u32,
     /// Whether windows wrapped from the right edge to the left one.
     pub loop_closure: bool,
+    /// Whether they went all around.
+    #[serde(default)]
+    pub seamless: bool,
 }
 
 /// The perceptual network that compared the parts of a picture.

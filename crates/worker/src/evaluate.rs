@@ -1,6 +1,6 @@
 //! `syncdiffusion-worker evaluate`: figures of finished pictures, by the perceptual network alone.
 
-use geometry::Geometry;
+use geometry::{Ends, Geometry};
 use panorama::Picture;
 use protocol::{Command, Event, Figures, Net, Windows};
 use sd2::lpips::Lpips;
@@ -57,6 +57,10 @@ pub(crate) fn run(
     Ok(())
 }
 
+fn ends(windows: Windows) -> Ends {
+    Ends::of(windows.loop_closure, windows.seamless)
+}
+
 /// The figures of a picture, or why it has none.
 fn evaluate(lpips: &Lpips, geometry: Geometry, windows: Option<Windows>, picture: &Picture) -> Result<Figures, String> {
     let wanted = 3 * u64::from(picture.width) * u64::from(picture.height);
@@ -65,7 +69,7 @@ fn evaluate(lpips: &Lpips, geometry: Geometry, windows: Option<Windows>, picture
         return Err(format!("a picture of {width}x{height} takes {wanted} bytes, not {bytes}"));
     }
     let size = (picture.width, picture.height);
-    let layout = windows.map(|windows| geometry.layout(size, windows.stride, windows.loop_closure));
+    let layout = windows.map(|windows| geometry.layout(size, windows.stride, ends(windows)));
     let panorama::Figures { seam, borders, row_borders, intra_lpips } =
         catch(|| panorama::figures(lpips, geometry, layout, picture))?;
     if intra_lpips.is_some_and(|distance| !distance.is_finite()) {

@@ -23,6 +23,7 @@ pub(crate) fn settings(input: Input) -> Settings {
             protocol::Blend::Even => Blend::Even,
             protocol::Blend::Smooth => Blend::Smooth,
         },
+        seamless: input.seamless,
     }
 }
 
@@ -39,8 +40,8 @@ mod tests {
     use super::*;
 
     /// What comes after the thirteen inputs, at its defaults, and with a value of its own.
-    fn beyond() -> [(&'static str, Value, Value); 1] {
-        [("blend", json!("even"), json!("smooth"))]
+    fn beyond() -> [(&'static str, Value, Value); 2] {
+        [("blend", json!("even"), json!("smooth")), ("seamless", json!(false), json!(true))]
     }
 
     fn draw(engine: &mut Engine, input: Value) -> (Picture, Work) {

@@ -144,6 +144,7 @@ fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
         seed: 0,
         loop_closure: false,
         blend: Blend::Even,
+        seamless: false,
     }
 }
 

@@ -107,6 +107,7 @@ fn input(width: u32, height: u32, steps: u32) -> Input {
         seed: 2,
         loop_closure: false,
         blend: Blend::Even,
+        seamless: false,
     }
 }
 
@@ -223,7 +224,7 @@ fn a_worker_that_evaluates_draws_nothing() {
     let (width, height) = (1024, 512);
     // Two squares that differ, with a step between them.
     let row: Vec<u8> = (0..width).flat_map(|x: u32| [(x / 8 % 7) as u8, (x / 512 * 90) as u8, 7]).collect();
-    let windows = Some(Windows { stride: 16, loop_closure: false });
+    let windows = Some(Windows { stride: 16, loop_closure: false, seamless: false });
     let evaluate = |job: &str| Command::Evaluate { job: job.to_owned(), width, height, windows };
     for (job, rgb) in [("good", row.repeat(height as usize)), ("short", row)] {
         frame::write(worker.stdin.as_mut().unwrap(), &evaluate(job), &rgb).unwrap();

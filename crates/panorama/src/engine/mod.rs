@@ -59,6 +59,18 @@ impl Engine {
     /// # Errors
     /// If the settings do not fit the model.
     pub fn begin(&mut self, settings: &Settings) -> Result<Panorama, Invalid> {
+        self.begin_from(settings, |shape| noise(settings.seed, shape))
+    }
+
+    /// Begins a panorama from other noise than its seed's, given its shape: `[1, c, height, width]` in fp32.
+    ///
+    /// # Errors
+    /// If the settings do not fit the model.
+    pub fn begin_from(
+        &mut self,
+        settings: &Settings,
+        noise: impl FnOnce([i64; 4]) -> Tensor,
+    ) -> Result<Panorama, Invalid> {
         let _no_grad = tch::no_grad_guard();
         let geometry = self.sd2.geometry();
         settings.check(geometry)?;
@@ -72,10 +84,10 @@ impl Engine {
             time: self.sd2.unet.time_table(&timesteps),
             steps,
         };
-        let layout = geometry.layout((settings.width, settings.height), settings.stride, settings.loop_closure);
+        let layout = geometry.layout((settings.width, settings.height), settings.stride, settings.ends());
         let device = self.sd2.placement.device;
         let shape = [1, self.sd2.unet.channels, layout.height.into(), layout.width.into()];
-        let noise = noise(settings.seed, shape).to_device(device);
+        let noise = noise(shape).to_device(device);
         Ok(Panorama::new(settings.clone(), conditions, Windows::new(layout, settings.blend, device), noise, encodes))
     }
 
@@ -104,8 +116,9 @@ impl Engine {
                 Operation::Target { output, .. } => {
                     outcomes.push(self.alone(|| Outcome::Target(self.target(task, output))));
                 }
-                Operation::Decode => outcomes
-                    .push(self.alone(|| Outcome::Picture(Picture::of(&range::picture(&self.sd2, &task.latents))))),
+                Operation::Decode { margin } => {
+                    outcomes.push(self.alone(|| Outcome::Picture(self.picture(&task.latents, *margin))));
+                }
             }
         }
         let computed = self.side_by_side(&samples, |samples| networks.output(samples));
@@ -118,6 +131,13 @@ impl Engine {
     /// The perceptual features of the picture that a window with a guided output is heading for.
     fn target(&self, task: &Task, output: &Tensor) -> Features {
         range::features(&self.sd2, &Sample::of(task).step.original(&task.latents, output))
+    }
+
+    /// The picture of a panorama whose latents have `margin` columns too many on both sides.
+    fn picture(&self, latents: &Tensor, margin: i64) -> Picture {
+        let picture = range::picture(&self.sd2, latents);
+        let margin = margin * i64::from(self.sd2.geometry().vae_factor);
+        Picture::of(&picture.narrow(3, margin, picture.size()[3] - 2 * margin))
     }
 
     /// Computes one task with all threads.

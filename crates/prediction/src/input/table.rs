@@ -62,7 +62,7 @@ pub enum Default {
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 1;
+pub const COUNT: usize = HOSTED + 2;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -144,7 +144,14 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Choice(&["even", "smooth"]),
         Default::Text("even"),
         "How windows are averaged where they overlap: evenly, or less towards their borders, which then do not show",
-        "",
+        "smooth unless given with seamless",
+    ),
+    field(
+        "seamless",
+        Kind::Boolean,
+        Default::Boolean(false),
+        "Draw a loop whose ends meet without a seam, of any height",
+        "not with loop_closure",
     ),
 ];
 

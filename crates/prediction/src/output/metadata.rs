@@ -103,6 +103,7 @@ impl<'a> Metadata<'a> {
                 negative => format!("{}\nNegative prompt: {negative}", self.input.prompt),
             },
         );
+        let round = gpano(self.input);
         format!(
             "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n\
              <x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\n \
@@ -110,10 +111,35 @@ impl<'a> Metadata<'a> {
              <rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\" \
              xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n   \
              <xmp:CreatorTool>syncdiffusion {}</xmp:CreatorTool>\n\
-             {properties}  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>",
+             {properties}  </rdf:Description>\n{round}\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>",
             env!("CARGO_PKG_VERSION")
         )
     }
+}
+
+/// GPano, by which viewers show a picture all around: Google's Photo Sphere XMP Metadata. They know equirectangular
+/// pictures only, of which a seamless one is the strip at the horizon, if it is not higher than the whole.
+fn gpano(input: &Input) -> String {
+    let (width, height, full) = (input.width, input.height, input.width / 2);
+    if !input.seamless || height > full {
+        return String::new();
+    }
+    let mut text = "  <rdf:Description rdf:about=\"\" \
+        xmlns:GPano=\"http://ns.google.com/photos/1.0/panorama/\">\n"
+        .to_owned();
+    for (name, value) in [
+        ("UsePanoramaViewer", "True".to_owned()),
+        ("ProjectionType", "equirectangular".to_owned()),
+        ("FullPanoWidthPixels", width.to_string()),
+        ("FullPanoHeightPixels", full.to_string()),
+        ("CroppedAreaImageWidthPixels", width.to_string()),
+        ("CroppedAreaImageHeightPixels", height.to_string()),
+        ("CroppedAreaLeftPixels", "0".to_owned()),
+        ("CroppedAreaTopPixels", ((full - height) / 2).to_string()),
+    ] {
+        let _ = writeln!(text, "   <GPano:{name}>{value}</GPano:{name}>");
+    }
+    text + "  </rdf:Description>\n"
 }
 
 /// Text as XML has it. Characters that XML cannot represent are replaced.
@@ -150,6 +176,36 @@ mod tests {
         assert!(line(json!({"prompt": "a"})).ends_with(", Stride: 16, Loop closure: false"));
         let smooth = line(json!({"prompt": "a", "blend": "smooth"}));
         assert!(smooth.ends_with(", Loop closure: false, Blend: smooth"), "{smooth}");
+        let ring = line(json!({"prompt": "a", "seamless": true}));
+        assert!(ring.ends_with(", Loop closure: false, Blend: smooth, Seamless: true"), "{ring}");
+    }
+
+    #[test]
+    fn viewers_show_a_ring_all_around() {
+        let xmp = |input| {
+            let input = crate::input::parse(&input, None).unwrap().input;
+            Metadata { input: &input, model: None }.xmp()
+        };
+        let ring = xmp(json!({"prompt": "a", "seamless": true, "width": 3072, "height": 512}));
+        for (name, value) in [
+            ("ProjectionType", "equirectangular"),
+            ("FullPanoWidthPixels", "3072"),
+            ("FullPanoHeightPixels", "1536"),
+            ("CroppedAreaImageWidthPixels", "3072"),
+            ("CroppedAreaImageHeightPixels", "512"),
+            ("CroppedAreaLeftPixels", "0"),
+            ("CroppedAreaTopPixels", "512"),
+        ] {
+            assert!(ring.contains(&format!("<GPano:{name}>{value}</GPano:{name}>")), "{ring}");
+        }
+        assert!(xmp(json!({"prompt": "a", "seamless": true, "width": 1024})).contains("GPano"), "as high as the whole");
+        for other in [
+            json!({"prompt": "a", "seamless": true, "width": 1024, "height": 640}),
+            json!({"prompt": "a"}),
+            json!({"prompt": "a", "loop_closure": true}),
+        ] {
+            assert!(!xmp(other).contains("GPano"));
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct Made {
     pub stride: u32,
     /// Whether windows wrapped from the right edge to the left one.
     pub loop_closure: bool,
+    /// Whether it is a ring of windows.
+    #[serde(default)]
+    pub seamless: bool,
 }
 
 /// Reads a PNG of any colour type and depth; of an animation, the first picture.
@@ -99,14 +102,15 @@ mod tests {
     #[test]
     fn what_this_program_wrote_is_read() {
         for prompt in ["a lake", "日本 🏔"] {
-            let json = json!({"prompt": prompt, "width": 1024, "stride": 32});
+            let seamless = !prompt.is_ascii();
+            let json = json!({"prompt": prompt, "width": 1024, "stride": 32, "seamless": seamless});
             let input = crate::input::parse(&json, None).unwrap().input;
             let rgb: Vec<u8> = (0..3 * 1024 * 512).map(|i| (i * 7 % 256) as u8).collect();
             let png = picture(&rgb, 1024, 512, Some(&Metadata { input: &input, model: None })).unwrap();
             let read = read(&png).unwrap();
             assert_eq!((read.width, read.height), (1024, 512));
             assert!(read.rgb == rgb);
-            assert_eq!(read.made, Some(Made { width: 1024, height: 512, stride: 32, loop_closure: false }));
+            assert_eq!(read.made, Some(Made { width: 1024, height: 512, stride: 32, loop_closure: false, seamless }));
         }
     }
 

@@ -102,8 +102,8 @@ fn place(
     if let Some(made) = made.filter(|made| (made.width, made.height) != (width, height)) {
         return Err(format!("its text is of a picture of {}x{}: it was cut or scaled", made.width, made.height));
     }
-    let told = made.map(|made| Windows { stride: made.stride, loop_closure: made.loop_closure });
-    let given = stride.map(|stride| Windows { stride, loop_closure: false });
+    let told = made.map(|Made { stride, loop_closure, seamless, .. }| Windows { stride, loop_closure, seamless });
+    let given = stride.map(|stride| Windows { stride, loop_closure: false, seamless: false });
     let windows = told.or(given).ok_or("its text does not tell the stride; `--stride` does")?;
     for size in [width, height] {
         let stride = Some(windows.stride.into());
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn windows_are_where_the_text_says() {
         let geometry = Geometry::default();
-        let made = |stride| Some(Made { width: 1024, height: 512, stride, loop_closure: true });
-        let windows = |stride, loop_closure| Ok(Windows { stride, loop_closure });
+        let made = |stride| Some(Made { width: 1024, height: 512, stride, loop_closure: true, seamless: false });
+        let windows = |stride, loop_closure| Ok(Windows { stride, loop_closure, seamless: false });
         assert_eq!(place(geometry, (1024, 512), made(8), Some(32)), windows(8, true));
         assert_eq!(place(geometry, (1024, 512), None, Some(32)), windows(32, false));
         for (size, made, stride, why) in [

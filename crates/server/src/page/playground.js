@@ -36,7 +36,7 @@ fetch("openapi.json")
   .then(answer => answer.json())
   .then(api => {
     fields = Object.entries(api.components.schemas.Input.properties).sort((a, b) => a[1]["x-order"] - b[1]["x-order"]);
-    const first = ["prompt", "negative_prompt", "width", "height", "seed", "loop_closure"];
+    const first = ["prompt", "negative_prompt", "width", "height", "seed", "seamless"];
     for (const [name, field] of fields) {
       const label = make("label", $(first.includes(name) ? "first" : "more"));
       label.id = "of-" + name;
@@ -278,7 +278,7 @@ function show(picture, input) {
   view.textContent = "";
   view.style.backgroundImage = `url("${picture}")`;
   view.ariaLabel = input.prompt;
-  view.className = "picture" + (input.loop_closure ? " looped" : "") + (input.height > input.width ? " tall" : "");
+  view.className = "picture" + (input.loop_closure || input.seamless ? " looped" : "") + (input.height > input.width ? " tall" : "");
   view.dataset.ratio = input.width / input.height;
   move(0);
 }

@@ -88,7 +88,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     let stride = given.get("stride").and_then(integer).and_then(|stride| u64::try_from(stride).ok());
     let fitted = geometry.map_or(TABLE, |geometry| fitted::table(geometry, stride));
     for (field, Field { default, .. }) in TABLE.iter().zip(fitted) {
-        match given.get(field.name).cloned().or_else(|| default.value()) {
+        match given.get(field.name).cloned().or_else(|| implied(field.name, given)).or_else(|| default.value()) {
             None => missing.push(Invalid {
                 field: field.name.to_owned(),
                 message: "Field required".to_owned(),
@@ -108,7 +108,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
         }
     }
     let looped = values.get("loop_closure") == Some(&Value::Bool(true));
-    for (field, message) in rules(&whole, looped, geometry) {
+    for (field, message) in conflicts(&values).into_iter().chain(rules(&whole, looped, geometry)) {
         errors.entry(field).or_insert(vec![message]);
     }
     if errors.is_empty() && missing.is_empty() {
@@ -121,6 +121,24 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
         .into_iter()
         .flat_map(|(field, messages)| messages.into_iter().map(move |message| Invalid::new(field, message)));
     Err(named.chain(missing).collect())
+}
+
+/// What an input is if it is left out, where that depends on the others that are given.
+fn implied(name: &str, given: &Map<String, Value>) -> Option<Value> {
+    let seamless = given.get("seamless") == Some(&Value::Bool(true));
+    (name == "blend" && seamless).then(|| "smooth".into())
+}
+
+/// Inputs that are valid each, but not together.
+fn conflicts(values: &Map<String, Value>) -> BTreeMap<&'static str, String> {
+    let is = |name: &str| values.get(name) == Some(&Value::Bool(true));
+    let mut errors = BTreeMap::new();
+    if is("seamless") && is("loop_closure") {
+        let message = "`seamless` cannot be used with `loop_closure`; leave out `loop_closure` for a loop without a seam, \
+            or `seamless` for the original's";
+        errors.insert("seamless", message.to_owned());
+    }
+    errors
 }
 
 /// Checks a finished input against the geometry of a model, which may be known only later.

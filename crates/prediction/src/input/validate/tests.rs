@@ -1,6 +1,7 @@
 //! The words of the real server (transcript 20), the rules of the algorithm, and properties of both.
 
 use proptest::prelude::*;
+use protocol::Blend;
 use serde_json::json;
 
 use super::*;
@@ -158,10 +159,36 @@ fn what_comes_after_the_thirteen_changes_nothing_at_its_default() {
 /// What a response shows as the input makes the same prediction again.
 #[test]
 fn an_input_can_be_given_again() {
-    for given in [json!({"prompt": "a"}), json!({"prompt": "a", "blend": "smooth"})] {
+    for given in [
+        json!({"prompt": "a"}),
+        json!({"prompt": "a", "blend": "smooth"}),
+        json!({"prompt": "a", "seamless": true}),
+        json!({"prompt": "a", "seamless": true, "blend": "even"}),
+    ] {
         let input = parse(&given, Some(Geometry::default())).unwrap().input;
         let again = parse(&serde_json::to_value(&input).unwrap(), Some(Geometry::default())).unwrap();
         assert_eq!((again.input, again.stripped), (input, Vec::new()), "{given}");
+    }
+}
+
+#[test]
+fn a_ring_is_smooth_unless_it_is_said_to_be_even() {
+    let blend = |value| parse(&value, None).unwrap().input.blend;
+    assert_eq!(blend(json!({"prompt": "a", "seamless": true})), Blend::Smooth);
+    assert_eq!(blend(json!({"prompt": "a", "seamless": true, "blend": "even"})), Blend::Even);
+    assert_eq!(blend(json!({"prompt": "a", "seamless": false})), Blend::Even);
+}
+
+#[test]
+fn a_ring_is_of_any_height_and_not_the_original_s_loop() {
+    let ask = |value| parse(&value, Some(Geometry::default()));
+    assert!(ask(json!({"prompt": "a", "seamless": true, "height": 1024})).is_ok());
+    let refused = ask(json!({"prompt": "a", "seamless": true, "loop_closure": true})).unwrap_err();
+    assert_eq!((refused.len(), refused[0].field.as_str()), (1, "seamless"));
+    assert!(refused[0].message.contains("`seamless`") && refused[0].message.contains("`loop_closure`"));
+    // Either alone is what the message proposes.
+    for proposed in [json!({"prompt": "a", "seamless": true}), json!({"prompt": "a", "loop_closure": true})] {
+        assert!(ask(proposed).is_ok());
     }
 }
 
