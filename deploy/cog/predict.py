@@ -33,6 +33,11 @@ class Predictor(BasePredictor):
             choices=["even", "smooth"],
         ),
         seamless: bool = Input(description="Draw a loop whose ends meet without a seam, of any height", default=False),
+        sync_mode: str = Input(
+            description="What is synchronised: all windows, or as many as fit side by side on the canvas, with a third of the gradients",
+            default="windows",
+            choices=["windows", "canvas"],
+        ),
     ) -> Path:
         given = {name: value for name, value in locals().items() if name != "self"}
         # What is at its default is left out: the default of some depends on others.

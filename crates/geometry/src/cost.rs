@@ -48,6 +48,12 @@ impl Tasks {
             decode: 1,
         }
     }
+
+    /// The same, synchronised on the canvas by `parts` gradients in all. The anchor moves, so it is denoised before
+    /// and after.
+    pub fn on_canvas(windows: u64, steps: u64, synchronised: u64, parts: u64) -> Self {
+        Self { denoise: windows * steps + synchronised, target: synchronised, synchronise: parts, decode: 1 }
+    }
 }
 
 /// The latent values of a window of Stable Diffusion 2: in units of a billion multiply-accumulates over this number,

@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows tensors or JSON, and the crate has no dependencies.
 
+mod canvas;
 mod cost;
 mod sizes;
 mod windows;

@@ -8,7 +8,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Settings};
+use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Settings, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -68,6 +68,7 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
         loop_closure: false,
         blend: Blend::Even,
         seamless: false,
+        sync_mode: SyncMode::Windows,
     })?;
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {

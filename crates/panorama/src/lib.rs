@@ -13,6 +13,7 @@
 //! The schedule does the least work that gives the same picture: the anchor is forwarded once, nothing is synchronised
 //! that would not move, and a guidance branch without influence is not computed.
 
+mod canvas;
 mod engine;
 mod evaluation;
 mod limits;
@@ -31,5 +32,5 @@ pub use panorama::{Panorama, Progress, Work};
 pub use picture::Picture;
 pub use run::run;
 pub use sd2::Checkpointing;
-pub use settings::{Blend, Invalid, Settings};
+pub use settings::{Blend, Invalid, Settings, SyncMode};
 pub use task::{Outcome, Stage, Task};

@@ -8,6 +8,9 @@
 //! 3. *synchronise*: every other window moves against the gradient of its distance to the target
 //! 4. *denoise*: the UNet on every window that has no output yet; then all are stepped and fused
 //!
+//! With [`SyncMode::Canvas`] the third moves the panorama, by windows that are not those of phase 4, and what phase 1
+//! computed is of use for the target only.
+//!
 //! After the last step the whole panorama is decoded; if its ends meet, each with a margin of the other.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +20,9 @@ use std::rc::Rc;
 use geometry::{Prices, Tasks};
 use tch::Tensor;
 
+use crate::canvas::{Canvas, Parts};
 use crate::picture::Picture;
-use crate::settings::Settings;
+use crate::settings::{Settings, SyncMode};
 use crate::task::{Conditions, Operation, Outcome, Stage, Task};
 use crate::windows::Windows;
 
@@ -72,6 +76,8 @@ pub struct Panorama {
     step: usize,
     /// Step size of this step's synchronisation; 0.0 without one.
     step_size: f64,
+    /// This step's synchronisation, if it is one of the canvas.
+    canvas: Option<Canvas>,
     phase: Phase,
     /// Tasks of this phase that were not taken yet.
     waiting: VecDeque<Operation>,
@@ -106,6 +112,7 @@ impl Panorama {
             latents,
             step: 0,
             step_size: 0.0,
+            canvas: None,
             phase: Phase::Denoise,
             waiting: VecDeque::new(),
             outstanding: 0,
@@ -116,10 +123,26 @@ impl Panorama {
             cost: 0,
             spent: 0,
         };
-        let synchronised = (0..steps).filter(|&step| panorama.step_size(step) != 0.0).count();
-        panorama.cost = prices.total(Tasks::new(panorama.windows() as u64, steps as u64, synchronised as u64));
+        panorama.cost = prices.total(panorama.tasks());
         panorama.begin_step();
         panorama
+    }
+
+    /// All tasks.
+    fn tasks(&self) -> Tasks {
+        let (windows, steps) = (self.windows() as u64, self.conditions.steps.len());
+        let mut tasks = Tasks::new(windows, steps as u64, 0);
+        for step in (0..steps).filter(|&step| self.step_size(step) != 0.0) {
+            tasks.target += 1;
+            match self.parts(step) {
+                Some(parts) => {
+                    tasks.synchronise += parts.len() as u64;
+                    tasks.denoise += u64::from(parts.moves_anchor());
+                }
+                None => tasks.synchronise += windows - 1,
+            }
+        }
+        tasks
     }
 
     /// The stage of the tasks that can be taken now; `None` while outcomes are outstanding, and at the end.
@@ -135,11 +158,15 @@ impl Panorama {
     }
 
     fn task(&self, operation: Operation) -> Task {
-        let latents = match operation {
-            Operation::Denoise { window }
-            | Operation::Target { window, .. }
-            | Operation::Synchronise { window, .. } => self.views[window].shallow_clone(),
-            Operation::Decode { .. } => self.windows.with_margin(&self.latents),
+        let latents = match (&operation, &self.canvas) {
+            (Operation::Decode { .. }, _) => self.windows.with_margin(&self.latents),
+            (Operation::Synchronise { window, .. }, Some(canvas)) => canvas.cut(&self.latents, *window),
+            (
+                Operation::Denoise { window }
+                | Operation::Target { window, .. }
+                | Operation::Synchronise { window, .. },
+                _,
+            ) => self.views[*window].shallow_clone(),
         };
         Task { latents, conditions: Rc::clone(&self.conditions), step: self.step, operation }
     }
@@ -155,6 +182,9 @@ impl Panorama {
                 if self.phase == Phase::Anchor {
                     let target = Operation::Target { window, output: output.shallow_clone() };
                     self.enter(Phase::Target, [target]);
+                    if self.canvas.as_ref().is_some_and(Canvas::moves_anchor) {
+                        return None;
+                    }
                 }
                 self.outputs.insert(window, output);
             }
@@ -164,7 +194,10 @@ impl Panorama {
                 self.spent += self.prices.target;
                 let target = Rc::new(features);
                 let synchronise = |window| Operation::Synchronise { window, target: Rc::clone(&target) };
-                self.enter(Phase::Synchronise, self.others().map(synchronise));
+                match self.canvas.as_ref().map(Canvas::len) {
+                    Some(parts) => self.enter(Phase::Synchronise, (0..parts).map(synchronise)),
+                    None => self.enter(Phase::Synchronise, self.others().map(synchronise)),
+                }
             }
             Outcome::Gradient { window, gradient } => {
                 self.work.unet_forwards += branches;
@@ -174,8 +207,12 @@ impl Panorama {
                 self.work.perceptual_forwards += 1;
                 self.work.perceptual_backwards += 1;
                 self.spent += self.prices.synchronise;
-                let view = &mut self.views[window];
-                *view = &*view - gradient * self.step_size;
+                if let Some(canvas) = &mut self.canvas {
+                    canvas.put(window, gradient);
+                } else {
+                    let view = &mut self.views[window];
+                    *view = &*view - gradient * self.step_size;
+                }
             }
             Outcome::Picture(picture) => {
                 self.spent = self.cost;
@@ -191,7 +228,15 @@ impl Panorama {
     /// Goes on when the last outcome of a phase of several tasks is in.
     fn end_phase(&mut self) {
         match self.phase {
-            Phase::Synchronise => self.enter(Phase::Denoise, self.others().map(|window| Operation::Denoise { window })),
+            Phase::Synchronise => {
+                if let Some(canvas) = self.canvas.take() {
+                    self.latents = canvas.moved(&self.latents, self.step_size);
+                    self.cut_views();
+                }
+                let missing = (0..self.windows.len()).filter(|window| !self.outputs.contains_key(window));
+                let missing: Vec<Operation> = missing.map(|window| Operation::Denoise { window }).collect();
+                self.enter(Phase::Denoise, missing);
+            }
             Phase::Denoise => {
                 self.end_step();
                 self.begin_step();
@@ -207,8 +252,9 @@ impl Panorama {
             return;
         }
         let n = self.windows.len();
-        self.views = (0..n).map(|i| self.windows.cut(&self.latents, i)).collect();
+        self.cut_views();
         self.step_size = self.step_size(self.step);
+        self.canvas = self.parts(self.step).map(|parts| Canvas::new(&self.windows, parts));
         if self.step_size == 0.0 {
             self.enter(Phase::Denoise, (0..n).map(|window| Operation::Denoise { window }));
         } else {
@@ -219,6 +265,10 @@ impl Panorama {
     fn enter(&mut self, phase: Phase, operations: impl IntoIterator<Item = Operation>) {
         self.phase = phase;
         self.waiting.extend(operations);
+    }
+
+    fn cut_views(&mut self) {
+        self.views = (0..self.windows.len()).map(|i| self.windows.cut(&self.latents, i)).collect();
     }
 
     /// Steps every window and fuses them.
@@ -235,9 +285,21 @@ impl Panorama {
         (0..self.windows.len()).filter(move |&window| window != anchor)
     }
 
-    /// The step size of the synchronisation in step `i`; a single window has nothing to be synchronised with.
+    /// The step size of the synchronisation in step `i`; a single window has nothing to be synchronised with, and on
+    /// the canvas there may be no other part than the anchor.
     fn step_size(&self, i: usize) -> f64 {
-        if self.windows.len() > 1 { self.settings.step_size(i) } else { 0.0 }
+        let size = self.settings.step_size(i);
+        let moves = size != 0.0
+            && self.windows.len() > 1
+            && (self.settings.sync_mode == SyncMode::Windows || self.parts(i).is_some());
+        if moves { size } else { 0.0 }
+    }
+
+    /// Where step `i` synchronises, if it does so on the canvas and moves anything.
+    fn parts(&self, i: usize) -> Option<Parts> {
+        let moves = self.settings.sync_mode == SyncMode::Canvas && self.settings.step_size(i) != 0.0;
+        let sync = i as u64 / self.settings.sync_freq;
+        moves.then(|| Parts::new(&self.windows, self.settings.seed, sync)).flatten()
     }
 
     /// Number of its windows.

@@ -12,6 +12,16 @@ pub enum Blend {
     Smooth,
 }
 
+/// Which windows are synchronised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// All but the anchor, as in the original.
+    #[default]
+    Windows,
+    /// As many as fit side by side, elsewhere in each step.
+    Canvas,
+}
+
 /// The parameters of one panorama, under the names of the original; then what the original does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -45,6 +55,8 @@ pub struct Settings {
     pub blend: Blend,
     /// Draws a ring: windows go round, and each end is decoded beside the other.
     pub seamless: bool,
+    /// Which windows are synchronised.
+    pub sync_mode: SyncMode,
 }
 
 /// A parameter that a model cannot make a panorama from.

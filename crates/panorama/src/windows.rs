@@ -16,14 +16,12 @@ const MARGIN: i64 = 18;
 /// The windows of one panorama, in the original's order.
 #[derive(Debug)]
 pub(crate) struct Windows {
+    layout: Layout,
     /// First row and column of each.
     positions: Vec<(i64, i64)>,
     size: i64,
     height: i64,
     width: i64,
-    anchor: usize,
-    /// Whether the ends meet.
-    ring: bool,
     /// The weights of a window, the same for all: `[1, 1, size, size]`; `None` if they are even.
     taper: Option<Tensor>,
     /// Sum of the weights of all windows at each latent, 1 where there is none: `[1, 1, height, width]`.
@@ -33,14 +31,23 @@ pub(crate) struct Windows {
 impl Windows {
     /// The windows of a layout, on a device.
     pub(crate) fn new(layout: Layout, blend: Blend, device: Device) -> Self {
-        let positions: Vec<(i64, i64)> = layout.positions().map(|(row, column)| (row.into(), column.into())).collect();
-        let [size, height, width] = [layout.window, layout.height, layout.width].map(i64::from);
+        let positions: Vec<(i64, i64)> = layout.positions().map(wide).collect();
         // Along an axis with one window there is nothing to blend.
         let (across, down) = (positions.iter().any(|at| at.1 != 0), positions.iter().any(|at| at.0 != 0));
-        let taper = (blend == Blend::Smooth && (across || down)).then(|| taper(size, across, down).to_device(device));
+        let smooth = blend == Blend::Smooth && (across || down);
+        let taper = smooth.then(|| taper(layout.window.into(), across, down).to_device(device));
+        Self::of(layout, positions, taper, device)
+    }
+
+    /// Windows at other places of the same panorama, averaged evenly.
+    pub(crate) fn at(&self, positions: Vec<(i64, i64)>) -> Self {
+        Self::of(self.layout, positions, None, self.total.device())
+    }
+
+    fn of(layout: Layout, positions: Vec<(i64, i64)>, taper: Option<Tensor>, device: Device) -> Self {
+        let [size, height, width] = [layout.window, layout.height, layout.width].map(i64::from);
         let total = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
-        let (anchor, ring) = (layout.anchor() as usize, layout.ends == Ends::Ring);
-        let mut windows = Self { positions, size, height, width, anchor, ring, taper, total };
+        let mut windows = Self { layout, positions, size, height, width, taper, total };
         let ones = Tensor::ones([1, 1, size, size], (Kind::Float, device));
         let total = windows.sum(&ones.expand([windows.len() as i64, 1, size, size], false));
         // What no window covers stays 0, as in the original.
@@ -55,7 +62,25 @@ impl Windows {
 
     /// The window that all others are synchronised with.
     pub(crate) fn anchor(&self) -> usize {
-        self.anchor
+        self.layout.anchor() as usize
+    }
+
+    /// First row and column of window `i`.
+    pub(crate) fn position(&self, i: usize) -> (i64, i64) {
+        self.positions[i]
+    }
+
+    /// Where the windows of a synchronisation on the canvas lie; see [`Layout::parts_at`].
+    pub(crate) fn parts(&self, seed: u64, sync: u64) -> Vec<(i64, i64)> {
+        self.layout.parts_at(seed, sync).map(wide).collect()
+    }
+
+    /// Whether windows at two places share latents.
+    pub(crate) fn overlap(&self, a: (i64, i64), b: (i64, i64)) -> bool {
+        let apart = (a.1 - b.1).rem_euclid(self.width);
+        let across = apart < self.size || self.width - apart < self.size;
+        // Those that do not wrap are not near each other round the edge: they are whole windows inside.
+        (a.0 - b.0).abs() < self.size && across
     }
 
     /// Cuts window `i` out of `[1, c, height, width]`: `[1, c, size, size]`, not to be written to.
@@ -68,7 +93,7 @@ impl Windows {
 
     /// How many latents of the other end are decoded beside each end.
     pub(crate) fn margin(&self) -> i64 {
-        if self.ring { MARGIN } else { 0 }
+        if self.layout.ends == Ends::Ring { MARGIN } else { 0 }
     }
 
     /// The panorama as it is decoded: [`Self::margin`] columns wider on both sides.
@@ -109,6 +134,10 @@ impl Windows {
         ];
         spans.into_iter().filter(|(_, width, _)| *width > 0)
     }
+}
+
+fn wide((row, column): (u32, u32)) -> (i64, i64) {
+    (row.into(), column.into())
 }
 
 /// The weights of a tapered window, `[1, 1, size, size]`: `sin(pi (i + 0.5) / size)` squared along each of the axes.

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage};
-use sd2::{Placement, Sd2};
+use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage, SyncMode};
+use sd2::{Bundle, Placement, Sd2};
 use serde_json::Value;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Largest relative error of the last latents: that of rounding, and one jump. The sync gradient jumps where a ReLU, a
 /// max pooling or the clamp changes sides; `v loop_closure_without_extra_windows` is a few 1e-7 from such a place, and
@@ -35,6 +35,11 @@ fn settings(parameters: &Value) -> Settings {
             None | Some("even") => Blend::Even,
             Some("smooth") => Blend::Smooth,
             Some(other) => panic!("the blend `{other}`"),
+        },
+        sync_mode: match parameters.get("sync_mode").and_then(Value::as_str) {
+            None | Some("windows") => SyncMode::Windows,
+            Some("canvas") => SyncMode::Canvas,
+            Some(other) => panic!("the mode `{other}`"),
         },
         seamless: parameters.get("seamless").is_some_and(|seamless| seamless.as_bool().unwrap()),
     }
@@ -111,6 +116,106 @@ fn pictures_beyond_the_original() {
             let limits = Limits { denoise: 3, synchronise: 2, ..ONE };
             assert_as_the_reference(&what, &engine, panorama, limits, &cases, case);
         }
+    }
+}
+
+/// The progress of a panorama is the share of its work by what was computed, in every mode.
+#[test]
+fn progress_counts_what_was_computed() {
+    let cases = Cases::beyond("epsilon");
+    let mut engine = engine("epsilon", F32, 1);
+    for case in cases.list("panoramas") {
+        let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+        while let Some(stage) = panorama.stage() {
+            if stage == Stage::Decode {
+                let (work, branches) = (panorama.work(), panorama.branches() as u64);
+                let gradients = work.perceptual_backwards;
+                let spent = (work.unet_forwards / branches - gradients) * panorama.price(Stage::Denoise)
+                    + (work.perceptual_forwards - gradients) * panorama.price(Stage::Target)
+                    + gradients * panorama.price(Stage::Synchronise);
+                let share = spent as f64 / (spent + panorama.price(Stage::Decode)) as f64;
+                assert!((panorama.progress().fraction - share).abs() < 1e-12, "{}", case["name"]);
+            }
+            let tasks = panorama.take(4);
+            for outcome in engine.compute(&tasks, Checkpointing::Off) {
+                panorama.put(outcome);
+            }
+        }
+    }
+}
+
+/// On the canvas a step has as many gradients as windows fit side by side.
+#[test]
+fn the_canvas_takes_few_gradients() {
+    let cases = Cases::beyond("epsilon");
+    let mut engine = engine("epsilon", F32, 1);
+    for (name, steps, gradients) in [("canvas", 2, 3), ("canvas_sync_freq_2", 2, 2), ("canvas_grid", 2, 2)] {
+        let case = cases.list("panoramas").iter().find(|case| case["name"] == name).unwrap();
+        let settings = settings(&case["parameters"]);
+        let (_, work) = panorama::run(&mut engine, &settings, ONE, |_| ControlFlow::Continue(())).unwrap().unwrap();
+        assert_eq!(work.perceptual_backwards, steps * gradients, "{name}");
+        assert_eq!(work.window_decode_backwards, steps * gradients, "{name}");
+        assert_eq!(work.unet_backwards, 2 * steps * gradients, "{name}");
+        assert_eq!(work.window_decodes, steps * (gradients + 1), "{name}");
+    }
+}
+
+/// Nothing tells where a ring begins: noise rolled by strides becomes the latents and the picture rolled, of any
+/// weights. Synchronisation has an anchor, which does not roll.
+#[test]
+fn a_ring_begins_nowhere() {
+    let demo = Bundle::open(fixtures::root().join("models/demo")).unwrap();
+    let mut models: Vec<_> = BUNDLES.map(|name| (name, bundle(name))).into();
+    models.push(("demo", demo));
+    for (name, bundle) in models {
+        let mut engine = Engine::new(Sd2::load(&bundle, F32).unwrap(), 1);
+        let geometry = engine.model().geometry();
+        let stride = i64::from(geometry.window / 2);
+        let ring = Settings {
+            prompt: "a beach with palms at sunset".to_owned(),
+            negative_prompt: String::new(),
+            width: geometry.window * geometry.vae_factor * 3 / 2,
+            height: geometry.window * geometry.vae_factor,
+            guidance_scale: 4.0,
+            sync_weight: 0.0,
+            sync_decay_rate: 1.0,
+            sync_freq: 1,
+            sync_threshold: 0,
+            num_inference_steps: 4,
+            stride: stride as u32,
+            seed: 2,
+            loop_closure: false,
+            blend: Blend::Smooth,
+            seamless: true,
+            sync_mode: SyncMode::Windows,
+        };
+        let mut draw = |shift: i64| {
+            let noise = |shape| {
+                tch::manual_seed(5);
+                Tensor::randn(shape, (Kind::Float, Device::Cpu)).roll([shift], [3])
+            };
+            let mut panorama = engine.begin_from(&ring, noise).unwrap();
+            loop {
+                let Some(stage) = panorama.stage() else { panic!("a panorama ends with its picture") };
+                let tasks = panorama.take(if stage == Stage::Decode { 1 } else { 3 });
+                for outcome in engine.compute(&tasks, Checkpointing::Off) {
+                    if let Some(picture) = panorama.put(outcome) {
+                        return (panorama.latents().shallow_clone(), picture);
+                    }
+                }
+            }
+        };
+        let (latents, picture) = draw(0);
+        let (rolled, rolled_picture) = draw(stride);
+        assert_within(1e-5, &format!("{name} rolled"), &rolled.roll([-stride], [3]), &latents);
+        let size = [i64::from(picture.height), i64::from(picture.width), 3];
+        let of = |picture: &Picture| Tensor::from_slice(&picture.rgb).view(size).to_kind(Kind::Int);
+        let back = of(&rolled_picture).roll([-stride * i64::from(geometry.vae_factor)], [1]);
+        let close = (back - of(&picture)).abs().less_equal(1).to_kind(Kind::Double).mean(Kind::Double);
+        let share = close.double_value(&[]);
+        println!("{name} rolled: {:.3} % of bytes within 1", 100.0 * share);
+        // The norms and the attention of a decoder see the margin, too, which random weights may make much of.
+        assert!(share >= 0.999 || name != "demo", "{name}: {share}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! it has finished; until then there is no estimate rather than a guess.
 
 use geometry::{Ends, Geometry, Prices, Tasks, synchronised_steps};
-use protocol::Input;
+use protocol::{Input, SyncMode};
 
 /// Weight of the newest measurement in the moving average.
 const NEW: f64 = 0.3;
@@ -12,10 +12,15 @@ const NEW: f64 = 0.3;
 /// The cost of an input, in UNet forwards of one window.
 pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
     let ends = Ends::of(input.loop_closure, input.seamless);
-    let windows = geometry.layout((input.width, input.height), input.stride, ends).count();
+    let layout = geometry.layout((input.width, input.height), input.stride, ends);
+    let windows = layout.count();
     let steps = input.num_inference_steps;
     let synchronised = synchronised_steps(steps, input.sync_freq, input.sync_threshold);
-    Prices::ESTIMATE.total(Tasks::new(windows, steps.into(), synchronised)) as f64
+    let tasks = match input.sync_mode {
+        SyncMode::Windows => Tasks::new(windows, steps.into(), synchronised),
+        SyncMode::Canvas => Tasks::on_canvas(windows, steps.into(), synchronised, synchronised * layout.parts()),
+    };
+    Prices::ESTIMATE.total(tasks) as f64
 }
 
 /// Seconds a unit takes on this machine.
@@ -51,6 +56,9 @@ mod tests {
         assert!((units(plain) - 100.0).abs() < 1e-9);
         assert!((units(json!({"prompt": "a", "sync_threshold": 0})) - 1300.0).abs() < 1e-9);
         assert!((units(json!({"prompt": "a", "sync_threshold": 0, "seamless": true})) - 1600.0).abs() < 1e-9);
+        // Each of 5 steps has 4 gradients for 12, and denoises the anchor once more.
+        let saved = units(json!({"prompt": "a"})) - units(json!({"prompt": "a", "sync_mode": "canvas"}));
+        assert!((saved - 5.0 * (8.0 * 10.0 - 2.0)).abs() < 1e-9, "{saved}");
         assert!(units(json!({"prompt": "a"})) > units(json!({"prompt": "a", "sync_freq": 3})));
     }
 

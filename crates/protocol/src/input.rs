@@ -14,6 +14,17 @@ pub enum Blend {
     Smooth,
 }
 
+/// Which windows are synchronised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncMode {
+    /// All but the anchor, as in the original.
+    #[default]
+    Windows,
+    /// As many as fit side by side, elsewhere in each step.
+    Canvas,
+}
+
 /// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
 /// checked where JSON becomes an `Input`, not here.
 ///
@@ -54,6 +65,9 @@ pub struct Input {
     /// Draws a ring: a picture whose ends meet.
     #[serde(default)]
     pub seamless: bool,
+    /// Which windows are synchronised.
+    #[serde(default)]
+    pub sync_mode: SyncMode,
 }
 
 impl Serialize for Input {
@@ -75,9 +89,10 @@ impl Serialize for Input {
             loop_closure,
             blend,
             seamless,
+            sync_mode,
         } = self;
-        let more = *blend != Blend::default() || *seamless;
-        let mut fields = to.serialize_struct("Input", if more { 15 } else { 13 })?;
+        let more = *blend != Blend::default() || *seamless || *sync_mode != SyncMode::default();
+        let mut fields = to.serialize_struct("Input", if more { 16 } else { 13 })?;
         fields.serialize_field("prompt", prompt)?;
         fields.serialize_field("negative_prompt", negative_prompt)?;
         fields.serialize_field("width", width)?;
@@ -94,6 +109,7 @@ impl Serialize for Input {
         if more {
             fields.serialize_field("blend", blend)?;
             fields.serialize_field("seamless", seamless)?;
+            fields.serialize_field("sync_mode", sync_mode)?;
         }
         fields.end()
     }
@@ -114,15 +130,21 @@ mod tests {
         });
         let read = |value: &Value| serde_json::from_value::<Input>(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(read(&hosted)).unwrap(), hosted);
-        let with = |blend: &str, seamless: bool| {
+        let with = |blend: &str, seamless: bool, sync_mode: &str| {
             let mut input = hosted.clone();
             input["blend"] = json!(blend);
             input["seamless"] = json!(seamless);
+            input["sync_mode"] = json!(sync_mode);
             input
         };
-        for other in [with("smooth", false), with("even", true), with("smooth", true)] {
+        for other in [
+            with("smooth", false, "windows"),
+            with("even", true, "windows"),
+            with("smooth", true, "windows"),
+            with("even", false, "canvas"),
+        ] {
             assert_eq!(serde_json::to_value(read(&other)).unwrap(), other);
         }
-        assert_eq!(serde_json::to_value(read(&with("even", false))).unwrap(), hosted);
+        assert_eq!(serde_json::to_value(read(&with("even", false, "windows"))).unwrap(), hosted);
     }
 }

@@ -1,6 +1,6 @@
 //! From the input of a job to the settings of its panorama.
 
-use panorama::{Blend, Settings};
+use panorama::{Blend, Settings, SyncMode};
 use protocol::Input;
 
 /// The settings of an input.
@@ -24,6 +24,10 @@ pub(crate) fn settings(input: Input) -> Settings {
             protocol::Blend::Smooth => Blend::Smooth,
         },
         seamless: input.seamless,
+        sync_mode: match input.sync_mode {
+            protocol::SyncMode::Windows => SyncMode::Windows,
+            protocol::SyncMode::Canvas => SyncMode::Canvas,
+        },
     }
 }
 
@@ -40,8 +44,12 @@ mod tests {
     use super::*;
 
     /// What comes after the thirteen inputs, at its defaults, and with a value of its own.
-    fn beyond() -> [(&'static str, Value, Value); 2] {
-        [("blend", json!("even"), json!("smooth")), ("seamless", json!(false), json!(true))]
+    fn beyond() -> [(&'static str, Value, Value); 3] {
+        [
+            ("blend", json!("even"), json!("smooth")),
+            ("seamless", json!(false), json!(true)),
+            ("sync_mode", json!("windows"), json!("canvas")),
+        ]
     }
 
     fn draw(engine: &mut Engine, input: Value) -> (Picture, Work) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geometry::Geometry;
-use panorama::{Blend, Checkpointing, Engine, Limits, Settings, Stage};
+use panorama::{Blend, Checkpointing, Engine, Limits, Settings, Stage, SyncMode};
 use tch::Device;
 
 use crate::failure::catch;
@@ -145,6 +145,7 @@ fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
         loop_closure: false,
         blend: Blend::Even,
         seamless: false,
+        sync_mode: SyncMode::Windows,
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatu
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
-use protocol::{Blend, Command, Event, Input, Windows};
+use protocol::{Blend, Command, Event, Input, SyncMode, Windows};
 
 struct Worker {
     process: Child,
@@ -108,6 +108,7 @@ fn input(width: u32, height: u32, steps: u32) -> Input {
         loop_closure: false,
         blend: Blend::Even,
         seamless: false,
+        sync_mode: SyncMode::Windows,
     }
 }
 

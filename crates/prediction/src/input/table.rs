@@ -62,7 +62,7 @@ pub enum Default {
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 2;
+pub const COUNT: usize = HOSTED + 3;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -152,6 +152,13 @@ pub const TABLE: [Field; COUNT] = [
         Default::Boolean(false),
         "Draw a loop whose ends meet without a seam, of any height",
         "not with loop_closure",
+    ),
+    field(
+        "sync_mode",
+        Kind::Choice(&["windows", "canvas"]),
+        Default::Text("windows"),
+        "What is synchronised: all windows, or as many as fit side by side on the canvas, with a third of the gradients",
+        "",
     ),
 ];
 

@@ -164,6 +164,7 @@ fn an_input_can_be_given_again() {
         json!({"prompt": "a", "blend": "smooth"}),
         json!({"prompt": "a", "seamless": true}),
         json!({"prompt": "a", "seamless": true, "blend": "even"}),
+        json!({"prompt": "a", "sync_mode": "canvas"}),
     ] {
         let input = parse(&given, Some(Geometry::default())).unwrap().input;
         let again = parse(&serde_json::to_value(&input).unwrap(), Some(Geometry::default())).unwrap();
