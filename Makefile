@@ -101,6 +101,12 @@ SMALL = tests/reference/made/small
 MODELS ?= demo $(SMALL)
 DTYPE ?= f32 bf16
 
+.PHONY: quality
+quality: build ## Measure what the inputs beyond the hosted model do (WHAT=borders, seam or canvas; QUALITY="flags"; hours)
+	for what in $(WHAT); do scripts/quality.py $$what $(QUALITY) || exit 1; done
+
+WHAT ?= borders seam canvas
+
 .PHONY: demo-model
 demo-model: ## Train the demo model, or resume its training (STAGE=..., FROM=bundle; 3 to 4 hours on 2 cores)
 	scripts/venv.sh training

@@ -19,8 +19,9 @@ from bundles import BUNDLES, write_json
 from conditioning import share_of_bytes_off
 from make import PROMPT, TRIES, draw_panorama
 
-# One for each kind of output of the UNet.
-NAMES = ("epsilon", "v")
+PLAIN = {"blend": "even", "seamless": False, "sync_mode": "windows"}
+# One for each kind of output of the UNet, and how the names of its cases begin.
+NAMES = {"epsilon": "", "v": "smooth"}
 
 
 def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
@@ -40,6 +41,15 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
         "smooth_grid": parameters(blend="smooth", height=size + 8, width=size + 8, stride=8),
         "smooth_loop_closure": parameters(blend="smooth", loop_closure=True),
         "smooth_one_window": parameters(blend="smooth", width=size),
+        "seamless": parameters(blend="smooth", seamless=True),
+        "seamless_even": parameters(seamless=True, stride=8),
+        "seamless_tall": parameters(blend="smooth", seamless=True, height=size + 8, stride=8),
+        "seamless_narrow": parameters(blend="smooth", seamless=True, width=size, sync_threshold=0),
+        "canvas": parameters(sync_mode="canvas", width=3 * size),
+        "canvas_sync_freq_2": parameters(sync_mode="canvas", num_inference_steps=4, sync_freq=2, sync_threshold=4, sync_weight=12.0),
+        "canvas_grid": parameters(sync_mode="canvas", height=size + 8, width=2 * size + 8, stride=8),
+        "canvas_seamless": parameters(sync_mode="canvas", blend="smooth", seamless=True, width=2 * size + 4),
+        "canvas_loop_closure": parameters(sync_mode="canvas", loop_closure=True),
     }
 
 
@@ -58,6 +68,9 @@ def main() -> None:
         model = Beyond(arguments.out / "bundles" / name)
         document, tensors = {"window_size": model.window_size, "factor": model.factor, "panoramas": []}, {}
         for case, wanted in cases(model, seed).items():
+            if not case.startswith(NAMES[name]):
+                continue
+            model.ring = wanted.seamless
             drawn = draw_panorama(model, wanted)
             if drawn is None:
                 complaints.append(f"{name}/{case}: no seed of {TRIES} is well conditioned")
@@ -69,9 +82,10 @@ def main() -> None:
                 "name": case, "parameters": dataclasses.asdict(drawn.parameters),
                 "conditioning": dataclasses.asdict(drawn.change), **names,
             })
-            plain = dataclasses.replace(drawn.parameters, blend="even")
+            plain = dataclasses.replace(drawn.parameters, **PLAIN)
+            model.ring = False
             changed = share_of_bytes_off(drawn.picture, model.picture(model.sample(plain)))
-            print(f"{name} {case:28} try {drawn.tries:3}  latent off {drawn.change.final_latent:.1e}  changed {changed:.1%}")
+            print(f"{name} {case:28} try {drawn.tries:3}  latent off {drawn.change.final_latent:.1e}  changed {changed:.1%}", flush=True)
             if plain != drawn.parameters and changed < 0.03 and case != "smooth_one_window":
                 complaints.append(f"{name}/{case}: the picture is that of the original")
         write_json(arguments.out / name / "beyond.json", document)

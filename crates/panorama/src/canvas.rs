@@ -3,7 +3,7 @@
 //!
 //! The gradients of windows that overlap say nearly the same of what they share. So a step takes those of windows that
 //! tile the panorama, and moves the panorama itself; the next one takes windows that lie elsewhere, so that no border
-//! is always at the same place. The anchor is moved with the rest, so its own output is computed anew.
+//! is always at the same place. The anchor is moved with the rest, so its own output is computed again.
 
 use std::collections::BTreeMap;
 

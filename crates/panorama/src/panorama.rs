@@ -102,7 +102,6 @@ impl Panorama {
         latents: Tensor,
         text_encodes: u64,
     ) -> Self {
-        let steps = conditions.steps.len();
         let decoded = windows.with_margin(&latents).numel();
         let prices = Prices::computed(conditions.branches.len() as u64, decoded as u64);
         let mut panorama = Self {

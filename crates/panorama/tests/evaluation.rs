@@ -1,7 +1,7 @@
 //! Figures of pictures against the Python reference (`tests/reference/evaluation.py`).
 
 use fixtures::{F32, TOLERANCE, bundle, json};
-use geometry::Geometry;
+use geometry::{Ends, Geometry};
 use panorama::{Figures, Picture, figures};
 use sd2::lpips::Lpips;
 use serde_json::Value;
@@ -30,9 +30,9 @@ fn figures_are_those_of_the_reference() {
         let (width, height) = (number("width") as u32, number("height") as u32);
         let lpips = Lpips::load(&bundle(case["bundle"].as_str().unwrap()), F32).unwrap();
         let geometry = Geometry { window: 64, vae_factor: 8 };
-        let layout = case["stride"]
-            .as_u64()
-            .map(|stride| geometry.layout((width, height), stride as u32, case["loop_closure"].as_bool().unwrap()));
+        let layout = case["stride"].as_u64().map(|stride| {
+            geometry.layout((width, height), stride as u32, Ends::of(case["loop_closure"].as_bool().unwrap(), false))
+        });
         let Figures { seam, borders, row_borders, intra_lpips } =
             figures(&lpips, geometry, layout, &drawn(width, height, number("seed")));
         for (name, found) in

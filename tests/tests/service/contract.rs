@@ -240,6 +240,24 @@ async fn the_geometry_of_the_model_decides() {
     assert_eq!(answer.json["status"], "succeeded", "{}", answer.text);
 }
 
+/// They show where one of them is used, and nowhere else.
+#[tokio::test]
+async fn inputs_beyond_the_hosted_model() {
+    let server = Server::start(&[]).await;
+    let answer = server.predict(&json!({"input": {"prompt": "a", "num_inference_steps": 1}})).await;
+    assert_eq!(answer.json["input"].as_object().unwrap().len(), 13, "{}", answer.text);
+    let ring = json!({"input": {"prompt": "a", "num_inference_steps": 1, "seamless": true}});
+    let input = server.predict(&ring).await.json["input"].clone();
+    assert_eq!(
+        (&input["seamless"], &input["blend"], &input["sync_mode"]),
+        (&json!(true), &json!("smooth"), &json!("windows"))
+    );
+    // What a response shows makes the same prediction again.
+    assert_eq!(server.predict(&json!({"input": input})).await.json["input"], input);
+    let both = server.predict(&json!({"input": {"prompt": "a", "seamless": true, "loop_closure": true}})).await;
+    assert_eq!((both.status, &both.json["detail"][0]["loc"]), (422, &json!(["body", "input", "seamless"])));
+}
+
 #[tokio::test]
 async fn a_failed_prediction_is_a_response() {
     let server = Server::start(&[]).await;

@@ -144,7 +144,7 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Choice(&["even", "smooth"]),
         Default::Text("even"),
         "How windows are averaged where they overlap: evenly, or less towards their borders, which then do not show",
-        "smooth unless given with seamless",
+        "smooth if left out with seamless",
     ),
     field(
         "seamless",

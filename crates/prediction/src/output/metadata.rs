@@ -117,7 +117,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// GPano, by which viewers show a picture all around: Google's Photo Sphere XMP Metadata. They know equirectangular
+/// What viewers that show a picture all around look for: Google's Photo Sphere XMP Metadata. They know equirectangular
 /// pictures only, of which a seamless one is the strip at the horizon, if it is not higher than the whole.
 fn gpano(input: &Input) -> String {
     let (width, height, full) = (input.width, input.height, input.width / 2);
