@@ -130,6 +130,10 @@ full-size: build ## Benchmark random weights of the size of Stable Diffusion 2 (
 precision: libtorch ## Measure the error of bf16 and f16 on the demo model (MODEL=folder for another)
 	$(CARGO) run --release --locked -p panorama --example precision -- $(MODEL) 1024 20 3
 
+.PHONY: convergence
+convergence: libtorch ## Measure how near the pictures of few steps are to those of many, by scheduler (MODEL=folder for another)
+	$(CARGO) run --release --locked -p panorama --example convergence -- $(MODEL)
+
 MODEL ?= models/demo
 RUNS ?= 2
 JOB ?= --prompt "a photo of a mountain range at twilight"

@@ -38,6 +38,11 @@ class Predictor(BasePredictor):
             default="windows",
             choices=["windows", "canvas"],
         ),
+        scheduler: str = Input(
+            description="How the noise is removed; unipc needs fewer steps than ddim for the same picture",
+            default="ddim",
+            choices=["ddim", "unipc", "dpmpp_2m"],
+        ),
     ) -> Path:
         given = {name: value for name, value in locals().items() if name != "self"}
         # What is at its default is left out: the default of some depends on others.

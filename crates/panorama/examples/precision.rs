@@ -8,7 +8,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Settings, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Scheduler, Settings, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -69,6 +69,7 @@ fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<T
         blend: Blend::Even,
         seamless: false,
         sync_mode: SyncMode::Windows,
+        scheduler: Scheduler::Ddim,
     })?;
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {

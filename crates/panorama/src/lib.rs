@@ -32,5 +32,6 @@ pub use panorama::{Panorama, Progress, Work};
 pub use picture::Picture;
 pub use run::run;
 pub use sd2::Checkpointing;
+pub use sd2::schedulers::Scheduler;
 pub use settings::{Blend, Invalid, Settings, SyncMode};
 pub use task::{Outcome, Stage, Task};

@@ -6,7 +6,8 @@
 //! 1. *anchor*: the UNet on the anchor window; its output is the anchor's own share of phase 4, too
 //! 2. *target*: the picture the anchor is heading for, as perceptual features
 //! 3. *synchronise*: every other window moves against the gradient of its distance to the target
-//! 4. *denoise*: the UNet on every window that has no output yet; then all are stepped and fused
+//! 4. *denoise*: the UNet on every window that has no output yet; then all are stepped and fused, or, by a scheduler
+//!    with a memory, fused and stepped as one canvas
 //!
 //! With [`SyncMode::Canvas`] the third moves the panorama, by windows that are not those of phase 4, and what phase 1
 //! computed is of use for the target only.
@@ -18,6 +19,7 @@ use std::mem;
 use std::rc::Rc;
 
 use geometry::{Prices, Tasks};
+use sd2::schedulers::Solver;
 use tch::Tensor;
 
 use crate::canvas::{Canvas, Parts};
@@ -69,6 +71,8 @@ enum Phase {
 /// One job.
 pub struct Panorama {
     conditions: Rc<Conditions>,
+    /// What steps the whole canvas; `None` where each window is stepped.
+    solver: Option<Solver>,
     settings: Settings,
     windows: Windows,
     /// `[1, c, height, width]` in fp32, as of the start of the step.
@@ -98,6 +102,7 @@ impl Panorama {
     pub(crate) fn new(
         settings: Settings,
         conditions: Conditions,
+        solver: Option<Solver>,
         windows: Windows,
         latents: Tensor,
         text_encodes: u64,
@@ -106,6 +111,7 @@ impl Panorama {
         let prices = Prices::computed(conditions.branches.len() as u64, decoded as u64);
         let mut panorama = Self {
             conditions: Rc::new(conditions),
+            solver,
             settings,
             windows,
             latents,
@@ -270,11 +276,19 @@ impl Panorama {
         self.views = (0..self.windows.len()).map(|i| self.windows.cut(&self.latents, i)).collect();
     }
 
-    /// Steps every window and fuses them.
+    /// Steps every window and fuses them, or the other way round.
     fn end_step(&mut self) {
         let outputs: Vec<Tensor> = mem::take(&mut self.outputs).into_values().collect();
-        let next = self.conditions.steps[self.step].next(&Tensor::cat(&self.views, 0), &Tensor::cat(&outputs, 0));
-        self.latents = self.windows.fuse(&next);
+        let (views, outputs) = (Tensor::cat(&self.views, 0), Tensor::cat(&outputs, 0));
+        let step = &self.conditions.steps[self.step];
+        self.latents = match &mut self.solver {
+            None => self.windows.fuse(&step.next(&views, &outputs)),
+            Some(solver) => {
+                let latents = self.windows.fuse(&views);
+                let original = step.original(&latents, &self.windows.fuse(&outputs));
+                solver.next(&latents, original)
+            }
+        };
         self.step += 1;
     }
 

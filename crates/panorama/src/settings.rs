@@ -1,6 +1,7 @@
 //! What a panorama is made from.
 
 use geometry::{Ends, Geometry, is_synchronised};
+use sd2::schedulers::Scheduler;
 
 /// How windows are averaged where they overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct Settings {
     pub sync_freq: u64,
     /// Number of steps at the start in which it synchronises at all.
     pub sync_threshold: u32,
-    /// Number of DDIM steps.
+    /// Number of steps.
     pub num_inference_steps: u32,
     /// Distance between neighbouring windows, in latents.
     pub stride: u32,
@@ -57,6 +58,8 @@ pub struct Settings {
     pub seamless: bool,
     /// Which windows are synchronised.
     pub sync_mode: SyncMode,
+    /// How latents are stepped. DDIM steps window by window, as the original; the others step the whole canvas.
+    pub scheduler: Scheduler,
 }
 
 /// A parameter that a model cannot make a panorama from.

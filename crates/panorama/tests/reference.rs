@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Settings, Stage, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Scheduler, Settings, Stage, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -42,6 +42,7 @@ fn settings(parameters: &Value) -> Settings {
             Some(other) => panic!("the mode `{other}`"),
         },
         seamless: parameters.get("seamless").is_some_and(|seamless| seamless.as_bool().unwrap()),
+        scheduler: Scheduler::Ddim,
     }
 }
 
@@ -188,6 +189,7 @@ fn a_ring_begins_nowhere() {
             blend: Blend::Smooth,
             seamless: true,
             sync_mode: SyncMode::Windows,
+            scheduler: Scheduler::Ddim,
         };
         let mut draw = |shift: i64| {
             let noise = |shape| {

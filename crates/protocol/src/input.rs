@@ -25,6 +25,21 @@ pub enum SyncMode {
     Canvas,
 }
 
+/// How latents get from noise to picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheduler {
+    /// DDIM, window by window, as in the original.
+    #[default]
+    #[serde(rename = "ddim")]
+    Ddim,
+    /// UniPC, the whole panorama at once.
+    #[serde(rename = "unipc")]
+    UniPc,
+    /// DPM-Solver++ 2M, likewise.
+    #[serde(rename = "dpmpp_2m")]
+    DpmPp2m,
+}
+
 /// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
 /// checked where JSON becomes an `Input`, not here.
 ///
@@ -51,7 +66,7 @@ pub struct Input {
     pub sync_freq: u64,
     /// Number of steps, from the first, that may be synchronised.
     pub sync_threshold: u32,
-    /// Number of DDIM steps.
+    /// Number of steps.
     pub num_inference_steps: u32,
     /// Distance between neighbouring windows, in latents.
     pub stride: u32,
@@ -68,6 +83,9 @@ pub struct Input {
     /// Which windows are synchronised.
     #[serde(default)]
     pub sync_mode: SyncMode,
+    /// How latents are stepped.
+    #[serde(default)]
+    pub scheduler: Scheduler,
 }
 
 impl Serialize for Input {
@@ -90,9 +108,13 @@ impl Serialize for Input {
             blend,
             seamless,
             sync_mode,
+            scheduler,
         } = self;
-        let more = *blend != Blend::default() || *seamless || *sync_mode != SyncMode::default();
-        let mut fields = to.serialize_struct("Input", if more { 16 } else { 13 })?;
+        let more = *blend != Blend::default()
+            || *seamless
+            || *sync_mode != SyncMode::default()
+            || *scheduler != Scheduler::default();
+        let mut fields = to.serialize_struct("Input", if more { 17 } else { 13 })?;
         fields.serialize_field("prompt", prompt)?;
         fields.serialize_field("negative_prompt", negative_prompt)?;
         fields.serialize_field("width", width)?;
@@ -110,6 +132,7 @@ impl Serialize for Input {
             fields.serialize_field("blend", blend)?;
             fields.serialize_field("seamless", seamless)?;
             fields.serialize_field("sync_mode", sync_mode)?;
+            fields.serialize_field("scheduler", scheduler)?;
         }
         fields.end()
     }
@@ -130,21 +153,24 @@ mod tests {
         });
         let read = |value: &Value| serde_json::from_value::<Input>(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(read(&hosted)).unwrap(), hosted);
-        let with = |blend: &str, seamless: bool, sync_mode: &str| {
+        let with = |blend: &str, seamless: bool, sync_mode: &str, scheduler: &str| {
             let mut input = hosted.clone();
             input["blend"] = json!(blend);
             input["seamless"] = json!(seamless);
             input["sync_mode"] = json!(sync_mode);
+            input["scheduler"] = json!(scheduler);
             input
         };
         for other in [
-            with("smooth", false, "windows"),
-            with("even", true, "windows"),
-            with("smooth", true, "windows"),
-            with("even", false, "canvas"),
+            with("smooth", false, "windows", "ddim"),
+            with("even", true, "windows", "ddim"),
+            with("smooth", true, "windows", "ddim"),
+            with("even", false, "canvas", "ddim"),
+            with("even", false, "windows", "unipc"),
+            with("even", false, "windows", "dpmpp_2m"),
         ] {
             assert_eq!(serde_json::to_value(read(&other)).unwrap(), other);
         }
-        assert_eq!(serde_json::to_value(read(&with("even", false, "windows"))).unwrap(), hosted);
+        assert_eq!(serde_json::to_value(read(&with("even", false, "windows", "ddim"))).unwrap(), hosted);
     }
 }

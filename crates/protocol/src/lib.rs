@@ -9,5 +9,5 @@ pub mod frame;
 mod input;
 mod message;
 
-pub use input::{Blend, Input, SyncMode};
+pub use input::{Blend, Input, Scheduler, SyncMode};
 pub use message::{Command, Event, Figures, Model, Net, Stage, Windows, Work};

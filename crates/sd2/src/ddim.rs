@@ -9,8 +9,9 @@ use crate::load::config::Config;
 use crate::load::{Bundle, Result};
 pub use crate::prediction::Prediction;
 
+/// Which of the training steps are taken.
 #[derive(Clone, Copy)]
-enum Spacing {
+pub(crate) enum Spacing {
     Leading,
     Trailing,
     Linspace,
@@ -19,10 +20,10 @@ enum Spacing {
 /// The noise schedule of a model.
 pub struct Ddim {
     /// Cumulative products of `1 - beta`, one for each training step.
-    alphas: Vec<f64>,
+    pub(crate) alphas: Vec<f64>,
     /// The alpha after the last step.
     final_alpha: f64,
-    prediction: Prediction,
+    pub(crate) prediction: Prediction,
     clip: Option<f64>,
     spacing: Spacing,
     steps_offset: i64,
@@ -103,11 +104,11 @@ pub struct Step {
     /// The training timestep, an input of the UNet.
     pub timestep: i64,
     /// The share of the signal in the variance of the latents before the step.
-    alpha: f64,
+    pub(crate) alpha: f64,
     /// The same after it.
-    alpha_next: f64,
-    prediction: Prediction,
-    clip: Option<f64>,
+    pub(crate) alpha_next: f64,
+    pub(crate) prediction: Prediction,
+    pub(crate) clip: Option<f64>,
 }
 
 impl Ddim {

@@ -9,6 +9,7 @@
 //! | [`text_encoder`] | token ids to embeddings | `CLIPTextModel` |
 //! | [`unet`] | latents to the model's prediction | `UNet2DConditionModel` |
 //! | [`ddim`] | the prediction to the next latents | `DDIMScheduler` |
+//! | [`schedulers`] | the same, in fewer steps | `UniPCMultistepScheduler`, `DPMSolverMultistepScheduler` |
 //! | [`vae`] | latents to pictures | `AutoencoderKL` |
 //! | [`lpips`] | the perceptual distance of two pictures | `lpips.LPIPS(net="vgg")` |
 //!
@@ -31,6 +32,7 @@ mod model;
 mod nn;
 mod placement;
 mod prediction;
+pub mod schedulers;
 #[cfg(test)]
 mod testing;
 pub mod text_encoder;

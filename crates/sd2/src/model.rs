@@ -13,6 +13,7 @@ use crate::load::problem;
 use crate::load::single_file::SingleFile;
 use crate::lpips::Lpips;
 use crate::placement::Placement;
+use crate::schedulers::{Multistep, Schedule, Scheduler};
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet;
@@ -30,6 +31,9 @@ pub struct Sd2 {
     pub decoder: Decoder,
     /// The noise schedule.
     pub ddim: Ddim,
+    /// The other schedulers, or why the file of the model does not make one.
+    unipc: Result<Multistep>,
+    dpmpp_2m: Result<Multistep>,
     /// The perceptual distance.
     pub lpips: Lpips,
     /// Device and dtypes of all of it.
@@ -110,8 +114,35 @@ impl Sd2 {
         }
         let notes = notes(bundle, &ddim, &tokenizer)?;
         let damaged = bundle.damaged().lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let [unipc, dpmpp_2m] =
+            [Scheduler::UniPc, Scheduler::DpmPp2m].map(|scheduler| Multistep::load(bundle, &ddim, scheduler));
         let bundle = bundle.clone();
-        Ok(Self { tokenizer, text_encoder, unet, decoder, ddim, lpips, placement, notes, damaged, bundle })
+        Ok(Self {
+            tokenizer,
+            text_encoder,
+            unet,
+            decoder,
+            ddim,
+            unipc,
+            dpmpp_2m,
+            lpips,
+            placement,
+            notes,
+            damaged,
+            bundle,
+        })
+    }
+
+    /// The steps of a picture by a scheduler, `n` of them.
+    ///
+    /// # Errors
+    /// If the scheduler file of the model asks for what that scheduler does not support here.
+    pub fn schedule(&self, scheduler: Scheduler, n: u32) -> std::result::Result<Schedule, &Error> {
+        match scheduler {
+            Scheduler::Ddim => Ok(Schedule { steps: self.ddim.schedule(n), solver: None }),
+            Scheduler::UniPc => self.unipc.as_ref().map(|unipc| unipc.schedule(n)),
+            Scheduler::DpmPp2m => self.dpmpp_2m.as_ref().map(|dpmpp| dpmpp.schedule(n)),
+        }
     }
 
     /// Looks whether a bundle can be loaded, without reading its tensors: names and shapes are compared.

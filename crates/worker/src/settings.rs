@@ -1,6 +1,6 @@
 //! From the input of a job to the settings of its panorama.
 
-use panorama::{Blend, Settings, SyncMode};
+use panorama::{Blend, Scheduler, Settings, SyncMode};
 use protocol::Input;
 
 /// The settings of an input.
@@ -28,6 +28,11 @@ pub(crate) fn settings(input: Input) -> Settings {
             protocol::SyncMode::Windows => SyncMode::Windows,
             protocol::SyncMode::Canvas => SyncMode::Canvas,
         },
+        scheduler: match input.scheduler {
+            protocol::Scheduler::Ddim => Scheduler::Ddim,
+            protocol::Scheduler::UniPc => Scheduler::UniPc,
+            protocol::Scheduler::DpmPp2m => Scheduler::DpmPp2m,
+        },
     }
 }
 
@@ -44,11 +49,12 @@ mod tests {
     use super::*;
 
     /// What comes after the thirteen inputs, at its defaults, and with a value of its own.
-    fn beyond() -> [(&'static str, Value, Value); 3] {
+    fn beyond() -> [(&'static str, Value, Value); 4] {
         [
             ("blend", json!("even"), json!("smooth")),
             ("seamless", json!(false), json!(true)),
             ("sync_mode", json!("windows"), json!("canvas")),
+            ("scheduler", json!("ddim"), json!("dpmpp_2m")),
         ]
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geometry::Geometry;
-use panorama::{Blend, Checkpointing, Engine, Limits, Settings, Stage, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Scheduler, Settings, Stage, SyncMode};
 use tch::Device;
 
 use crate::failure::catch;
@@ -146,6 +146,7 @@ fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
         blend: Blend::Even,
         seamless: false,
         sync_mode: SyncMode::Windows,
+        scheduler: Scheduler::Ddim,
     }
 }
 

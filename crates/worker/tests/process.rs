@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatu
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
-use protocol::{Blend, Command, Event, Input, SyncMode, Windows};
+use protocol::{Blend, Command, Event, Input, Scheduler, SyncMode, Windows};
 
 struct Worker {
     process: Child,
@@ -109,6 +109,7 @@ fn input(width: u32, height: u32, steps: u32) -> Input {
         blend: Blend::Even,
         seamless: false,
         sync_mode: SyncMode::Windows,
+        scheduler: Scheduler::Ddim,
     }
 }
 

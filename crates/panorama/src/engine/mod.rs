@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use sd2::lpips::Features;
+use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
 use sd2::{Checkpointing, Sd2};
 use tch::{Device, Kind, Tensor};
@@ -76,7 +77,11 @@ impl Engine {
         settings.check(geometry)?;
         let mut encodes = 0;
         let branches = influential_texts(settings).into_iter().map(|text| self.text(text, &mut encodes)).collect();
-        let steps = self.sd2.ddim.schedule(settings.num_inference_steps);
+        let Schedule { steps, solver } =
+            self.sd2.schedule(settings.scheduler, settings.num_inference_steps).map_err(|error| Invalid {
+                field: "scheduler",
+                message: format!("needs another model, or must be `ddim`: {error}"),
+            })?;
         let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
         let conditions = Conditions {
             branches,
@@ -88,7 +93,8 @@ impl Engine {
         let device = self.sd2.placement.device;
         let shape = [1, self.sd2.unet.channels, layout.height.into(), layout.width.into()];
         let noise = noise(shape).to_device(device);
-        Ok(Panorama::new(settings.clone(), conditions, Windows::new(layout, settings.blend, device), noise, encodes))
+        let windows = Windows::new(layout, settings.blend, device);
+        Ok(Panorama::new(settings.clone(), conditions, solver, windows, noise, encodes))
     }
 
     /// Computes tasks of any panoramas and returns their outcomes, in order. Tasks in a row that may share a batch, by

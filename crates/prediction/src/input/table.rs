@@ -62,7 +62,7 @@ pub enum Default {
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 3;
+pub const COUNT: usize = HOSTED + 4;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -158,6 +158,13 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Choice(&["windows", "canvas"]),
         Default::Text("windows"),
         "What is synchronised: all windows, or as many as fit side by side on the canvas, with a third of the gradients",
+        "",
+    ),
+    field(
+        "scheduler",
+        Kind::Choice(&["ddim", "unipc", "dpmpp_2m"]),
+        Default::Text("ddim"),
+        "How the noise is removed; unipc needs fewer steps than ddim for the same picture",
         "",
     ),
 ];

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use protocol::{Input, Model};
+use protocol::{Input, Model, Scheduler};
 
 use crate::input::{HOSTED, TABLE};
 
@@ -45,10 +45,15 @@ impl<'a> Metadata<'a> {
             format!(", Model: {name}, Model hash: {}", version.get(..10).unwrap_or(version))
         });
         let text = format!(
-            "{}\n{negative}Steps: {}, Sampler: DDIM, CFG scale: {}, Seed: {}, Size: {}x{}{model}, Sync weight: {}, \
+            "{}\n{negative}Steps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}{model}, Sync weight: {}, \
              Sync decay rate: {}, Sync freq: {}, Sync threshold: {}, Stride: {}, Loop closure: {}{}",
             input.prompt,
             input.num_inference_steps,
+            match input.scheduler {
+                Scheduler::Ddim => "DDIM",
+                Scheduler::UniPc => "UniPC",
+                Scheduler::DpmPp2m => "DPM++ 2M",
+            },
             input.guidance_scale,
             input.seed,
             input.width,
@@ -65,11 +70,12 @@ impl<'a> Metadata<'a> {
         text.replace('\0', "\u{fffd}")
     }
 
-    /// The inputs after the thirteen that are not at their defaults, as [`Self::parameters`] has them.
+    /// The inputs after the thirteen that are not at their defaults, as [`Self::parameters`] has them. The scheduler is
+    /// its sampler.
     fn more(&self) -> String {
         let input = serde_json::to_value(self.input).unwrap_or_default();
         let mut text = String::new();
-        for field in &TABLE[HOSTED..] {
+        for field in TABLE[HOSTED..].iter().filter(|field| field.name != "scheduler") {
             let name = field.name.replace('_', " ");
             match input.get(field.name) {
                 Some(value) if Some(value) != field.default.value().as_ref() => {
@@ -178,6 +184,8 @@ mod tests {
         assert!(smooth.ends_with(", Loop closure: false, Blend: smooth"), "{smooth}");
         let ring = line(json!({"prompt": "a", "seamless": true}));
         assert!(ring.ends_with(", Loop closure: false, Blend: smooth, Seamless: true"), "{ring}");
+        let unipc = line(json!({"prompt": "a", "scheduler": "unipc"}));
+        assert!(unipc.contains("Sampler: UniPC,") && unipc.ends_with("Loop closure: false"), "{unipc}");
     }
 
     #[test]

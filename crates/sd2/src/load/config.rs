@@ -3,6 +3,8 @@
 //! Every key is supported, known to have no effect on what this crate computes, or a problem. Problems are collected,
 //! so that one error lists everything that is wrong with a file.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -49,7 +51,7 @@ impl Config {
 
     /// Reads `file` of the bundle, and the class it names.
     pub(crate) fn read_any(bundle: &Bundle, file: &str) -> Result<(Self, Option<String>)> {
-        let keys = problem::json(file, &bundle.read(file)?)?;
+        let keys = problem::json(file, &with_least_number(&bundle.read(file)?))?;
         let mut config = Self { file: file.to_owned(), keys, problems: Vec::new() };
         let class = config.take("_class_name");
         Ok((config, class))
@@ -166,6 +168,11 @@ impl Config {
         self.problems.push(problem);
     }
 
+    /// Ends the reading of some keys of a file that is read as a whole elsewhere.
+    pub(crate) fn end(self) -> Result<()> {
+        if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
+    }
+
     /// Ends the reading: keys that were not consumed are not supported.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.ignore(&BOOKKEEPING);
@@ -174,7 +181,16 @@ impl Config {
         for (key, value) in self.keys.iter().filter(|(key, value)| asked(key, value)) {
             self.problems.push(format!("`{key}` is not a supported key (its value is `{value}`)"));
         }
-        if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
+        self.end()
+    }
+}
+
+/// JSON with a number where Python wrote `-Infinity`, as diffusers does for `lambda_min_clipped`.
+fn with_least_number(json: &[u8]) -> Cow<'_, [u8]> {
+    const WORD: &str = "-Infinity";
+    match str::from_utf8(json) {
+        Ok(text) if text.contains(WORD) => text.replace(WORD, "-1e308").into_bytes().into(),
+        _ => json.into(),
     }
 }
 
@@ -205,11 +221,14 @@ mod tests {
 
     #[test]
     fn supported_keys_pass() {
-        let mut c = config(r#"{"_class_name":"Net","_diffusers_version":"1","n":3,"heads":2,"scale":1,"eps":1e-5}"#);
+        let mut c = config(
+            r#"{"_class_name":"Net","_diffusers_version":"1","n":3,"heads":2,"scale":1,"eps":1e-5,"min":-Infinity}"#,
+        );
         assert_eq!(c.size("n", None), 3);
         assert_eq!(c.sizes("heads", 3, None), [2, 2, 2]);
         c.only("scale", 1.0);
         assert_eq!(c.or("eps", 0.0), 1e-5);
+        assert!(c.or("min", 0.0) < -1e300);
         c.finish().unwrap();
     }
 }

@@ -41,6 +41,7 @@ fn the_words_are_those_of_cog() {
         ("blend", json!("Smooth"), r#""Smooth" is not one of "even" or "smooth""#),
         ("blend", json!(1), r#"1 is not one of "even" or "smooth""#),
         ("blend", Value::Null, r#"null is not one of "even" or "smooth""#),
+        ("scheduler", json!("euler"), r#""euler" is not one of "ddim", "unipc" or "dpmpp_2m""#),
     ] {
         assert_eq!(one(field, &value), message);
     }
@@ -165,6 +166,7 @@ fn an_input_can_be_given_again() {
         json!({"prompt": "a", "seamless": true}),
         json!({"prompt": "a", "seamless": true, "blend": "even"}),
         json!({"prompt": "a", "sync_mode": "canvas"}),
+        json!({"prompt": "a", "scheduler": "unipc"}),
     ] {
         let input = parse(&given, Some(Geometry::default())).unwrap().input;
         let again = parse(&serde_json::to_value(&input).unwrap(), Some(Geometry::default())).unwrap();
