@@ -33,6 +33,8 @@ ENVIRONMENT = {
     "CARGO_TARGET_DIR": str(ROOT / "target/mutants/build"),
     "LIBTORCH": os.environ.get("LIBTORCH", str(ROOT / ".libtorch/torch")),
     "OMP_NUM_THREADS": "1",
+    # That a property fails is enough; the smallest example of it takes minutes to find.
+    "PROPTEST_MAX_SHRINK_ITERS": "0",
 }
 
 
