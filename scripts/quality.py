@@ -68,9 +68,9 @@ class Measurement:
 def mean(pictures, figure):
     values = [picture[figure] for picture in pictures if picture[figure] is not None]
     if not values:
-        return None, ""
-    deviation = f" ±{statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return statistics.mean(values), f"{statistics.mean(values):.2f}{deviation}"
+        sys.exit(f"no picture has a figure for `{figure}`: they are too narrow")
+    deviation = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return statistics.mean(values), f"{statistics.mean(values):.3f}{deviation}"
 
 
 def row(*cells):
@@ -140,9 +140,10 @@ def main():
     parser.add_argument("--prompts", type=int, default=12, help="the first of the 12; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="of each prompt, for canvas; default: %(default)s")
     parser.add_argument("--steps", type=int, default=25, help="default: %(default)s")
-    parser.add_argument("--width", type=int, nargs="+", default=[1024, 2048], help="default: 1024 2048")
+    parser.add_argument("--width", type=int, nargs="+", help="default: 1024 2048, for canvas 2048")
     parser.add_argument("--keep", type=Path, help="keep the pictures in this folder, and do not draw those that are there")
     options = parser.parse_args()
+    options.width = options.width or ([2048] if options.what == "canvas" else [1024, 2048])
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         measure = Measurement(options, options.keep or Path(temporary))
