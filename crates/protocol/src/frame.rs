@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Maximum length of a line in bytes: a prompt of a megabyte fits, even if all of it is escaped.
 pub const MAX_LINE: usize = 16 << 20;
 
-/// Maximum number of bytes after a line: a picture of 3072 x 3072 has 27 MiB.
+/// Maximum number of bytes after a line.
 pub const MAX_BYTES: u64 = 1 << 30;
 
 /// What [`read`] found.
@@ -53,29 +53,45 @@ pub fn write<T: Serialize>(mut to: impl Write, message: &T, bytes: &[u8]) -> io:
 ///
 /// # Errors
 /// Those of the reader. A line that is not a frame is [`Received::Malformed`], not an error.
-pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Received<T>> {
+pub fn read<T: DeserializeOwned>(from: impl BufRead) -> io::Result<Received<T>> {
+    read_up_to(from, MAX_LINE, || MAX_BYTES)
+}
+
+/// Reads the next frame, of a line of up to `max_line` bytes. If more than `max_bytes` are announced after the line,
+/// which is asked when they are, they are skipped, and the frame has none.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to<T: DeserializeOwned>(
+    mut from: impl BufRead,
+    max_line: usize,
+    max_bytes: impl FnOnce() -> u64,
+) -> io::Result<Received<T>> {
     let mut line = Vec::new();
-    if (&mut from).take(MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
+    if (&mut from).take(max_line as u64).read_until(b'\n', &mut line)? == 0 {
         return Ok(Received::End);
     }
     if line.pop() != Some(b'\n') {
-        let whole_stream = line.len() + 1 < MAX_LINE;
+        let whole_stream = line.len() + 1 < max_line;
         skip_line(from)?;
         return Ok(Received::Malformed(if whole_stream {
             "the stream ended in the middle of a line".to_owned()
         } else {
-            format!("a line is longer than {MAX_LINE} bytes")
+            format!("a line is longer than {max_line} bytes")
         }));
     }
     match parse(&line) {
         Err(why) => Ok(Received::Malformed(why)),
         Ok((message, announced)) => {
             let mut bytes = Vec::new();
-            from.take(announced).read_to_end(&mut bytes)?;
-            if (bytes.len() as u64) < announced {
+            let read = if announced <= max_bytes() {
+                from.take(announced).read_to_end(&mut bytes)? as u64
+            } else {
+                io::copy(&mut from.take(announced), &mut io::sink())?
+            };
+            if read < announced {
                 return Ok(Received::Malformed(format!(
-                    "the stream ended after {} of {announced} announced bytes",
-                    bytes.len()
+                    "the stream ended after {read} of {announced} announced bytes"
                 )));
             }
             Ok(Received::Frame(message, bytes))
@@ -160,6 +176,19 @@ mod tests {
         let mut from = stream.as_slice();
         assert!(matches!(read::<Command>(&mut from).unwrap(), Received::Malformed(_)));
         assert_eq!(read(&mut from).unwrap(), Received::Frame(cancel("a"), Vec::new()));
+    }
+
+    #[test]
+    fn more_bytes_than_allowed_are_skipped() {
+        let mut stream = Vec::new();
+        write(&mut stream, &cancel("a"), &[b'\n'; 100]).unwrap();
+        write(&mut stream, &cancel("b"), &[b'x'; 99]).unwrap();
+        let mut from = stream.as_slice();
+        let mut next = || read_up_to(&mut from, 1000, || 99).unwrap();
+        assert_eq!(next(), Received::Frame(cancel("a"), Vec::new()));
+        assert_eq!(next(), Received::Frame(cancel("b"), vec![b'x'; 99]));
+        let mut from = stream.as_slice();
+        assert!(matches!(read_up_to::<Command>(&mut from, 10, || 99).unwrap(), Received::Malformed(_)), "a long line");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The worker as its server sees it: a process that speaks frames.
 
+use std::fs;
 use std::io::{BufReader, Write};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -250,4 +253,33 @@ fn a_missing_model_is_an_event_and_a_status() {
     let (Event::LoadFailed { error }, _) = worker.next() else { panic!("nothing to load") };
     assert!(error.contains("no/such/folder"), "{error}");
     assert!(!worker.wait().success());
+}
+
+/// A folder in the layout of a model, one of whose files blocks whoever opens it.
+fn model_that_hangs() -> PathBuf {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+    let folder = std::env::temp_dir().join(format!("hangs-{}", std::process::id()));
+    for part in ["perceptual", "scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        fs::create_dir_all(folder.join(part)).unwrap();
+        for file in demo.join(part).read_dir().unwrap() {
+            let name = Path::new(part).join(file.unwrap().file_name());
+            fs::copy(demo.join(&name), folder.join(&name)).unwrap();
+        }
+    }
+    fs::copy(demo.join("model_index.json"), folder.join("model_index.json")).unwrap();
+    let blocks = folder.join("unet/config.json");
+    fs::remove_file(&blocks).unwrap();
+    assert!(Process::new("mkfifo").arg(&blocks).status().unwrap().success());
+    folder
+}
+
+#[test]
+fn a_worker_that_hangs_ends_with_its_server() {
+    let folder = model_that_hangs();
+    let mut worker = Worker::start(&["--model", folder.to_str().unwrap()]);
+    // Whether it is at the file that blocks yet makes no difference: it gets there.
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(worker.process.try_wait().unwrap().is_none(), "it hangs");
+    assert_eq!(worker.end().signal(), Some(9));
+    fs::remove_dir_all(folder).unwrap();
 }

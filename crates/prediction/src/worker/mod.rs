@@ -1,5 +1,6 @@
 //! Workers seen from the server: processes that speak the [protocol].
 
+mod child;
 mod process;
 
-pub use process::{Message, Program, Worker};
+pub use process::{Message, Program, Worker, picture_bytes, secrets};

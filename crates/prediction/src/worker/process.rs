@@ -1,31 +1,33 @@
 //! One worker process: its pipes, its threads and its end.
 //!
-//! Three threads serve a process: one reads frames from its stdout, one lines from its stderr, one writes commands to
-//! its stdin. What always holds: [`Message::Exited`] is the last message, and after it or after the [`Worker`] is
-//! dropped the process is gone.
+//! Three threads serve a process: one starts it, reads frames from its stdout and waits for its end, one reads lines
+//! from its stderr, one writes commands to its stdin. What always holds: [`Message::Exited`] is the last message, and
+//! after it or after the [`Worker`] is dropped the process is gone.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Spawn, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command as Spawn, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
 use protocol::{Command, Event};
-use rustix::process::Pid;
+
+use super::child::{self, Child};
 
 /// File name of the worker, looked for beside the server.
 const FILE_NAME: &str = "syncdiffusion-worker";
 /// How long a process may live after its stdout has ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
-/// How far a worker steps back for the server.
-const NICENESS: i32 = 5;
 /// The longest line of stderr in bytes.
 const MAX_LOG_LINE: u64 = 64 << 10;
+/// The longest line of an event in bytes. Only commands carry prompts.
+const MAX_EVENT_LINE: usize = 1 << 20;
 /// How many of the last lines of stderr are kept to explain an end.
 const KEPT_LINES: usize = 8;
 
@@ -52,63 +54,92 @@ impl Program {
         }
     }
 
-    /// Starts the process. Everything it sends goes to `on_message`, called from threads of its own.
+    /// Starts the process. Everything it sends goes to `on_message`, called from threads of its own, which wait for it.
     ///
     /// # Errors
     /// If it cannot be started; the text says which file and what to do.
     pub fn spawn(&self, on_message: impl Fn(Message) + Send + Sync + 'static) -> io::Result<Worker> {
-        let secrets = std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name));
+        let (program, (started, start)) = (self.clone(), mpsc::sync_channel(1));
+        // The process ends with the thread that starts it, so that is one which waits for it.
+        thread::Builder::new()
+            .name("worker stdout".to_owned())
+            .spawn(move || program.serve(&Arc::new(on_message), &started))?;
+        start.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of the worker has ended")))
+    }
+
+    /// Starts the process, says so, and looks after it until it has ended.
+    fn serve<F>(&self, on_message: &Arc<F>, started: &SyncSender<io::Result<Worker>>)
+    where
+        F: Fn(Message) + Send + Sync + 'static,
+    {
+        let last = Arc::default();
+        let begun = self.begin().and_then(|(worker, stdout, stderr)| {
+            let (on_message, last) = (Arc::clone(on_message), Arc::clone(&last));
+            let lines = thread::Builder::new()
+                .name("worker stderr".to_owned())
+                .spawn(move || read_lines(stderr, &*on_message, &last))?;
+            Ok((worker, stdout, lines))
+        });
+        let (worker, stdout, lines) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let (child, picture) = (Arc::clone(&worker.child), Arc::clone(&worker.picture));
+        let _ = started.send(Ok(worker));
+        read_frames(stdout, &**on_message, &picture);
+        let status = child.reap(EXIT_PATIENCE);
+        // A grandchild may hold stderr open for ever, so the last lines are waited for a moment only.
+        let until = Instant::now() + Duration::from_millis(200);
+        while !lines.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        on_message(Message::Exited(describe(status.as_ref(), &last)));
+    }
+
+    /// Starts the process, and the thread that writes to it.
+    fn begin(&self) -> io::Result<(Worker, ChildStdout, ChildStderr)> {
         let mut command = Spawn::new(&self.path);
-        secrets.for_each(|name| _ = command.env_remove(name));
-        let mut child = command
+        secrets().for_each(|name| _ = command.env_remove(name));
+        command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                let path = self.path.display();
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot start the worker `{path}`: {error}; build it, or say where it is with `--worker`"),
-                )
-            })?;
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
+            .stderr(Stdio::piped());
+        let mut child = child::spawn(&mut command).map_err(|error| {
+            let path = self.path.display();
+            io::Error::new(
+                error.kind(),
+                format!("cannot start the worker `{path}`: {error}; build it, or say where it is with `--worker`"),
+            )
+        })?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (commands, queue) = mpsc::channel();
+        let worker = Worker { commands, child: Arc::new(Child::new(child)), picture: Arc::default() };
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("the worker has no pipes"));
         };
-        let on_message = Arc::new(on_message);
-        let child = Arc::new(Mutex::new(child));
-        let last = Arc::new(Mutex::new(VecDeque::new()));
-        let (commands, queue) = mpsc::channel();
         thread::Builder::new().name("worker stdin".to_owned()).spawn(move || write_commands(stdin, &queue))?;
-        let lines = thread::Builder::new().name("worker stderr".to_owned()).spawn({
-            let (on_message, last) = (Arc::clone(&on_message), Arc::clone(&last));
-            move || read_lines(stderr, &*on_message, &last)
-        })?;
-        thread::Builder::new().name("worker stdout".to_owned()).spawn({
-            let child = Arc::clone(&child);
-            move || {
-                read_frames(stdout, &*on_message);
-                let status = reap(&child);
-                // A grandchild may hold stderr open for ever, so the last lines are waited for a moment only.
-                let until = Instant::now() + Duration::from_millis(200);
-                while !lines.is_finished() && Instant::now() < until {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                on_message(Message::Exited(describe(status.as_ref(), &last)));
-            }
-        })?;
-        Ok(Worker { commands, child })
+        Ok((worker, stdout, stderr))
     }
+}
+
+/// The variables of this process that a worker is started without.
+pub fn secrets() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name))
 }
 
 /// Whether a variable may hold what a worker does not need and should not have.
 fn is_secret(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_uppercase();
     let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "UPLOAD_URL"];
-    name.starts_with("AWS_") || name.starts_with("OTEL_EXPORTER") || words.iter().any(|word| name.contains(word))
+    let (starts, ends) = (["AWS_", "AZURE_", "OTEL_EXPORTER"], ["_KEY", "_PROXY", "DATABASE_URL"]);
+    words.iter().any(|word| name.contains(word))
+        || starts.iter().any(|start| name.starts_with(start))
+        || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// What a worker process sends.
@@ -128,7 +159,9 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Worker {
     commands: Sender<(Command, Vec<u8>)>,
-    child: Arc<Mutex<Child>>,
+    child: Arc<Child>,
+    /// The bytes of the largest picture that it was asked for.
+    picture: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -139,21 +172,28 @@ impl Worker {
 
     /// Sends a command and the bytes of its frame, likewise.
     pub fn send_with(&self, command: Command, bytes: Vec<u8>) {
+        if let Command::Run { input, .. } = &command {
+            self.picture.fetch_max(picture_bytes(input.width, input.height), Ordering::Relaxed);
+        }
         let _ = self.commands.send((command, bytes));
     }
 
     /// Puts the process behind others where they want the same processor, so that a server beside it answers at once.
     pub fn step_back(&self) {
-        let pid = Pid::from_child(&self.child.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Err(error) = rustix::process::setpriority_process(Some(pid), NICENESS) {
+        if let Err(error) = self.child.step_back() {
             tracing::debug!(%error, "the priority of a worker could not be lowered");
         }
     }
 
-    /// Ends the process at once.
+    /// Ends the process at once, and what it has started.
     pub fn kill(&self) {
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
+        self.child.kill();
     }
+}
+
+/// How many bytes of RGB a picture has.
+pub fn picture_bytes(width: u32, height: u32) -> u64 {
+    3 * u64::from(width) * u64::from(height)
 }
 
 impl Drop for Worker {
@@ -171,11 +211,11 @@ fn write_commands(mut stdin: ChildStdin, commands: &Receiver<(Command, Vec<u8>)>
     }
 }
 
-/// Passes frames on until stdout ends.
-fn read_frames(stdout: ChildStdout, on_message: &impl Fn(Message)) {
+/// Passes frames on until stdout ends. None has more bytes than `picture`.
+fn read_frames(stdout: ChildStdout, on_message: &impl Fn(Message), picture: &AtomicU64) {
     let mut stdout = BufReader::with_capacity(1 << 16, stdout);
     loop {
-        match frame::read(&mut stdout) {
+        match frame::read_up_to(&mut stdout, MAX_EVENT_LINE, || picture.load(Ordering::Relaxed)) {
             Ok(Received::Frame(event, bytes)) => on_message(Message::Event(event, bytes)),
             Ok(Received::Malformed(why)) => on_message(Message::Malformed(why)),
             Ok(Received::End) | Err(_) => return,
@@ -198,25 +238,6 @@ fn read_lines(stderr: ChildStderr, on_message: &impl Fn(Message), last: &Mutex<V
         last.push_back(line.clone());
         drop(last);
         on_message(Message::Line(line));
-    }
-}
-
-/// Waits for the process, and kills it if it does not go by itself.
-fn reap(child: &Mutex<Child>) -> Option<ExitStatus> {
-    let until = Instant::now() + EXIT_PATIENCE;
-    loop {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        match child.try_wait() {
-            Ok(None) if Instant::now() < until => {}
-            Ok(None) => {
-                let _ = child.kill();
-                return child.wait().ok();
-            }
-            Ok(status) => return status,
-            Err(_) => return None,
-        }
-        drop(child);
-        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -245,6 +266,8 @@ mod tests {
             "AWS_SECRET_ACCESS_KEY",
             "HF_TOKEN",
             "OTEL_EXPORTER_OTLP_HEADERS",
+            "https_proxy",
+            "STRIPE_KEY",
         ] {
             assert!(is_secret(secret.as_ref()), "{secret}");
         }
@@ -266,5 +289,51 @@ mod tests {
         });
         assert_eq!(lines.collect::<Vec<_>>(), [MAX_LOG_LINE; 3]);
         drop(worker);
+    }
+
+    fn shell(script: &str) -> Program {
+        Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], environment: Vec::new() }
+    }
+
+    /// Whether a process runs. One that nobody has waited for yet does not.
+    fn runs(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    }
+
+    #[test]
+    fn a_worker_outlives_the_thread_that_asks_for_it() {
+        let (to, messages) = mpsc::channel();
+        let spawn = move || shell("exec cat").spawn(move |message| _ = to.send(message)).unwrap();
+        let worker = thread::spawn(spawn).join().unwrap();
+        worker.send(Command::Shutdown);
+        assert!(matches!(messages.recv().unwrap(), Message::Malformed(_)), "it repeats the command");
+    }
+
+    #[test]
+    fn what_a_worker_has_started_ends_with_it() {
+        for script in ["sleep 1000 & echo $! >&2; wait", "sleep 1000 >/dev/null 2>&1 & echo $! >&2"] {
+            let (to, messages) = mpsc::channel();
+            let worker = shell(script).spawn(move |message| _ = to.send(message)).unwrap();
+            let Message::Line(pid) = messages.recv().unwrap() else { panic!("it says the number first") };
+            if script.ends_with("wait") {
+                assert!(runs(&pid));
+                drop(worker);
+            }
+            messages.iter().find(|message| matches!(message, Message::Exited(_))).unwrap();
+            while runs(&pid) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    #[test]
+    fn no_event_has_more_bytes_than_the_picture_that_was_asked_for() {
+        let done = r#"{"type":"done","job":"1","width":9,"height":9,"seconds":1,"work":{"unet_forwards":0,"unet_backwards":0,"window_decodes":0,"window_decode_backwards":0,"perceptual_forwards":0,"perceptual_backwards":0,"text_encodes":0},"peak_memory_bytes":0,"bytes":5000}"#;
+        let script = format!("echo '{done}'; head -c 5000 /dev/zero; echo '{{\"type\":\"canceled\",\"job\":\"2\"}}'");
+        let (to, messages) = mpsc::channel();
+        let _worker = shell(&script).spawn(move |message| _ = to.send(message)).unwrap();
+        assert!(matches!(messages.recv().unwrap(), Message::Event(Event::Done { .. }, bytes) if bytes.is_empty()));
+        assert!(matches!(messages.recv().unwrap(), Message::Event(Event::Canceled { .. }, _)), "the next is read");
     }
 }

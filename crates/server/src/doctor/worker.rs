@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
+use prediction::worker::secrets;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -82,6 +83,7 @@ async fn ask(serve: &Serve) -> Result<Report, String> {
     let path = program.path.display();
     let mut command = Command::new(&program.path);
     command.arg("doctor").args(["--model", &serve.worker.model]).args(serve.worker.model_arguments());
+    secrets().for_each(|name| _ = command.env_remove(name));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
         Err(_) => return Err(format!("the worker `{path}` does not answer")),

@@ -3,7 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -20,6 +21,9 @@ use crate::time::Time;
 
 /// The name of the database.
 pub(super) const FILE: &str = "predictions.sqlite";
+/// How long a server that was killed may hold its lock: a process that it was about to start holds it, too, until it is
+/// another program.
+const LEAVING: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 /// How long a write waits for another program that has locked the database.
 const BUSY: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
@@ -58,10 +62,16 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let lock = open.map_err(|error| fail("cannot write to", &error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(fail("another server uses", &"it is locked")),
-        Err(TryLockError::Error(error)) => Err(StoreError::Engine(format!("`{shown}`: {error}; {NO_LOCKS}"))),
+    let until = Instant::now() + LEAVING;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => return Err(fail("another server uses", &"it is locked")),
+            Err(TryLockError::Error(error)) => {
+                return Err(StoreError::Engine(format!("`{shown}`: {error}; {NO_LOCKS}")));
+            }
+        }
     }
 }
 
