@@ -59,7 +59,7 @@ ENV SYNCDIFFUSION_MODEL=/opt/models/sd2
 
 # hadolint ignore=DL3006
 FROM with-${WEIGHTS}
-# Holds fetched models and, in data/, predictions and pictures.
+# Holds fetched models and, in data/, predictions and pictures. Any user of group 0 can write to it, too.
 ENV SYNCDIFFUSION_HOME=/var/lib/syncdiffusion \
     SYNCDIFFUSION_DATA_DIR=/var/lib/syncdiffusion/data \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -48,6 +48,7 @@ DIFFERENCES = {
     "empty id": "replaced by a generated one",
     "same id": "rejected with 409 while it runs",
     "unknown path": "404 says in JSON that there is no such path",
+    "method": "405 says in JSON that the path does not have this method",
 }
 
 
@@ -235,13 +236,13 @@ REQUESTS = [
     ("GET", "/predictions", {}, None, "get"),
     ("GET", "/predictions/abc", {}, None, "get"),
     ("DELETE", "/predictions/abc", {}, None, "get"),
-    ("POST", "/health-check", {}, None, None),
-    ("GET", "/shutdown", {}, None, None),
-    ("PUT", "/predictions", {}, None, None),
-    ("PATCH", "/predictions/abc", {}, None, None),
-    ("OPTIONS", "/predictions", {}, None, None),
+    ("POST", "/health-check", {}, None, "method"),
+    ("GET", "/shutdown", {}, None, "method"),
+    ("PUT", "/predictions", {}, None, "method"),
+    ("PATCH", "/predictions/abc", {}, None, "method"),
+    ("OPTIONS", "/predictions", {}, None, "method"),
     ("POST", "/predictions/", {}, None, "unknown path"),
-    ("GET", "/predictions/abc/cancel", {}, None, None),
+    ("GET", "/predictions/abc/cancel", {}, None, "method"),
     ("POST", "/predictions/unknown/cancel", {}, None, None),
     ("POST", "/trainings", JSON, "{}", "trainings"),
     ("POST", "/predictions", {}, None, None),

@@ -6,13 +6,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::Response;
+use axum::http::{Request, Response, Version};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -51,6 +51,16 @@ struct State {
     header: Option<Instant>,
     /// When bytes were written last.
     written: Instant,
+    /// Bytes wait until the client takes others.
+    is_blocked: bool,
+    /// What came last of a response is its header, or more.
+    has_responded: bool,
+    /// The client of the newest request knows informational responses.
+    knows_1xx: bool,
+    /// The client has ended its side of a connection of HTTP/1.
+    has_ended: bool,
+    /// Who wants to know of the end of its side, or of that of the request.
+    waiting: Vec<Waker>,
 }
 
 impl Activity {
@@ -64,7 +74,53 @@ impl Activity {
             quiet: now,
             header: Some(now),
             written: now,
+            is_blocked: false,
+            has_responded: false,
+            knows_1xx: false,
+            has_ended: false,
+            waiting: Vec::new(),
         })))
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&self) {
+        let mut state = self.state();
+        // Between requests of HTTP/2 there are frames other than headers.
+        if state.in_flight == 0 && !state.is_http2 {
+            state.header.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The client has ended its side; whether it may still wait for a response.
+    pub(crate) fn ended(&self) -> bool {
+        let mut state = self.state();
+        state.has_ended = !state.is_http2;
+        state.wake();
+        state.has_ended && state.in_flight > 0
+    }
+
+    /// Whether the client has ended its side. If not, `context` is woken when it has.
+    pub(crate) fn has_ended(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if !state.has_ended {
+            state.wait(context);
+        }
+        state.has_ended
+    }
+
+    /// Whether a request is being answered. If so, `context` is woken when none is.
+    pub(crate) fn is_answering(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if state.in_flight > 0 {
+            state.wait(context);
+        }
+        state.in_flight > 0
+    }
+
+    /// Whether an informational response can be sent: nothing else is on its way, and the client knows it.
+    pub(crate) fn may_be_asked(&self) -> bool {
+        let state = self.state();
+        state.in_flight == 1 && state.knows_1xx && !state.has_responded && !state.is_blocked
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,30 +162,51 @@ impl State {
         Some(self.header.map_or(idle, |begun| begun + limits.header))
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, version: Version) {
         self.in_flight += 1;
         self.header = None;
+        self.has_responded = false;
+        self.knows_1xx = version == Version::HTTP_11;
     }
 
     fn finish(&mut self) {
         self.in_flight -= 1;
         if self.in_flight == 0 {
             self.quiet = Instant::now();
+            self.wake();
         }
+    }
+
+    /// Bytes were written, or wait.
+    fn wrote(&mut self, written: bool) {
+        self.is_blocked = !written;
+        if written {
+            self.written = Instant::now();
+        }
+    }
+
+    fn wait(&mut self, context: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            self.waiting.push(context.waker().clone());
+        }
+    }
+
+    fn wake(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-struct InFlight {
+pub(crate) struct InFlight {
     activity: Activity,
     /// Whether the client has to take something.
     unread: bool,
 }
 
 impl InFlight {
-    fn new(activity: &Activity) -> Self {
-        activity.state().begin();
+    pub(crate) fn new(activity: &Activity, version: Version) -> Self {
+        activity.state().begin(version);
         Self { activity: activity.clone(), unread: false }
     }
 
@@ -166,9 +243,9 @@ impl<S> Tracked<S> {
     }
 }
 
-impl<R, S> Service<R> for Tracked<S>
+impl<B, S> Service<Request<B>> for Tracked<S>
 where
-    S: Service<R, Response = Response<Body>>,
+    S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
 {
     type Response = Response<TrackedBody>;
@@ -179,11 +256,12 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        let mut request_in_flight = InFlight::new(&self.activity);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut request_in_flight = InFlight::new(&self.activity, request.version());
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
+            request_in_flight.activity.state().has_responded = true;
             request_in_flight.set_unread(true);
             Ok(response.map(|body| TrackedBody { body, in_flight: request_in_flight }))
         })
@@ -220,33 +298,6 @@ impl http_body::Body for TrackedBody {
     }
 }
 
-/// Reads, and notes when a header begins.
-#[derive(Debug)]
-pub(crate) struct Reader<R> {
-    inner: R,
-    activity: Activity,
-}
-
-impl<R> Reader<R> {
-    pub(crate) fn new(inner: R, activity: &Activity) -> Self {
-        Self { inner, activity: activity.clone() }
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = to.filled().len();
-        let read = ready!(Pin::new(&mut self.inner).poll_read(context, to));
-        let mut state = self.activity.state();
-        // Between requests of HTTP/2 there are frames other than headers.
-        if to.filled().len() > before && state.in_flight == 0 && !state.is_http2 {
-            state.header.get_or_insert_with(Instant::now);
-        }
-        drop(state);
-        Poll::Ready(read)
-    }
-}
-
 /// Writes, and notes when.
 #[derive(Debug)]
 pub(crate) struct Writer<W> {
@@ -262,9 +313,9 @@ impl<W> Writer<W> {
 
 impl<W: AsyncWrite + Unpin> AsyncWrite for Writer<W> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(context, from));
-        self.activity.state().written = Instant::now();
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.inner).poll_write(context, from);
+        self.activity.state().wrote(written.is_ready());
+        written
     }
 
     fn poll_write_vectored(
@@ -272,9 +323,9 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Writer<W> {
         context: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, from));
-        self.activity.state().written = Instant::now();
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, from);
+        self.activity.state().wrote(written.is_ready());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -316,7 +367,7 @@ mod tests {
         for is_http2 in [false, true] {
             let activity = Activity::new(is_http2);
             assert!(near(lasts(&activity).await, 2), "nothing was asked for");
-            let mut request = InFlight::new(&activity);
+            let mut request = InFlight::new(&activity, Version::HTTP_11);
             assert!(lasts(&activity).await > Duration::from_mins(50), "a response may take long to make");
             request.set_unread(true);
             assert_eq!(near(lasts(&activity).await, 60), is_http2, "nothing of it is taken");
@@ -330,9 +381,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_header_that_has_begun_has_less_time_than_an_idle_connection() {
         let activity = Activity::new(false);
-        drop(InFlight::new(&activity));
-        let mut reader = Reader::new(&b"GET /"[..], &activity);
-        tokio::io::AsyncReadExt::read_u8(&mut reader).await.unwrap();
+        drop(InFlight::new(&activity, Version::HTTP_11));
+        activity.received();
         assert!(near(lasts(&activity).await, 2));
     }
 }

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,12 +29,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::activity::{Activity, ConnectionLimits, Reader, Tracked, Writer};
+use crate::activity::{Activity, ConnectionLimits, Tracked, Writer};
+use crate::half_closed::{Reader, RequestBody};
 use crate::http::Peer;
 
 /// The first bytes of HTTP/2.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often a client of HTTP/2 is pinged.
+/// How long a connection is silent before it is looked whether the client's machine is still there.
+const SILENCE: Duration = Duration::from_mins(1);
+/// How often a client of HTTP/2 is pinged, and a silent machine.
 const PING: Duration = Duration::from_secs(20);
 /// Requests that a client of HTTP/2 may have under way on a connection.
 const MAX_STREAMS: u32 = 32;
@@ -66,7 +69,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves connections until `stop` is cancelled, and returns after the last response.
+/// Serves connections until `stop` is cancelled, which is after the service has ended, and returns after the last
+/// response.
 pub(crate) async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let open = TaskTracker::new();
@@ -111,6 +115,7 @@ async fn connection(
 ) {
     // Send small responses at once.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PING));
     let (mut from, to) = stream.into_split();
     let begun = stop.run_until_cancelled(tokio::time::timeout(limits.header, beginning(&mut from))).await;
     let Some(Ok(Ok(begun))) = begun else { return };
@@ -120,9 +125,10 @@ async fn connection(
     to.set_timeout(Some(limits.write));
     let from = Cursor::new(begun).chain(Reader::new(from, &activity));
     let io = TokioIo::new(tokio::io::join(from, Box::pin(to)));
-    let app = ServiceExt::<Request<Incoming>>::map_request(app, move |mut request: Request<Incoming>| {
+    let of_body = activity.clone();
+    let app = ServiceExt::<Request<RequestBody<Incoming>>>::map_request(app, move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        request
+        request.map(|body| RequestBody::new(body, &of_body))
     });
     let service = TowerToHyperService::new(Tracked::new(app, &activity));
     // Both protocols in the same way; only the types differ.

@@ -13,6 +13,7 @@ mod doctor;
 mod documents;
 mod evaluate;
 mod generate;
+mod half_closed;
 mod http;
 mod openapi;
 mod serve;
@@ -34,19 +35,27 @@ fn main() -> ExitCode {
     let quiet = !matches!(command, Command::Serve(_));
     // The one provider that is built; a second call would only find it set.
     prediction::install_crypto();
-    let _telemetry = telemetry::start(&telemetry, if quiet { "warn" } else { "info" });
+    let telemetry = match telemetry::start(&telemetry, if quiet { "warn" } else { "info" }) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            telemetry::say(format!("error: the log cannot be written: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let done = match command {
-        Command::Serve(serve) => run(serve::run(*serve)).map(|()| ExitCode::SUCCESS),
+        Command::Serve(serve) => run(serve::run(*serve)),
         Command::Generate(generate) => run(generate::run(*generate)),
         Command::Evaluate(evaluate) => run(evaluate::run(*evaluate)),
         Command::Weights(weights) => run(weights::run(weights)),
         Command::Doctor(doctor) => run(doctor::run(*doctor)),
         Command::Documents { root } => documents::write(&root).map(|()| ExitCode::SUCCESS),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+    let code = done.unwrap_or_else(|error| {
+        telemetry::say(format!("error: {error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    drop(telemetry);
+    code
 }
 
 /// Runs a future on a runtime of its own, and does not wait for threads that are still busy at its end.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +14,20 @@ use prediction::store::{Memory, Sqlite, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::ConnectionLimits;
-use crate::config::Serve;
+use crate::config::{ExitWithoutWorkers, Serve};
 use crate::connections::{self, is_public, listen};
-use crate::http::{self, App, Bodies};
+use crate::http::{self, App, Bodies, Pages};
 use crate::signals::stop_on_signals;
 use crate::telemetry::{self, Metrics};
 
 /// How long connections may stay open after the service has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM, SIGINT or POST `/shutdown`.
-pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
+/// The exit code of a server that ended because no worker was left.
+const NO_WORKER: u8 = 3;
+
+/// Serves until SIGTERM, SIGINT or POST `/shutdown`, or until no worker is left.
+pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     telemetry::log_panics();
     config.worker.resolve()?;
     let tokens = config.access.tokens()?;
@@ -47,7 +51,8 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
     let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
     let service = Service::start(store, options, config.worker.programs(config.workers)).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
-    announce(address);
+    // Nobody may be reading.
+    std::thread::Builder::new().name("announcement".to_owned()).spawn(move || announce(address))?;
     let app = App {
         service: service.clone(),
         stop: stop.clone(),
@@ -57,15 +62,20 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         over: over.clone(),
         tokens,
         bodies: Bodies::new(config.limits.max_body),
+        pages: Pages::default(),
         metrics,
     };
     let app = http::app(app, &config.access, &config.limits);
-    let serving = tokio::spawn(connections::serve(listener, app, limits(&config), stop.clone()));
+    let serving = tokio::spawn(connections::serve(listener, app, limits(&config), over.clone()));
     stop_on_signals(&stop, config.await_explicit_shutdown)?;
     if config.kubernetes_service_host.is_some() {
         tokio::spawn(report_ready_to_kubernetes(service.clone()));
     }
-    stop.cancelled().await;
+    let code = tokio::select! {
+        () = stop.cancelled() => ExitCode::SUCCESS,
+        () = until_abandoned(&service, config.exit_without_workers) => ExitCode::from(NO_WORKER),
+    };
+    stop.cancel();
     tracing::info!(grace_seconds = config.grace.as_secs(), "stopping");
     service.close(config.grace).await;
     over.cancel();
@@ -75,7 +85,22 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<()> {
         tracing::warn!("exiting while connections are open");
     }
     tracing::info!("stopped");
-    Ok(())
+    Ok(code)
+}
+
+/// Waits until no worker is left and the server is to end for that.
+async fn until_abandoned(service: &Service, when: ExitWithoutWorkers) {
+    let lost = service.without_workers().await.is_some();
+    match when {
+        ExitWithoutWorkers::Always => {}
+        ExitWithoutWorkers::Lost if lost => {}
+        _ => std::future::pending().await,
+    }
+    tracing::error!(
+        status = NO_WORKER,
+        "stopping, because no worker is left; `--exit-without-workers never` stays, and the next start continues with \
+         what waits"
+    );
 }
 
 /// Limits of connections: no more of them than files can be open.
@@ -114,7 +139,6 @@ fn announce(address: SocketAddr) {
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let url = format!("http://{host}:{}", address.port());
     let mut stdout = std::io::stdout().lock();
-    // Nobody may be reading.
     let _ = writeln!(stdout, "Listening on {address}. Open {url}/playground in a browser, or try:");
     let _ = writeln!(
         stdout,

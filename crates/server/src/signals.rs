@@ -5,6 +5,8 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry;
+
 /// Exit code of a command that was interrupted, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -38,6 +40,7 @@ pub(crate) fn stop_on_signals(stop: &CancellationToken, ignore_term: bool) -> io
             }
             if stop.is_cancelled() {
                 tracing::warn!(name, "second signal; exiting at once");
+                telemetry::flush();
                 std::process::exit(1);
             }
             tracing::info!(name, "stopping on a signal");

@@ -1,6 +1,7 @@
 //! Variables of flags: an empty one is an unset one, and a wrong value is named with the variable it came from.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
@@ -30,7 +31,7 @@ fn without_empty(command: Command) -> Command {
 fn fail(command: &Command, error: &Error) -> ! {
     let _ = error.print();
     if let Some(name) = variable(command, error) {
-        eprintln!("note: the value comes from the variable {name}");
+        let _ = writeln!(std::io::stderr(), "note: the value comes from the variable {name}");
     }
     std::process::exit(error.exit_code());
 }

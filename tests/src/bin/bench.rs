@@ -4,7 +4,8 @@
 //! - time from POST to the start in the worker, with the default store and in memory;
 //! - time of a synchronous prediction of one instant step;
 //! - throughput and latency of GET `/predictions/{id}`;
-//! - time of a POST while retention removes 2,000 pictures of 1 MB.
+//! - time of a POST while retention removes 2,000 pictures of 1 MB;
+//! - memory of the server with 200 of the worst bodies at once, and the latency of GET `/live` beside them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,9 @@ const PREDICTIONS: usize = 300;
 const GETS: usize = 40_000;
 const CONNECTIONS: usize = 32;
 const PICTURES: usize = 2000;
+const BODIES: usize = 200;
+/// Each is parsed beside the threads that answer, and their sum is above what is held at once.
+const BODY: usize = 4 << 20;
 
 #[tokio::main]
 async fn main() {
@@ -27,6 +31,7 @@ async fn main() {
     }
     gets(Server::start(&[]).await).await;
     sweep().await;
+    bodies(Server::start(&["--queue-size", "1000"]).await).await;
 }
 
 /// Latencies until the start in the worker, and until the response.
@@ -115,6 +120,52 @@ async fn sweep() {
         "POST beside a sweep of {PICTURES} pictures of 1 MB, {:.1} s from {before} MiB to {}: {}",
         begun.elapsed().as_secs_f64(),
         size(),
+        spread(latencies)
+    );
+}
+
+/// Many of the worst bodies at once: what is nothing to a parser that keeps it is 97 times as large.
+async fn bodies(server: Server) {
+    let server = Arc::new(server);
+    let worst = [r#"{"":0},"#, "0,", "[],", r#""","#].map(|unit| {
+        let unknown = unit.repeat(BODY / unit.len());
+        format!(r#"{{"input":{{"prompt":"step=0","num_inference_steps":1,"width":512,"x":[{unknown}0]}}}}"#)
+    });
+    let worst = Arc::new(worst);
+    let begun = Instant::now();
+    let posts: Vec<_> = (0..BODIES)
+        .map(|n| {
+            let (server, worst) = (Arc::clone(&server), Arc::clone(&worst));
+            tokio::spawn(async move {
+                let request = server.request("POST", "/predictions").header("content-type", "application/json");
+                server.send(request.body(worst[n % worst.len()].clone())).await.status
+            })
+        })
+        .collect();
+    // On a connection of its own: that of a body which was refused before it was read is closed.
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut latencies = Vec::new();
+    while !posts.iter().all(tokio::task::JoinHandle::is_finished) {
+        let asked = Instant::now();
+        let live = client.get(format!("{}/live", server.url)).send().await.expect("an answer");
+        assert_eq!(live.status(), 200);
+        latencies.push(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (mut made, mut refused) = (0, 0);
+    for post in posts {
+        match post.await.expect("a POST") {
+            200 => made += 1,
+            503 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    println!(
+        "{BODIES} of the worst bodies of {} MiB at once, {:.1} s: {made} made, {refused} told to try again, peak memory {} \
+         MiB; GET /live beside them: {}",
+        BODY >> 20,
+        begun.elapsed().as_secs_f64(),
+        server.peak_memory() >> 20,
         spread(latencies)
     );
 }

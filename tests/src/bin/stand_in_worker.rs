@@ -3,9 +3,12 @@
 //! Words in the prompt of a job control it: `step=MS` (duration of a step, 1 by default), `fail`, `crash`,
 //! `crash-once=FILE` (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores
 //! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
-//! compressed). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
-//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`. As `doctor` it reports a machine with a CPU, or
-//! `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
+//! compressed), `until=FILE` (stops after the first step until FILE exists), `flood=N` (logs N lines of 1000
+//! characters), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one
+//! with more bytes than it has). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
+//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine
+//! with a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as
+//! its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -47,7 +50,7 @@ fn main() {
         name: flag("--model").unwrap_or_else(|| "demo".to_owned()),
         version: "5a4d".repeat(16),
         window: setting("STAND_IN_WINDOW").unwrap_or(64),
-        vae_factor: 8,
+        vae_factor: setting("STAND_IN_VAE_FACTOR").unwrap_or(8),
         device,
         dtype: "f32".to_owned(),
     };
@@ -169,12 +172,26 @@ impl Job {
 
     /// Does a step; false if the job has ended with it.
     fn advance(&mut self) -> bool {
+        if self.step == 1 && self.value("until").is_some_and(|file| !Path::new(file).exists()) {
+            self.next = Instant::now() + Duration::from_millis(5);
+            return true;
+        }
         self.step += 1;
         let of = self.input.num_inference_steps;
         let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1_u64);
         self.next = Instant::now() + Duration::from_millis(pace);
         if self.asks_for("garbage") && self.step == 1 {
             let _ = io::stdout().write_all(b"this is not an event\n{\"type\":\"nor is this\"}\n");
+        }
+        if let Some(lines) = self.value("flood").and_then(|lines| lines.parse::<u32>().ok()).filter(|_| self.step == 1)
+        {
+            for _ in 0..lines {
+                say(&Event::Log { job: self.name.clone(), line: "x".repeat(1000) }, &[]);
+            }
+        }
+        if self.asks_for("endless") {
+            let (job, step) = (self.name.clone(), u32::MAX);
+            say(&Event::Progress { job, step, of: step, seconds: 1.0, fraction: 0.5 }, &[]);
         }
         if self.step * 2 >= of {
             self.misbehave();
@@ -192,11 +209,17 @@ impl Job {
         if self.step < of {
             return true;
         }
-        let Input { width, height, seed, .. } = self.input;
+        let Input { mut width, mut height, seed, .. } = self.input;
+        if self.asks_for("tiny") {
+            (width, height) = (8, 8);
+        }
         let steps = u64::from(of);
         let work = Work { unet_forwards: 26 * steps, text_encodes: 2, ..Work::default() };
         let done = Event::Done { job: self.name.clone(), width, height, seconds, work, peak_memory_bytes: 1 << 20 };
-        let rgb = if self.asks_for("noise") { noise(width, height, seed) } else { gradient(width, height, seed) };
+        let mut rgb = if self.asks_for("noise") { noise(width, height, seed) } else { gradient(width, height, seed) };
+        if self.asks_for("bloated") {
+            rgb.resize(256 << 20, 0);
+        }
         say(&done, &rgb);
         false
     }

@@ -51,17 +51,10 @@ async fn a_foreign_page_can_neither_use_nor_stop_the_server() {
     assert!(server.exit().await.success());
 }
 
-/// The most memory that a process has had, in bytes.
-fn peak(server: &Server) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 #[tokio::test]
 async fn a_body_costs_no_more_than_three_times_its_size() {
     let server = Server::start(&[]).await;
-    let before = peak(&server);
+    let before = server.peak_memory();
     let size = 32 << 20;
     let filled = |with: &str| with.repeat(size / with.len());
     for (body, status) in [
@@ -77,7 +70,7 @@ async fn a_body_costs_no_more_than_three_times_its_size() {
         assert_eq!(answer.status, status, "{}", &answer.text[..answer.text.len().min(500)]);
         assert!(status == 200 || answer.text.len() < 1000, "{} bytes", answer.text.len());
     }
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 3 * size, "{} MiB", grown >> 20);
     assert!(server.log().lines().all(|line| line.len() < 5000), "a line of the log is long");
 }

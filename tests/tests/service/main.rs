@@ -1,6 +1,8 @@
 //! The server, seen from outside, with the stand-in worker.
 
+mod abandoned;
 mod access;
+mod bounds;
 mod buckets;
 mod contract;
 mod disk;
@@ -16,6 +18,7 @@ mod idempotence;
 mod killing;
 mod load;
 mod outgoing;
+mod parting;
 mod queue;
 mod telemetry;
 mod texts;

@@ -76,26 +76,6 @@ async fn garbage_on_stdout_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_worker_that_cannot_be_restarted_leaves_the_server_defunct() {
-    let dir = tempfile::tempdir().unwrap();
-    let worker = dir.path().join("worker");
-    std::fs::copy(tests::stand_in(), &worker).unwrap();
-    let server = Server::launch(&["--worker", worker.to_str().unwrap()], &[]);
-    server.until_health(&["READY"]).await;
-    std::fs::remove_file(&worker).unwrap();
-    let answer = server.predict_async(&job("crash")).await;
-    let health = server.until_health(&["UNHEALTHY"]).await;
-    assert!(health["user_healthcheck_error"].as_str().unwrap().contains("the worker was lost"), "{health}");
-    assert_eq!(server.predict_async(&job("waits")).await.status, 202, "new predictions wait for the next worker");
-    let health = server.until_health(&["DEFUNCT"]).await;
-    assert!(health["user_healthcheck_error"].as_str().unwrap().contains("restart the server"), "{health}");
-    assert_eq!(server.get("/live").await.status, 503);
-    assert_eq!(server.predict(&job("late")).await.status, 503);
-    let waits = server.get(&format!("/predictions/{}", answer.json["id"].as_str().unwrap())).await;
-    assert_eq!(waits.json["status"], "starting", "it waits in the store for the next server");
-}
-
-#[tokio::test]
 async fn a_worker_that_loads_too_slowly_is_abandoned() {
     let server = Server::launch(&["--setup-timeout", "200ms"], &[("STAND_IN_LOAD_MS", "20000")]);
     let health = server.until_health(&["SETUP_FAILED"]).await;

@@ -19,6 +19,9 @@ use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Output, Prediction, Status};
 
+/// How long the logs may become by lines of the worker; lines of progress, one a step, come on top.
+const MAX_LOGS: usize = 1 << 20;
+
 /// A prediction that waits or runs, or is on its way in or out.
 #[derive(Debug)]
 pub(crate) struct ActivePrediction {
@@ -47,6 +50,8 @@ struct State {
 struct Shown {
     started_at: Option<Time>,
     logs: String,
+    /// Lines of the worker are left out.
+    is_full: bool,
     metrics: Metrics,
     model: Option<String>,
     version: Option<String>,
@@ -89,6 +94,7 @@ impl ActivePrediction {
         let shown = Shown {
             started_at: None,
             logs: logs.clone(),
+            is_full: false,
             metrics: Metrics::default(),
             model: model.clone(),
             version: version.clone(),
@@ -289,18 +295,40 @@ impl ActivePrediction {
         self.feed.push(Event::Log(line.into()));
     }
 
+    /// Adds a line of its worker to the logs, unless they are full.
+    pub(crate) fn log_of_worker(&self, line: &str) {
+        const LEFT_OUT: &str = "further lines of the worker are left out";
+        let (is_full, fits) = {
+            let shown = &self.state.borrow().shown;
+            (shown.is_full, shown.logs.len() + line.len() < MAX_LOGS)
+        };
+        if is_full {
+            return;
+        }
+        if !fits {
+            self.update(|state| state.shown.is_full = true);
+        }
+        self.log(if fits { line } else { LEFT_OUT });
+    }
+
     /// Its worker got on: `fraction` of the work is done, and `step` of `of` steps, after `seconds`.
     pub(crate) fn progress(&self, step: u32, of: u32, seconds: f64, fraction: f64) {
+        // A worker cannot make more of it than was asked for.
+        let of = of.min(self.input().num_inference_steps);
+        let step = step.min(of);
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         let seconds_left = (fraction > 0.0).then(|| seconds * (1.0 - fraction) / fraction);
         let before = self.update(|State { shown: Shown { metrics, .. }, .. }| {
             metrics.progress = Some(fraction);
             metrics.steps = Some(of);
             metrics.seconds_left = seconds_left;
-            metrics.step.replace(step).unwrap_or(0)
+            let before = metrics.step.unwrap_or(0);
+            metrics.step = Some(step.max(before));
+            before
         });
         self.feed.push(Event::Progress { progress: fraction, step, steps: of, seconds_left });
-        for step in before.unwrap_or(0).saturating_add(1)..=step.min(of) {
+        // Each step has one line, whatever the worker repeats.
+        for step in before.unwrap_or(0).saturating_add(1)..=step {
             self.log(&progress::line(step, of, seconds));
         }
     }

@@ -55,9 +55,27 @@ fn every_step_has_its_line_once() {
     for (step, lines) in [(0, 0), (1, 1), (1, 1), (3, 3), (9, 4)] {
         active.progress(step, 4, 1.0, 0.1);
         let snapshot = active.snapshot();
-        assert_eq!((snapshot.logs.lines().count(), snapshot.metrics.step), (lines, Some(step)));
+        assert_eq!((snapshot.logs.lines().count(), snapshot.metrics.step), (lines, Some(step.min(4))));
     }
     assert_eq!(active.snapshot().metrics.steps, Some(4));
+}
+
+#[test]
+fn a_worker_makes_no_more_of_a_prediction_than_was_asked_for() {
+    let active = active();
+    active.begin(0, "1".to_owned(), Time::now(), None).unwrap();
+    for step in [u32::MAX, 0, u32::MAX, 1, 50] {
+        active.progress(step, u32::MAX, 1.0, 0.1);
+    }
+    let snapshot = active.snapshot();
+    assert_eq!((snapshot.metrics.steps, snapshot.logs.lines().count()), (Some(50), 50));
+    for _ in 0..2000 {
+        active.log_of_worker(&"x".repeat(1000));
+    }
+    active.log_of_worker("");
+    let logs = active.logs();
+    assert!((MAX_LOGS - 1100..MAX_LOGS + 100).contains(&logs.len()), "{}", logs.len());
+    assert!(logs.ends_with("further lines of the worker are left out\n"));
 }
 
 #[test]

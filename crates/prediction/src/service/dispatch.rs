@@ -34,6 +34,10 @@ pub(super) async fn run(shared: Weak<Shared>) {
 impl Shared {
     /// Claims as much as the workers have room for.
     async fn claim_next(self: &Arc<Self>) -> Result<(), StoreError> {
+        if let Some(end) = self.abandoned() {
+            self.end_queue(&end).await;
+            return Ok(());
+        }
         loop {
             let wants = self.table().wants();
             let Some(wants) = wants else { return Ok(()) };

@@ -10,7 +10,7 @@ use super::workers::WorkerState;
 use crate::lifecycle::End;
 use crate::shown::{shown, shown_up_to};
 use crate::store::MAX_ATTEMPTS;
-use crate::worker::Worker;
+use crate::worker::{Worker, picture_bytes};
 
 impl Shared {
     /// A worker process was started.
@@ -78,11 +78,26 @@ impl Shared {
                 let active = table.workers.slot(worker).job(&job).cloned();
                 drop(table);
                 if let Some(active) = active {
-                    active.log(&line);
+                    active.log_of_worker(&line);
                 }
             }
             Event::Done { job, width, height, seconds, work, peak_memory_bytes } => {
                 record_memory(worker, peak_memory_bytes);
+                let size =
+                    table.workers.slot(worker).job(&job).map(|active| (active.input().width, active.input().height));
+                if let Some((wanted_width, wanted_height)) = size
+                    && ((width, height) != (wanted_width, wanted_height)
+                        || bytes.len() as u64 != picture_bytes(width, height))
+                {
+                    drop(table);
+                    let error = format!(
+                        "the worker sent a picture of {width} x {height} pixels, and {} bytes that are kept of it, instead \
+                         of one of {wanted_width} x {wanted_height}",
+                        bytes.len()
+                    );
+                    self.on_end(worker, &job, End::Failed(error));
+                    return;
+                }
                 let Some((active, beside)) = table.workers.slot(worker).complete(&job, true) else { return };
                 active.computed();
                 let units = table.units(&active);
@@ -147,7 +162,7 @@ impl Shared {
             }
         }
         if gone {
-            tracing::error!("no workers left; queued predictions stay in the store until the server restarts");
+            self.on_gone();
         }
         exit.restart_after.filter(|_| !closing)
     }

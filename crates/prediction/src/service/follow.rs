@@ -35,9 +35,14 @@ impl Ticket {
         self.shared.show(&self.active).await
     }
 
-    /// Waits for the end; `None` if the server stops first and the prediction waits for the next one.
+    /// Waits for the end; `None` if the prediction will not end in this process: it waits in the store for the next.
     pub async fn end(&mut self) -> Option<Arc<Prediction>> {
-        match self.active.until(Phase::is_over).await {
+        let phase = tokio::select! {
+            biased;
+            phase = self.active.until(Phase::is_over) => phase,
+            phase = self.shared.until_left(&self.active) => phase,
+        };
+        match phase {
             Phase::Ended(prediction) => Some(prediction),
             _ => None,
         }
@@ -81,21 +86,39 @@ impl Follower {
         self.active.id()
     }
 
-    /// The next event; `Err` with how many were missed; `None` after the end.
+    /// The next event; `Err` with how many were missed; `None` after the end, or if there will be none in this process.
     pub async fn next(&mut self) -> Option<Result<Item, u64>> {
-        self.reader.next().await
+        tokio::select! {
+            biased;
+            item = self.reader.next() => item,
+            _ = self.shared.until_left(&self.active) => None,
+        }
+    }
+
+    /// Why no end was among the events, if that is because no worker is left.
+    pub fn left(&self) -> Option<&'static str> {
+        let waits = self.shared.gone.is_cancelled() && matches!(self.active.phase(), Phase::Queued);
+        waits.then_some("no worker is left; the prediction waits in the store until the server is started again")
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        if self.active.unfollow() {
+        // Who follows something that waits for the next process was sent away.
+        let was_left = self.shared.halted.is_cancelled() && matches!(self.active.phase(), Phase::Queued);
+        if self.active.unfollow() && !was_left {
             self.shared.give_up(&self.active);
         }
     }
 }
 
 impl Shared {
+    /// Waits until a prediction waits in the store and will not begin in this process.
+    async fn until_left(&self, active: &ActivePrediction) -> Phase {
+        self.halted.cancelled().await;
+        active.until(|phase| matches!(phase, Phase::Queued | Phase::Elsewhere)).await
+    }
+
     /// Follows a prediction that has not ended, from the event after number `after` on.
     pub(super) fn follow(self: &Arc<Self>, id: &str, after: u64) -> Option<Follower> {
         let active = self.active(id)?;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 
 use super::follow::Ticket;
-use super::shared::Shared;
+use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
 use crate::cost;
 use crate::lifecycle::Phase;
@@ -58,9 +58,12 @@ pub enum Submitted {
 /// Why a prediction was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
-    /// No worker has loaded yet, or none ever will.
+    /// No worker has loaded yet, or none could.
     #[error("Setup has not finished yet. Wait until it has finished, or GET /health-check for status.")]
     NotReady,
+    /// No worker is left, and none will be started.
+    #[error("no worker is left, and none will be started: {0}; try again when the server was started again")]
+    NoWorker(String),
     /// There is no queue, and every worker is busy.
     #[error("At capacity - all prediction slots busy")]
     Busy,
@@ -99,6 +102,7 @@ impl Refused {
     pub fn name(&self) -> &'static str {
         match self {
             Self::NotReady => "not_ready",
+            Self::NoWorker(_) => "no_worker",
             Self::Busy => "busy",
             Self::Full { .. } => "full",
             Self::Exists(_) | Self::Undelivered(_) => "exists",
@@ -111,6 +115,17 @@ impl Refused {
 enum Reserved {
     New(Arc<ActivePrediction>),
     Known(Arc<ActivePrediction>),
+}
+
+impl Table {
+    /// Whether there are workers for a new prediction.
+    pub(super) fn readiness(&self) -> Result<(), Refused> {
+        match self.workers.why_lost() {
+            _ if self.workers.accept_work() => Ok(()),
+            Some(why) => Err(Refused::NoWorker(why.to_owned())),
+            None => Err(Refused::NotReady),
+        }
+    }
 }
 
 impl Shared {
@@ -146,9 +161,7 @@ impl Shared {
         if table.closing {
             return Err(Refused::Closing);
         }
-        if !table.workers.accept_work() {
-            return Err(Refused::NotReady);
-        }
+        table.readiness()?;
         if let Some(why) = trouble {
             return Err(Refused::Trouble(why));
         }

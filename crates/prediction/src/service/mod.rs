@@ -9,10 +9,12 @@
 //! before its submission is answered; the queue is first in, first out, and what a lost worker held goes back to its
 //! front.
 
+mod bounds;
 mod dispatch;
 mod events;
 mod finish;
 mod follow;
+mod gone;
 mod health;
 mod intake;
 mod pulse;
@@ -105,6 +107,20 @@ impl Service {
     /// Whether predictions are accepted: a worker has loaded, and is there or comes back.
     pub fn accepts_work(&self) -> bool {
         self.shared.table().workers.accept_work()
+    }
+
+    /// Whether there are workers for a new prediction.
+    ///
+    /// # Errors
+    /// If no worker has loaded yet, or none is left.
+    pub fn readiness(&self) -> Result<(), Refused> {
+        self.shared.table().readiness()
+    }
+
+    /// Waits until no worker is left and none will be started; why the last was lost, or `None` if none could load.
+    pub async fn without_workers(&self) -> Option<String> {
+        self.shared.gone.cancelled().await;
+        self.shared.table().workers.why_lost().map(str::to_owned)
     }
 
     /// The sizes of the model, once a worker has reported them.

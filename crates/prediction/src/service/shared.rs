@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use protocol::Model;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::setup::Setup;
@@ -67,6 +68,10 @@ pub(super) struct Shared {
     pub(super) wake: Arc<Notify>,
     /// Work that is to be done before the process ends: encoding and sending pictures, storing ends.
     pub(super) tasks: TaskTracker,
+    /// Cancelled when no worker is left and none will be started.
+    pub(super) gone: CancellationToken,
+    /// Cancelled when what waits in the store will not begin in this process any more.
+    pub(super) halted: CancellationToken,
 }
 
 /// What this process works on or answers for.
@@ -98,8 +103,17 @@ impl Shared {
         uploader: Uploader,
         table: Table,
     ) -> Self {
-        let (wake, tasks) = (Arc::default(), TaskTracker::new());
-        Self { options, store, webhooks, uploader, table: Mutex::new(table), wake, tasks }
+        Self {
+            options,
+            store,
+            webhooks,
+            uploader,
+            table: Mutex::new(table),
+            wake: Arc::default(),
+            tasks: TaskTracker::new(),
+            gone: CancellationToken::new(),
+            halted: CancellationToken::new(),
+        }
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {

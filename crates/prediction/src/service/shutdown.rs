@@ -21,6 +21,10 @@ impl Shared {
     /// or fails if the store does not outlive the process.
     pub(super) async fn close(self: &Arc<Self>, grace: Duration) {
         self.table().closing = true;
+        if self.store.durable() {
+            // Nothing more begins, so whoever waits for something that has not begun need not wait for the rest.
+            self.halted.cancel();
+        }
         let until = Instant::now() + grace;
         while self.table().workers.running().next().is_some() && Instant::now() < until {
             sleep(CHECK).await;
@@ -38,7 +42,7 @@ impl Shared {
             for active in &held {
                 self.finish(active, stopped(), None);
             }
-            self.end_queue().await;
+            self.end_queue(&stopped()).await;
         }
         self.tasks.close();
         // What has left its worker may still be on its way to a receiver.
@@ -64,7 +68,7 @@ impl Shared {
     }
 
     /// Ends what waits in a store that does not outlive the process.
-    async fn end_queue(self: &Arc<Self>) {
+    pub(super) async fn end_queue(self: &Arc<Self>, end: &End) {
         loop {
             let claimed = match self.store.claim(Wants::any(BATCH)).await {
                 Ok(claimed) if claimed.is_empty() => return,
@@ -77,7 +81,7 @@ impl Shared {
             for Claimed { claim, record, attempts, .. } in claimed {
                 let active = self.active(&record.prediction.id).filter(|active| active.claim(claim, attempts));
                 if let Some(active) = active {
-                    self.finish(&active, stopped(), None);
+                    self.finish(&active, end.clone(), None);
                 }
             }
         }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
+use super::bounds::bounded;
 use super::shared::Shared;
 use crate::shown::shown;
 use crate::worker::{Message, Program};
@@ -13,6 +14,8 @@ use crate::worker::{Message, Program};
 /// How often the timeouts of a silent worker are looked at. A job may be given to it at any time, and its timeout
 /// begins then.
 const CHECK: Duration = Duration::from_secs(1);
+/// How many messages of a worker are held; then its pipes fill, and it waits.
+const MAX_MESSAGES: usize = 16;
 
 /// Serves the slot of one worker until the server stops or the worker is given up.
 pub(super) async fn run(shared: Arc<Shared>, worker: usize, program: Program) {
@@ -20,8 +23,8 @@ pub(super) async fn run(shared: Arc<Shared>, worker: usize, program: Program) {
         if process > 0 {
             metrics::counter!("syncdiffusion_worker_restarts_total", "worker" => worker.to_string()).increment(1);
         }
-        let (to, mut messages) = unbounded_channel();
-        let how = match program.spawn(move |message| _ = to.send(message)) {
+        let (to, mut messages) = channel(MAX_MESSAGES);
+        let how = match program.spawn(move |message| _ = to.blocking_send(message)) {
             Err(error) => error.to_string(),
             Ok(process) => {
                 process.step_back();
@@ -37,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, worker: usize, program: Program) {
 }
 
 /// Passes on what a process sends until it has ended or is to be, and returns why.
-async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut UnboundedReceiver<Message>) -> String {
+async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut Receiver<Message>) -> String {
     loop {
         let message = match shared.patience(worker).unwrap_or(CHECK) {
             Duration::ZERO => return shared.on_silence(worker),
@@ -53,7 +56,10 @@ async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut UnboundedRec
             Some(Message::Malformed(why)) => {
                 tracing::warn!(worker, why = %shown(&why), "worker sent something that is not an event");
             }
-            Some(Message::Event(event, bytes)) => shared.on_event(worker, event, bytes),
+            Some(Message::Event(event, bytes)) => match bounded(event) {
+                Ok(event) => shared.on_event(worker, event, bytes),
+                Err(why) => return why,
+            },
         }
     }
 }

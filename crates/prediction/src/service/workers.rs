@@ -258,6 +258,17 @@ impl Workers {
         !self.slots.iter().any(|slot| slot.accepts_work() || slot.state == WorkerState::Loading)
     }
 
+    /// Why the last of them was lost permanently; `None` if one is left, or none ever loaded.
+    pub(super) fn why_lost(&self) -> Option<&str> {
+        if !self.are_gone() {
+            return None;
+        }
+        self.slots.iter().find_map(|slot| match &slot.state {
+            WorkerState::Dead(why) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
     /// The worker that gets the next job: of those with room the one with the fewest. A suspect, which has lost a
     /// worker before, gets one for itself.
     pub(super) fn choose(&self, suspect: bool) -> Option<usize> {
@@ -331,6 +342,10 @@ mod tests {
         let expected = [200, 400, 800, 1600].map(|ms| Some(Duration::from_millis(ms)));
         assert_eq!((&waits[..4], waits[4]), (&expected[..], None));
         assert_eq!(slot.state, WorkerState::Dead("gone".to_owned()));
+        let mut workers = Workers { slots: vec![slot, WorkerSlot::default()], last_job: 0 };
+        assert_eq!(workers.why_lost(), None, "one still loads");
+        workers.slot(1).exited("no device".to_owned());
+        assert_eq!(workers.why_lost(), Some("gone"));
 
         let mut slot = WorkerSlot::default();
         slot.ready(1);
@@ -354,5 +369,6 @@ mod tests {
         assert_eq!(slot.state, WorkerState::LoadFailed("no model".to_owned()));
         let workers = Workers { slots: vec![slot], last_job: 0 };
         assert!(workers.are_gone() && !Workers::new(1).are_gone());
+        assert_eq!(workers.why_lost(), None, "none was there to be lost");
     }
 }

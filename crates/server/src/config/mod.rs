@@ -24,6 +24,6 @@ pub(crate) use doctor::Doctor;
 pub(crate) use evaluate::Evaluate;
 pub(crate) use generate::Generate;
 pub(crate) use limits::Limits;
-pub(crate) use serve::Serve;
+pub(crate) use serve::{ExitWithoutWorkers, Serve};
 pub(crate) use telemetry::{LogFormat, Telemetry};
 pub(crate) use weights::{Fetch, Perceptual, Smaller, Verify, Weights};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use prediction::service::Options;
 use prediction::store::Retention;
 
@@ -42,6 +42,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_HANG_TIMEOUT", default_value = "10m", value_parser = duration)]
     #[arg(help_heading = "Worker")]
     pub(crate) hang_timeout: Duration,
+    /// When to end with status 3 because no worker is left
+    #[arg(long, env = "SYNCDIFFUSION_EXIT_WITHOUT_WORKERS", default_value = "lost", ignore_case = true)]
+    #[arg(value_name = "WHEN", help_heading = "Worker")]
+    pub(crate) exit_without_workers: ExitWithoutWorkers,
     /// How many predictions may wait; with 0 the server answers 409 while all workers are busy, as Cog does
     #[arg(long, env = "SYNCDIFFUSION_QUEUE_SIZE", default_value_t = 100, value_parser = count, help_heading = "Queue")]
     pub(crate) queue_size: usize,
@@ -79,6 +83,19 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_AWAIT_EXPLICIT_SHUTDOWN", num_args = 0..=1, default_missing_value = "true")]
     #[arg(default_value = "false", value_parser = switch, help_heading = "Address")]
     pub(crate) await_explicit_shutdown: bool,
+}
+
+/// When a server without workers ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExitWithoutWorkers {
+    /// When all that had loaded were lost permanently; whoever started it may start it again
+    #[value(aliases = ["yes", "true", "1"])]
+    Lost,
+    /// Also when none could load
+    Always,
+    /// Stay, and show the state in the health check
+    #[value(aliases = ["stay", "no", "false", "0"])]
+    Never,
 }
 
 impl Serve {

@@ -3,8 +3,6 @@
 //! What always holds: a body costs at most about three times its size, because what nobody asks for is skipped, and the
 //! bodies that are read at once are bounded in sum.
 
-use std::sync::Arc;
-use std::time::Duration;
 use std::{fmt, iter};
 
 use axum::Json;
@@ -17,49 +15,16 @@ use prediction::input::Given;
 use prediction::webhook::EventKind;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::TimeoutError;
 
 use super::error::Error;
+use super::room::{Bodies, SMALL};
 
 /// The longest id in bytes.
 pub(crate) const MAX_ID: usize = 1024;
-/// Bodies up to this size are parsed where they were read, and do not count for the sum.
-const SMALL: usize = 64 << 10;
-/// The bytes of larger bodies that are held at once, unless one body may be larger.
-const MAX_SUM: u64 = 256 << 20;
-/// How long a body waits for others before its request is refused.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// What Windows tools write before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The room for bodies of all requests, in KiB.
-#[derive(Clone, Debug)]
-pub(crate) struct Bodies(Arc<Semaphore>);
-
-impl Bodies {
-    /// Room for the largest body, and for several that are smaller.
-    pub(crate) fn new(max_body: u64) -> Self {
-        let kib = usize::try_from(max_body.max(MAX_SUM).div_ceil(1024)).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// Reserves room for what a body has grown by.
-    async fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Error> {
-        let kib = length.saturating_sub(SMALL).div_ceil(1024);
-        let missing = kib.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-        if missing == 0 {
-            return Ok(());
-        }
-        let more = Arc::clone(&self.0).acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
-        let Ok(Ok(more)) = tokio::time::timeout(PATIENCE, more).await else { return Err(Error::BodiesFull) };
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
-        }
-        Ok(())
-    }
-}
 
 /// The body of POST and PUT. Name, fields and their order appear in the messages.
 #[derive(Debug, Default, Deserialize)]
@@ -236,9 +201,13 @@ fn content_type(headers: &HeaderMap) -> ContentType {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+
     use axum::body::Body;
 
     use super::*;
+    use crate::http::room::{MAX_SUM, PATIENCE};
 
     async fn read(kind: Option<&str>, body: &'static str) -> Result<PredictionRequest, (u16, String)> {
         let mut request = Request::builder();
@@ -265,6 +234,23 @@ mod tests {
         assert_eq!(read.input.value, serde_json::json!({"prompt": "a"}));
         assert_eq!(read.input.unknown, ["y"]);
         assert_eq!(bodies.0.available_permits() as u64 * 1024, MAX_SUM, "the room is returned");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_parsed_beside_what_else_there_is_to_do() {
+        let body = format!(r#"{{"input":{{"prompt":"a","x":[{}0]}}}}"#, r#"{"":0},"#.repeat(200_000));
+        let bodies = Bodies::new(0);
+        let mut read = pin!(PredictionRequest::from_request(Request::new(Body::from(body)), &bodies));
+        let mut turns = 0;
+        // All of it is there from the start, and this test has one thread.
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = &mut read => break read,
+                () = tokio::task::yield_now() => turns += 1,
+            }
+        };
+        assert!(read.is_ok() && turns > 1, "{turns}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prediction::input::validate::Detail;
 use prediction::service::Refused;
@@ -21,8 +21,12 @@ pub(crate) enum Error {
     Compressed(String),
     /// There is no room for the body beside those of other requests.
     BodiesFull,
+    /// There is no room for a page of a list beside those of other requests.
+    PagesFull,
     /// No route has this path.
     NoPath(String),
+    /// The path does not have this method.
+    NoMethod(Method, String),
     /// A page of another origin, or under another name, asks.
     Foreign(&'static str),
     /// The body can be read but is not valid: all reasons.
@@ -55,6 +59,7 @@ impl Error {
             Self::Body(status, _) => *status,
             Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
+            Self::NoMethod(..) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NoPath(_) | Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
@@ -65,9 +70,15 @@ impl Error {
             // What is damaged stays so; everything else may pass.
             Self::Store(StoreError::Corrupt(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BodiesFull
+            | Self::PagesFull
             | Self::Store(_)
             | Self::Refused(
-                Refused::NotReady | Refused::Closing | Refused::Trouble(_) | Refused::Store(_) | Refused::NotStored(_),
+                Refused::NotReady
+                | Refused::NoWorker(_)
+                | Refused::Closing
+                | Refused::Trouble(_)
+                | Refused::Store(_)
+                | Refused::NotStored(_),
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -81,6 +92,13 @@ impl Error {
             }
             Self::BodiesFull => {
                 json!({ "detail": "the bodies of other requests fill the memory for bodies; try again" })
+            }
+            Self::PagesFull => {
+                json!({ "detail": "lists that other clients are reading fill the memory for lists; try again" })
+            }
+            Self::NoMethod(method, path) => {
+                let method = shown_up_to(method.as_str(), 40);
+                json!({ "detail": format!("`{method}` is not a method of `{}`; `Allow` lists those that are", shown(path)) })
             }
             Self::NoPath(path) => {
                 let advice = if path.len() > 1 && path.ends_with('/') {
@@ -124,7 +142,9 @@ impl IntoResponse for Error {
         if self.status().is_server_error()
             && !matches!(
                 self,
-                Self::BodiesFull | Self::Refused(Refused::NotReady | Refused::Closing | Refused::Trouble(_))
+                Self::BodiesFull
+                    | Self::PagesFull
+                    | Self::Refused(Refused::NotReady | Refused::NoWorker(_) | Refused::Closing | Refused::Trouble(_))
             )
         {
             tracing::error!(error = %shown_up_to(&self.body().to_string(), 1000), "a request failed");
@@ -132,7 +152,7 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(self.body())).into_response();
         let (name, value) = match self {
             Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            Self::BodiesFull => (header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::BodiesFull | Self::PagesFull => (header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
             Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             _ => return response,

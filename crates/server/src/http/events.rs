@@ -61,9 +61,10 @@ fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static
 fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
     stream::unfold(Some((app.over.clone(), follower)), |state| async {
         let (over, mut follower) = state?;
-        match over.run_until_cancelled(follower.next()).await?? {
-            Ok(item) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
-            Err(skipped) => {
+        match over.run_until_cancelled(follower.next()).await? {
+            Some(Ok(item)) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
+            None => follower.left().map(|why| (Ok(frame("error", &json!({ "error": why }))), None)),
+            Some(Err(skipped)) => {
                 let error = json!({ "error": "SSE stream replay truncated; events were dropped", "skipped": skipped });
                 Some((Ok(frame("error", &error)), None))
             }

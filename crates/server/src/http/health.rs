@@ -46,9 +46,9 @@ async fn check(State(app): State<App>) -> Json<Body> {
     Json(app.service.health().into())
 }
 
-/// 200 while predictions are accepted.
+/// 200 while predictions are accepted, which a server that stops does not.
 async fn ready(State(app): State<App>) -> Response {
-    probe(&app, |is| matches!(is, Is::Ready | Is::Busy))
+    probe(&app, |is| !app.stop.is_cancelled() && matches!(is, Is::Ready | Is::Busy))
 }
 
 /// 200 unless the server cannot recover without a restart.
@@ -56,9 +56,8 @@ async fn live(State(app): State<App>) -> Response {
     probe(&app, |is| is != Is::Defunct)
 }
 
-fn probe(app: &App, is_well: fn(Is) -> bool) -> Response {
+fn probe(app: &App, is_well: impl Fn(Is) -> bool) -> Response {
     let health = app.service.health();
-    let is_ok = is_well(health.status) && !app.stop.is_cancelled();
-    let status = if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if is_well(health.status) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Body::from(health))).into_response()
 }

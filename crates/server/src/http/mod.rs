@@ -9,11 +9,13 @@ mod error;
 mod events;
 mod files;
 mod health;
+mod list;
 mod metrics;
 mod observe;
 mod origin;
 mod pages;
 mod predictions;
+mod room;
 mod shutdown;
 mod state;
 mod webhooks;
@@ -28,8 +30,8 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
-pub(crate) use body::Bodies;
 pub(crate) use origin::Peer;
+pub(crate) use room::{Bodies, Pages};
 pub(crate) use state::App;
 
 use self::error::Error;
@@ -48,7 +50,8 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(files::router())
         .merge(webhooks::router())
         .merge(shutdown::router())
-        .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()));
+        .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| Error::NoMethod(method, uri.path().to_owned()));
     layered(routes, &app, access, limits).with_state(app)
 }
 

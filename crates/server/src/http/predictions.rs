@@ -1,22 +1,18 @@
-//! Predictions: created by POST and PUT, shown, listed, canceled and removed.
+//! Predictions: created by POST and PUT, shown, canceled and removed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use prediction::input::{self, Invalid};
 use prediction::service::{self, Submitted, Ticket};
-use prediction::shown::shown_up_to;
-use prediction::store;
 use prediction::upload::check_prefix;
 use prediction::webhook::Webhook;
-use prediction::wire::Output;
 use prediction::{Prediction, Status};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::Span;
 
@@ -24,14 +20,10 @@ use super::accept::{self, Prefer};
 use super::body::{MAX_ID, PredictionRequest};
 use super::error::Error;
 use super::events;
+use super::list::list;
 use super::observe::RequestId;
 use super::state::App;
 use crate::telemetry;
-
-/// Predictions on a page of the list by default.
-const PAGE: usize = 20;
-/// Most predictions on a page.
-const MAX_PAGE: usize = 100;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -83,9 +75,7 @@ async fn make(
     idempotent: bool,
 ) -> Result<Response, Error> {
     // Until a worker has loaded, the model is unknown, and so is whether the input is valid.
-    if !app.service.accepts_work() {
-        return Err(service::Refused::NotReady.into());
-    }
+    app.service.readiness()?;
     let parsed = input::parse(&body.input.value, app.service.geometry())
         .map_err(|errors| Error::Invalid(errors.iter().map(Invalid::detail).collect()))?;
     let webhook = body
@@ -114,7 +104,7 @@ async fn make(
         input: parsed.input,
         webhook,
         output_file_prefix: body.output_file_prefix,
-        base: base(app, headers),
+        base: app.base(headers),
         cancel_after,
         detached: prefer.respond_async && !streams,
         idempotent,
@@ -172,93 +162,4 @@ async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Status
 async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
     let png: Arc<[u8]> = app.service.picture(&id).await?.ok_or(Error::Unknown(id))?;
     Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response())
-}
-
-/// The parameters of a list.
-#[derive(Debug, Deserialize)]
-struct Listing {
-    cursor: Option<String>,
-    status: Option<String>,
-    limit: Option<usize>,
-}
-
-/// A page of the list.
-#[derive(Debug, Serialize)]
-struct Page {
-    next: Option<String>,
-    previous: Option<String>,
-    results: Vec<Prediction>,
-}
-
-/// Predictions newest first. Instead of pictures the list has their URLs.
-async fn list(
-    State(app): State<App>,
-    headers: HeaderMap,
-    query: Result<Query<Listing>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Page>, Error> {
-    let Query(listing) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
-    let wrong = |message: String| Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let limit = listing.limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(wrong(format!("`limit` is `{limit}`, not between 1 and {MAX_PAGE}")));
-    }
-    let status = match listing.status.as_deref() {
-        None => None,
-        Some(name) => Some(Status::from_name(name).ok_or_else(|| {
-            let names = Status::ALL.map(Status::name).join("`, `");
-            wrong(format!("`status` is `{}`, not one of `{names}`", shown_up_to(name, 100)))
-        })?),
-    };
-    let mut query = store::Query { status, limit: limit + 1, ..store::Query::default() };
-    if let Some(cursor) = &listing.cursor {
-        // The search begins one after the place, so the greatest one is not valid.
-        let place =
-            cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
-        match (cursor.as_bytes().first(), place) {
-            (Some(b'b'), Some(place)) => query.before = Some(place),
-            (Some(b'a'), Some(place)) => query.after = Some(place),
-            _ => {
-                return Err(wrong(format!(
-                    "`cursor` is `{}`, which is not a cursor of a list",
-                    shown_up_to(cursor, 100)
-                )));
-            }
-        }
-    }
-    let mut found = app.service.list(query).await?;
-    let more = found.len() > limit;
-    if more {
-        if query.after.is_some() { drop(found.remove(0)) } else { drop(found.pop()) }
-    }
-    let filter = status.map_or_else(String::new, |status| format!("&status={}", status.name()));
-    let base = base(&app, &headers);
-    let link = |cursor: String| format!("{base}/predictions?cursor={cursor}&limit={limit}{filter}");
-    let (newest, oldest) = (found.first().map(|(seq, _)| *seq), found.last().map(|(seq, _)| *seq));
-    let older = if query.after.is_some() { true } else { more };
-    let newer = if query.after.is_some() { more } else { query.before.is_some() };
-    let next = oldest.filter(|_| older).map(|seq| link(format!("b{seq}")));
-    let previous = newest.filter(|_| newer).map(|seq| link(format!("a{seq}")));
-    let results = found.into_iter().map(|(_, prediction)| with_link(prediction)).collect();
-    Ok(Json(Page { next, previous, results }))
-}
-
-/// The prediction of a list, with its picture as a URL.
-fn with_link(mut prediction: Prediction) -> Prediction {
-    if prediction.status == Status::Succeeded && prediction.output.is_none() {
-        prediction.output = Some(Output::Whole(prediction.urls.picture().into()));
-    }
-    prediction
-}
-
-/// The address under which the client reaches the server.
-fn base(app: &App, headers: &HeaderMap) -> String {
-    if let Some(url) = &app.public_url {
-        return url.trim_end_matches('/').to_owned();
-    }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
-    match host.filter(plain) {
-        Some(host) => format!("http://{host}"),
-        None => format!("http://localhost:{}", app.port),
-    }
 }

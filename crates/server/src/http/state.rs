@@ -1,11 +1,12 @@
 //! What handlers share.
 
 use axum::extract::FromRef;
+use axum::http::{HeaderMap, header};
 use prediction::Service;
 use prediction::webhook::signature::Secret;
 use tokio_util::sync::CancellationToken;
 
-use super::body::Bodies;
+use super::room::{Bodies, Pages};
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 
@@ -23,9 +24,26 @@ pub(crate) struct App {
     pub(crate) port: u16,
     pub(crate) tokens: Tokens,
     pub(crate) bodies: Bodies,
+    /// The room for pages of lists.
+    pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
     /// The secret that webhooks are signed with, if clients may ask for it.
     pub(crate) shown_secret: Option<Secret>,
+}
+
+impl App {
+    /// The address under which the client reaches the server.
+    pub(super) fn base(&self, headers: &HeaderMap) -> String {
+        if let Some(url) = &self.public_url {
+            return url.trim_end_matches('/').to_owned();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+        match host.filter(plain) {
+            Some(host) => format!("http://{host}"),
+            None => format!("http://localhost:{}", self.port),
+        }
+    }
 }
 
 impl FromRef<App> for Bodies {

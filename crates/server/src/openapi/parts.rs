@@ -48,6 +48,11 @@ pub(super) fn unknown() -> Answer {
     answer("404", "There is no such prediction", &reference("Detail"))
 }
 
+/// What was asked for could not be stored, and was not done.
+pub(super) fn unwritten() -> Answer {
+    answer("503", "The disk cannot be written; nothing was done", &reference("Refusal"))
+}
+
 /// What identifies a prediction in a path.
 pub(super) fn id() -> Value {
     let schema = json!({ "title": "Prediction Id", "type": "string", "minLength": 1 });

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{answer, content, empty, header, id, ok, operation, png, query, reference, unknown};
+use super::parts::{answer, content, empty, header, id, ok, operation, png, query, reference, unknown, unwritten};
 
 pub(super) fn paths() -> Value {
     json!({
@@ -101,7 +101,11 @@ fn create(put: bool) -> Value {
         answer("415", "The body is of another type", &detail),
         answer("422", "Validation Error", &invalid),
         answer("429", "The queue is full; `Retry-After` says when to try again", &refusal),
-        answer("503", "No worker has loaded yet, the server is stopping, or the disk cannot be written", &refusal),
+        answer(
+            "503",
+            "No worker has loaded yet or none is left, the server is stopping, or the disk cannot be written",
+            &refusal,
+        ),
     ];
     let mut operation = operation(summary, operation_id, description, &parameters, answers);
     operation["requestBody"] =
@@ -120,6 +124,7 @@ fn list() -> Value {
         ok(&reference("PredictionList")),
         answer("400", "A parameter cannot be read", &reference("Detail")),
         answer("422", "A parameter is not valid", &reference("Detail")),
+        answer("503", "Lists of other clients fill the memory for lists; try again", &reference("Detail")),
     ];
     operation("List", "list_predictions_get", "Predictions, newest first", &parameters, answers)
 }
@@ -136,7 +141,7 @@ fn delete() -> Value {
         "delete_predictions__prediction_id__delete",
         "Remove a prediction that has ended, with its picture",
         &[id()],
-        [empty("204", "Removed"), unknown(), active],
+        [empty("204", "Removed"), unknown(), active, unwritten()],
     )
 }
 
@@ -145,6 +150,7 @@ fn cancel() -> Value {
         ok(&json!({})),
         answer("404", "The prediction does not exist or has ended", &json!({})),
         answer("422", "Validation Error", &reference("HTTPValidationError")),
+        unwritten(),
     ];
     operation("Cancel", "cancel_predictions__prediction_id__cancel_post", "Cancel a prediction", &[id()], answers)
 }

@@ -123,6 +123,13 @@ const METRICS: &[Metric] = &[
         "Time to the header of the response, which for a synchronous prediction is its end.",
     ),
     metric("syncdiffusion_http_connections", Gauge, Unit::Count, "", "Open connections."),
+    metric(
+        "syncdiffusion_log_lines_lost_total",
+        Counter,
+        Unit::Count,
+        "",
+        "Lines of the log that were lost because nobody read them.",
+    ),
 ];
 
 const fn metric(name: &'static str, kind: Kind, unit: Unit, labels: &'static str, help: &'static str) -> Metric {

@@ -193,7 +193,9 @@ async fn order_and_throttle_hold_for_a_slow_receiver() {
     let (receiver, store) =
         (Receiver::slow(Duration::from_secs(2), |_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
     let sender = sender(&receiver, &store);
-    let active = claimed(record("a", &EventKind::ALL), &store).await;
+    let mut record = record("a", &EventKind::ALL);
+    record.prediction.input.num_inference_steps = 100;
+    let active = claimed(record, &store).await;
     sender.follow(&active);
     active.begin(0, "1".to_owned(), Time::now(), None).unwrap();
     for step in 1..=100 {

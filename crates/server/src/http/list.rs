@@ -1,0 +1,166 @@
+//! The list of predictions, in pages that are bounded in length and in size.
+//!
+//! What always holds: few pages are made at once, and those that clients are still reading are bounded in sum.
+
+use std::io;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prediction::shown::shown_up_to;
+use prediction::store;
+use prediction::wire::Output;
+use prediction::{Prediction, Status};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::Error;
+use super::state::App;
+
+/// Predictions on a page of the list by default.
+const PAGE: usize = 20;
+/// Most predictions on a page.
+const MAX_PAGE: usize = 100;
+/// The bytes of a page, unless its first prediction alone has more.
+const MAX_BYTES: usize = 4 << 20;
+/// Predictions that are read at a time.
+const CHUNK: usize = 8;
+/// The parameters of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listing {
+    cursor: Option<String>,
+    status: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A page of the list.
+#[derive(Debug, Serialize)]
+struct Page {
+    next: Option<String>,
+    previous: Option<String>,
+    results: Vec<Prediction>,
+}
+
+/// Predictions newest first. Instead of pictures the list has their URLs.
+pub(super) async fn list(
+    State(app): State<App>,
+    headers: HeaderMap,
+    query: Result<Query<Listing>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(listing) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+    let wrong = |message: String| Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message);
+    let limit = listing.limit.unwrap_or(PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(wrong(format!("`limit` is `{limit}`, not between 1 and {MAX_PAGE}")));
+    }
+    let status = match listing.status.as_deref() {
+        None => None,
+        Some(name) => Some(Status::from_name(name).ok_or_else(|| {
+            let names = Status::ALL.map(Status::name).join("`, `");
+            wrong(format!("`status` is `{}`, not one of `{names}`", shown_up_to(name, 100)))
+        })?),
+    };
+    let mut query = store::Query { status, ..store::Query::default() };
+    if let Some(cursor) = &listing.cursor {
+        // The search begins one after the place, so the greatest one is not valid.
+        let place =
+            cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
+        match (cursor.as_bytes().first(), place) {
+            (Some(b'b'), Some(place)) => query.before = Some(place),
+            (Some(b'a'), Some(place)) => query.after = Some(place),
+            _ => {
+                return Err(wrong(format!(
+                    "`cursor` is `{}`, which is not a cursor of a list",
+                    shown_up_to(cursor, 100)
+                )));
+            }
+        }
+    }
+    let _making = app.pages.begin().await?;
+    let (found, more) = gather(&app, query, limit).await?;
+    let filter = status.map_or_else(String::new, |status| format!("&status={}", status.name()));
+    let base = app.base(&headers);
+    let link = |cursor: String| format!("{base}/predictions?cursor={cursor}&limit={limit}{filter}");
+    let (newest, oldest) = (found.first().map(|(seq, _)| *seq), found.last().map(|(seq, _)| *seq));
+    let older = if query.after.is_some() { true } else { more };
+    let newer = if query.after.is_some() { more } else { query.before.is_some() };
+    let next = oldest.filter(|_| older).map(|seq| link(format!("b{seq}")));
+    let previous = newest.filter(|_| newer).map(|seq| link(format!("a{seq}")));
+    let results = found.into_iter().map(|(_, prediction)| prediction).collect();
+    let text = serde_json::to_vec(&Page { next, previous, results }).map_err(|_| Error::PagesFull)?;
+    let bytes = Bytes::from_owner(Held { _room: app.pages.hold(text.len()).await?, text });
+    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// A page with the room that it takes until it is sent.
+struct Held {
+    text: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+/// The predictions of a page, newest first, and whether there are more where they end.
+async fn gather(app: &App, mut query: store::Query, limit: usize) -> Result<(Vec<(u64, Prediction)>, bool), Error> {
+    let from_oldest = query.after.is_some();
+    let (mut found, mut size) = (Vec::new(), 0);
+    let more = 'page: loop {
+        query.limit = CHUNK.min(limit + 1 - found.len());
+        let mut chunk = app.service.list(query).await?;
+        // One that is short may lack records that cannot be read.
+        let (Some(newest), Some(oldest)) = (chunk.first().map(|(seq, _)| *seq), chunk.last().map(|(seq, _)| *seq))
+        else {
+            break false;
+        };
+        if from_oldest {
+            chunk.reverse();
+            query.after = Some(newest);
+        } else {
+            query.before = Some(oldest);
+        }
+        for (seq, prediction) in chunk {
+            let prediction = with_link(prediction);
+            size += length(&prediction);
+            if found.len() == limit || (size > MAX_BYTES && !found.is_empty()) {
+                break 'page true;
+            }
+            found.push((seq, prediction));
+        }
+    };
+    if from_oldest {
+        found.reverse();
+    }
+    Ok((found, more))
+}
+
+/// The prediction of a list, with its picture as a URL.
+fn with_link(mut prediction: Prediction) -> Prediction {
+    if prediction.status == Status::Succeeded && prediction.output.is_none() {
+        prediction.output = Some(Output::Whole(prediction.urls.picture().into()));
+    }
+    prediction
+}
+
+/// The length of a prediction as JSON.
+fn length(prediction: &Prediction) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // What cannot be written has no length.
+    let _ = serde_json::to_writer(&mut counter, prediction);
+    counter.0
+}
