@@ -9,6 +9,7 @@
 //! - [`wire`]: the prediction as everybody sees it; [`feed`]: what happens to it, in order.
 //! - `lifecycle`: the phases of a prediction; `active`: one that has not ended.
 //! - [`service`]: who accepts it, who works on it, how it ends; [`store`]: where it is kept.
+//! - [`preview`]: how far a prediction is, in small, for those who watch.
 //! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs
 //!   may be called.
 //! - [`worker`]: the processes; `progress`, `cost`: what their names say.
@@ -23,6 +24,7 @@ pub mod input;
 mod lifecycle;
 pub mod outgoing;
 pub mod output;
+pub mod preview;
 mod progress;
 mod random;
 pub mod redacted;

@@ -20,6 +20,12 @@ pub enum Command {
         /// The job to stop.
         job: String,
     },
+    /// Show how far a job is. Answered by `preview` if the worker can: if it has begun the job, and has finished a
+    /// picture before or knows the model.
+    Preview {
+        /// The job to show.
+        job: String,
+    },
     /// Evaluate a picture. Its frame carries `3 * width * height` bytes of RGB, row by row from the top. Only for a
     /// worker that was started to evaluate; answered by `evaluated` or `failed`.
     Evaluate {
@@ -80,6 +86,18 @@ pub enum Event {
         job: String,
         /// The line.
         line: String,
+    },
+    /// How far a job is, in small: a pixel for each latent. Its frame carries `3 * width * height` bytes of RGB, row by
+    /// row from the top.
+    Preview {
+        /// The job.
+        job: String,
+        /// Denoising steps completed.
+        step: u32,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
     },
     /// The picture. Its frame carries `3 * width * height` bytes of RGB, row by row from the top.
     Done {

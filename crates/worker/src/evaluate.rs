@@ -48,8 +48,8 @@ pub(crate) fn run(
                 let error = "this worker evaluates pictures and draws none".to_owned();
                 events.send(&Event::Failed { job, error, fatal: false });
             }
-            // A picture takes seconds: nothing is there to cancel.
-            Message::Command(Command::Cancel { .. }, _) => {}
+            // A picture takes seconds: nothing is there to cancel or to show.
+            Message::Command(Command::Cancel { .. } | Command::Preview { .. }, _) => {}
             Message::Command(Command::Shutdown, _) => return Ok(()),
             Message::Malformed(error) => events.send(&Event::Malformed { error }),
         }

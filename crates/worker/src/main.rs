@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
-use panorama::Engine;
+use panorama::{Engine, Preview};
 use protocol::{Event, Model};
 use sd2::Sd2;
 
@@ -143,5 +143,6 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         peak_memory_bytes: memory::max_used(placement.device),
         jobs,
     });
-    Service::new(engine, limits, events, jobs as usize).serve(&commands)
+    let preview = Preview::unknown();
+    Service::new(engine, limits, events, preview, jobs as usize).serve(&commands)
 }

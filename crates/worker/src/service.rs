@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
-use panorama::{Engine, Limits, Panorama, Picture, Stage, Task, range};
+use panorama::{Engine, Limits, Panorama, Picture, Preview, Stage, Task, range};
 use protocol::{Command, Event, Input};
 use sd2::tokenizer::Overlong;
 
@@ -26,6 +26,7 @@ pub(crate) struct Service<'a> {
     limits: Limits,
     events: &'a Events,
     schedule: Schedule,
+    preview: Preview,
     /// Jobs that are advanced, at most `capacity`.
     jobs: Vec<Job>,
     /// Jobs that wait for one of those to end.
@@ -71,12 +72,13 @@ impl Flow for Job {
 }
 
 impl<'a> Service<'a> {
-    pub(crate) fn new(engine: Engine, limits: Limits, events: &'a Events, capacity: usize) -> Self {
+    pub(crate) fn new(engine: Engine, limits: Limits, events: &'a Events, preview: Preview, capacity: usize) -> Self {
         Self {
             engine,
             limits,
             events,
             schedule: Schedule::default(),
+            preview,
             jobs: Vec::new(),
             queue: VecDeque::new(),
             capacity,
@@ -134,6 +136,7 @@ impl<'a> Service<'a> {
                     self.events.send(&Event::Canceled { job });
                 }
             }
+            Message::Command(Command::Preview { job }, _) => self.show(&job),
             Message::Command(Command::Evaluate { job, .. }, _) => {
                 self.fail(job, "this worker draws; one that is started with `evaluate` evaluates".to_owned(), false);
             }
@@ -206,6 +209,10 @@ impl<'a> Service<'a> {
                     }
                     if let Some(picture) = self.jobs[owner].panorama.put(outcome) {
                         self.finish(owner, &picture);
+                        let latents = self.jobs[owner].panorama.latents();
+                        if let Err(error) = catch(|| self.preview.learn(latents, &picture)) {
+                            tracing::warn!("nothing is learned for previews: {error}");
+                        }
                         ended.push(owner);
                     }
                 }
@@ -235,6 +242,19 @@ impl<'a> Service<'a> {
             !ended.contains(&(index - 1))
         });
         Ok(())
+    }
+
+    /// Sends a preview of a job, if there is anything to show.
+    fn show(&self, job: &str) {
+        let Some(Job { panorama, .. }) = self.jobs.iter().find(|other| other.name == job) else { return };
+        match catch(|| self.preview.of(panorama.latents())) {
+            Ok(Some(Picture { width, height, rgb })) => {
+                let step = panorama.progress().step;
+                self.events.send_with(&Event::Preview { job: job.to_owned(), step, width, height }, &rgb);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(job, "no preview: {error}"),
+        }
     }
 
     fn report_progress(&self, job: usize) {

@@ -139,6 +139,13 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
                     job.canceled = !job.asks_for("stubborn");
                 }
             }
+            Ok(Command::Preview { job: name }) => {
+                if let Some(Job { input, step, .. }) = jobs.iter().find(|job| job.name == name) {
+                    let (width, height) = (input.width / 8, input.height / 8);
+                    let preview = Event::Preview { job: name, step: *step, width, height };
+                    say(&preview, &gradient(width, height, input.seed));
+                }
+            }
             Ok(Command::Shutdown) => leaving = true,
             Ok(Command::Evaluate { .. }) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

@@ -42,6 +42,42 @@ async fn a_post_can_stream_events() {
     assert_eq!(refused.status, 422);
 }
 
+/// Previews have no ids, and are for streams that ask for them only.
+#[tokio::test]
+async fn a_stream_can_ask_for_previews() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("go").display().to_string();
+    let body = json!({"id": "s", "input": {"prompt": format!("until={file}"), "num_inference_steps": 4}});
+    let post = server.request("POST", "/predictions").header("content-type", "application/json");
+    let post = post.header("accept", "text/event-stream").header("prefer", "preview").body(body.to_string());
+    let mut stream = post.send().await.unwrap();
+    let mut text = String::new();
+    let read = |text: &mut String, chunk: &[u8]| text.push_str(&String::from_utf8_lossy(chunk));
+    while !text.contains("event: preview") || !text.ends_with("\n\n") {
+        read(&mut text, &stream.chunk().await.unwrap().expect("the stream goes on"));
+    }
+    // Others may ask later: they see the newest at once.
+    let mut query = server.request("GET", "/predictions/s/stream?preview=true").send().await.unwrap();
+    let mut late = String::new();
+    while !late.contains("event: preview") {
+        read(&mut late, &query.chunk().await.unwrap().expect("the stream goes on"));
+    }
+    let unasked = server.request("GET", "/predictions/s/stream").send().await.unwrap();
+    std::fs::write(&file, "").unwrap();
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        read(&mut text, &chunk);
+    }
+    let seen = frames(&text);
+    let (previews, others): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(_, name, _)| name == "preview");
+    let (id, _, preview) = &previews[0];
+    assert_eq!((id.as_str(), &preview["width"], &preview["height"]), ("", &json!(256), &json!(64)));
+    assert!(preview["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"));
+    assert!(preview["step"].as_u64().is_some_and(|step| (1..=4).contains(&step)), "{preview}");
+    assert_eq!(others, frames(&unasked.text().await.unwrap()), "nothing else changes");
+    assert_eq!(server.get("/predictions/s/stream?preview=perhaps").await.status, 400);
+}
+
 #[tokio::test]
 async fn a_stream_can_be_resumed() {
     let server = Server::start(&[]).await;

@@ -13,6 +13,7 @@ use tracing::Span;
 
 use crate::feed::{Event, Feed};
 use crate::lifecycle::{End, Lifecycle, Phase, Stop};
+use crate::preview::Previews;
 use crate::progress;
 use crate::store::{Claim, Record};
 use crate::time::Time;
@@ -29,6 +30,8 @@ pub(crate) struct ActivePrediction {
     accepted: Record,
     /// For clients, streams and webhooks.
     pub(crate) feed: Arc<Feed>,
+    /// For those who watch it.
+    pub(crate) previews: Previews,
     /// Cancelled when it is asked to stop, for what is under way outside of a worker.
     pub(crate) stopping: CancellationToken,
     /// What is logged of it is logged in here.
@@ -102,6 +105,7 @@ impl ActivePrediction {
         Self {
             accepted,
             feed: Arc::new(Feed::new(history)),
+            previews: Previews::default(),
             stopping: CancellationToken::new(),
             span,
             state: watch::Sender::new(State { life, seq, shown }),

@@ -31,6 +31,7 @@ pub(super) fn bounded(event: Event) -> Result<Event, String> {
         Event::Log { job, line } => Event::Log { job, line: cut(line, MAX_LINE) },
         // These have no texts of any length; the last two are not for a server.
         other @ (Event::Progress { .. }
+        | Event::Preview { .. }
         | Event::Done { .. }
         | Event::Canceled { .. }
         | Event::Batch { .. }

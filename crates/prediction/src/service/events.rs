@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Event;
+use protocol::{Command, Event};
 
 use super::shared::Shared;
 use super::workers::WorkerState;
 use crate::lifecycle::End;
+use crate::output;
+use crate::preview::Preview;
 use crate::shown::{shown, shown_up_to};
 use crate::store::MAX_ATTEMPTS;
 use crate::worker::{Worker, picture_bytes};
@@ -69,9 +71,24 @@ impl Shared {
             }
             Event::Progress { job, step, of, seconds, fraction } => {
                 let active = table.workers.slot(worker).job(&job).cloned();
+                if active.as_ref().is_some_and(|active| active.previews.is_due(step, of)) {
+                    table.workers.slot(worker).send(Command::Preview { job });
+                }
                 drop(table);
                 if let Some(active) = active {
                     active.progress(step, of, seconds, fraction);
+                }
+            }
+            Event::Preview { job, step, width, height } => {
+                let active = table.workers.slot(worker).job(&job).cloned();
+                drop(table);
+                if let Some(active) = active.filter(|_| bytes.len() <= MAX_PREVIEW) {
+                    self.tasks.spawn_blocking(move || match output::picture(&bytes, width, height, None) {
+                        Ok(png) => {
+                            active.previews.show(Preview { step, width, height, image: output::data_uri(&png) });
+                        }
+                        Err(error) => tracing::warn!(worker, %error, "a preview cannot be encoded"),
+                    });
                 }
             }
             Event::Log { job, line } => {
@@ -167,6 +184,9 @@ impl Shared {
         exit.restart_after.filter(|_| !closing)
     }
 }
+
+/// The largest preview in bytes: a pixel for each latent of 3072x3072 takes 432 KiB.
+const MAX_PREVIEW: usize = 4 << 20;
 
 /// How many characters of a line of a worker are logged.
 const MAX_LOGGED: usize = 4096;

@@ -9,6 +9,7 @@ use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::feed::{Item, Reader};
 use crate::lifecycle::Phase;
+use crate::preview::{Preview, Watcher};
 use crate::wire::Prediction;
 
 /// A handle to a new prediction, which stops it when it is dropped.
@@ -73,12 +74,24 @@ pub struct Follower {
     shared: Arc<Shared>,
     active: Arc<ActivePrediction>,
     reader: Reader,
+    watcher: Option<Watcher>,
+}
+
+/// What a follower learns.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// The next event.
+    Item(Item),
+    /// How many events were missed.
+    Missed(u64),
+    /// How far the prediction is, for those who watch.
+    Preview(Arc<Preview>),
 }
 
 impl Follower {
     fn new(shared: &Arc<Shared>, active: &Arc<ActivePrediction>, reader: Reader, cancel_when_unfollowed: bool) -> Self {
         active.follow(cancel_when_unfollowed);
-        Self { shared: Arc::clone(shared), active: Arc::clone(active), reader }
+        Self { shared: Arc::clone(shared), active: Arc::clone(active), reader, watcher: None }
     }
 
     /// The id of the prediction.
@@ -86,12 +99,28 @@ impl Follower {
         self.active.id()
     }
 
-    /// The next event; `Err` with how many were missed; `None` after the end, or if there will be none in this process.
-    pub async fn next(&mut self) -> Option<Result<Item, u64>> {
+    /// Watches previews, too.
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.watcher = Some(self.active.previews.watch());
+        self
+    }
+
+    /// What happens next; `None` after the end, or if there will be none in this process.
+    pub async fn next(&mut self) -> Option<News> {
+        let watcher = &mut self.watcher;
+        let preview = async {
+            match watcher {
+                Some(watcher) => watcher.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            // An event is never kept waiting by a preview.
             biased;
-            item = self.reader.next() => item,
+            item = self.reader.next() => Some(item?.map_or_else(News::Missed, News::Item)),
             _ = self.shared.until_left(&self.active) => None,
+            preview = preview => Some(News::Preview(preview)),
         }
     }
 

@@ -28,7 +28,7 @@ mod workers;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-pub use follow::{Follower, Ticket};
+pub use follow::{Follower, News, Ticket};
 pub use health::{Counts, Health, State};
 pub use intake::{Refused, Request, Submitted};
 pub use setup::Setup;

@@ -83,7 +83,7 @@ pub(super) async fn draw(
                     Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
                 return Ok(Outcome::Picture(Box::new(picture)));
             }
-            Event::Batch { .. } | Event::Evaluator { .. } | Event::Evaluated { .. } => {}
+            Event::Batch { .. } | Event::Preview { .. } | Event::Evaluator { .. } | Event::Evaluated { .. } => {}
         }
     }
     bail!("the worker ended without a message")

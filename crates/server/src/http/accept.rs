@@ -14,6 +14,8 @@ pub(super) struct Prefer {
     pub(super) respond_async: bool,
     /// After this time at the latest.
     pub(super) wait: Option<Duration>,
+    /// With previews, if events are streamed.
+    pub(super) preview: bool,
 }
 
 impl Prefer {
@@ -27,6 +29,7 @@ impl Prefer {
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => prefer.respond_async = true,
+                "preview" => prefer.preview = true,
                 // The first of several counts.
                 "wait" => prefer.wait = prefer.wait.or_else(|| value.parse().ok().map(Duration::from_secs)),
                 _ => {}
@@ -93,11 +96,12 @@ mod tests {
     fn prefer_is_read_as_the_rfc_says() {
         let read = |value| Prefer::read(&headers("prefer", value));
         let wait = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(read("respond-async"), Prefer { respond_async: true, wait: None });
-        assert_eq!(read("Respond-Async, wait=5"), Prefer { respond_async: true, wait: wait(5) });
-        assert_eq!(read("wait=\"10\"; x=y"), Prefer { respond_async: false, wait: wait(10) });
-        assert_eq!(read("wait=1, wait=2"), Prefer { respond_async: false, wait: wait(1) });
+        assert_eq!(read("respond-async"), Prefer { respond_async: true, ..Prefer::default() });
+        assert_eq!(read("Respond-Async, wait=5"), Prefer { respond_async: true, wait: wait(5), preview: false });
+        assert_eq!(read("wait=\"10\"; x=y"), Prefer { wait: wait(10), ..Prefer::default() });
+        assert_eq!(read("wait=1, wait=2"), Prefer { wait: wait(1), ..Prefer::default() });
         assert_eq!(read("wait=x, return=minimal, respond-asynchronous"), Prefer::default());
+        assert_eq!(read("preview"), Prefer { preview: true, ..Prefer::default() });
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! Predictions as server-sent events: those of Cog (start, output, log, metric, completed, error) and `progress`, with
-//! numbers, so that `Last-Event-ID` resumes.
+//! numbers, so that `Last-Event-ID` resumes. Streams that ask for it have `preview`, too, without numbers.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use prediction::Prediction;
 use prediction::feed::{Event, Item};
-use prediction::service::Follower;
-use serde::Serialize;
+use prediction::preview::Preview;
+use prediction::service::{Follower, News};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::accept::Prefer;
 use super::error::Error;
 use super::state::App;
 
@@ -23,24 +26,33 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The id of the end of a prediction that was read from the store, where events have no numbers.
 const ENDED: &str = "completed";
 
+/// What a stream asks for. In a browser an `EventSource` cannot send headers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    preview: Option<bool>,
+}
+
 /// GET `/predictions/{id}/stream`.
 pub(super) async fn stream(
     State(app): State<App>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Error> {
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
     if last == Some(ENDED) {
         // A browser does not reconnect after this.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    attach(&app, &id, last.and_then(|last| last.parse().ok()).unwrap_or(0)).await
+    let Query(asked) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+    let previews = asked.preview.unwrap_or_else(|| Prefer::read(&headers).preview);
+    attach(&app, &id, last.and_then(|last| last.parse().ok()).unwrap_or(0), previews).await
 }
 
-/// Follows a prediction that exists, from the event after number `after` on.
-pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, Error> {
+/// Follows a prediction that exists, from the event after number `after` on, with previews or without.
+pub(super) async fn attach(app: &App, id: &str, after: u64, previews: bool) -> Result<Response, Error> {
     if let Some(follower) = app.service.follow(id, after) {
-        return Ok(follow(app, follower));
+        return Ok(follow(app, follower, previews));
     }
     let ended = app.service.get(id).await?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
     let frame = frame("completed", &ended).id(ENDED);
@@ -48,8 +60,8 @@ pub(super) async fn attach(app: &App, id: &str, after: u64) -> Result<Response, 
 }
 
 /// Answers with the events of a follower. Dropping the response drops the follower.
-pub(super) fn follow(app: &App, follower: Follower) -> Response {
-    answer(frames(app, follower))
+pub(super) fn follow(app: &App, follower: Follower, previews: bool) -> Response {
+    answer(frames(app, if previews { follower.watching() } else { follower }))
 }
 
 fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
@@ -62,9 +74,10 @@ fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Inf
     stream::unfold(Some((app.over.clone(), follower)), |state| async {
         let (over, mut follower) = state?;
         match over.run_until_cancelled(follower.next()).await? {
-            Some(Ok(item)) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
+            Some(News::Item(item)) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
+            Some(News::Preview(preview)) => Some((Ok(show(&preview)), Some((over, follower)))),
             None => follower.left().map(|why| (Ok(frame("error", &json!({ "error": why }))), None)),
-            Some(Err(skipped)) => {
+            Some(News::Missed(skipped)) => {
                 let error = json!({ "error": "SSE stream replay truncated; events were dropped", "skipped": skipped });
                 Some((Ok(frame("error", &error)), None))
             }
@@ -86,6 +99,11 @@ fn name(id: &str, item: &Item) -> Frame {
         Event::Completed(prediction) => frame::<Prediction>("completed", prediction),
     };
     frame.id(item.id.to_string())
+}
+
+/// A preview as a frame, without an id: a client that resumes does not miss it.
+fn show(Preview { step, width, height, image }: &Preview) -> Frame {
+    frame("preview", &json!({ "image": &**image, "step": step, "width": width, "height": height }))
 }
 
 fn frame<T: Serialize>(name: &str, data: &T) -> Frame {

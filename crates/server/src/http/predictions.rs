@@ -57,7 +57,7 @@ async fn put(
     }
     // A prediction that exists is returned whatever else the request says.
     if app.service.is_active(&id) && accept::wants_events(&headers) {
-        return events::attach(&app, &id, 0).await;
+        return events::attach(&app, &id, 0, Prefer::read(&headers).preview).await;
     }
     if let Some(known) = app.service.get(&id).await? {
         return Ok(existing(known));
@@ -112,11 +112,11 @@ async fn make(
     };
     let ticket = match app.service.submit(request).await? {
         Submitted::New(ticket) => ticket,
-        Submitted::Live(known) if streams => return events::attach(app, &known.id, 0).await,
+        Submitted::Live(known) if streams => return events::attach(app, &known.id, 0, prefer.preview).await,
         Submitted::Live(known) | Submitted::Ended(known) => return Ok(existing(*known)),
     };
     if streams {
-        return Ok(events::follow(app, ticket.follow()));
+        return Ok(events::follow(app, ticket.follow(), prefer.preview));
     }
     if prefer.respond_async && prefer.wait.is_none() {
         let accepted = Prediction { status: Status::Starting, started_at: None, ..ticket.snapshot().await };

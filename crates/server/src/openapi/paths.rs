@@ -77,7 +77,10 @@ fn create(put: bool) -> Value {
         ("Predict", "predict_predictions_post", "Run a single prediction on the model")
     };
     let mut parameters = vec![
-        header("Prefer", "`respond-async` returns at once; `wait=n` waits for n seconds at most"),
+        header(
+            "Prefer",
+            "`respond-async` returns at once; `wait=n` waits for n seconds at most; `preview` adds previews to a stream",
+        ),
         header("Cancel-After", "Cancel the prediction after this time, such as `90` or `1m30s`; 5 seconds to 24 hours"),
     ];
     if put {
@@ -162,14 +165,28 @@ fn output() -> Value {
 
 fn stream() -> Value {
     // This version of OpenAPI does not say whether a schema of a stream describes its text or one event.
-    let events =
-        content("200", "Events start, log, progress, metric, output, completed", "text/event-stream", &json!({}));
+    let events = content(
+        "200",
+        "Events start, log, progress, metric, output, completed, and preview where it is asked for",
+        "text/event-stream",
+        &json!({}),
+    );
     operation(
         "Stream",
         "stream_predictions__prediction_id__stream_get",
         "Follow a prediction as server-sent events",
-        &[id(), header("Last-Event-ID", "Resume after this event")],
-        [events, empty("204", "There is nothing after that event"), unknown()],
+        &[
+            id(),
+            header("Last-Event-ID", "Resume after this event"),
+            header("Prefer", "`preview` adds events `preview` with small pictures"),
+            query("preview", &json!({ "type": "boolean" })),
+        ],
+        [
+            events,
+            empty("204", "There is nothing after that event"),
+            answer("400", "A parameter cannot be read", &reference("Detail")),
+            unknown(),
+        ],
     )
 }
 

@@ -158,6 +158,9 @@ function follow(prediction) {
       const left = now.seconds_left === null ? "" : `, about ${Math.ceil(now.seconds_left)} s left`;
       $("say").textContent = `Step ${now.step} of ${now.steps}${left}`;
     },
+    preview(now) {
+      show(now.image, prediction.input);
+    },
     completed(end) {
       finish(end, path);
     },
@@ -167,7 +170,7 @@ function follow(prediction) {
 // Follows the events of a prediction as EventSource does, which cannot send a token. Where there are no events to follow,
 // asks for the end instead.
 async function listen(path, on, last) {
-  const answer = await ask(path + "/stream", { headers: last && { "last-event-id": last } }).catch(() => null);
+  const answer = await ask(path + "/stream", { headers: { prefer: "preview", ...(last && { "last-event-id": last }) } }).catch(() => null);
   if (answer && answer.status !== 200) {
     end(path);
     return;

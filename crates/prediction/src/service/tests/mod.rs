@@ -130,12 +130,36 @@ async fn an_end_that_cannot_be_stored_is_stored_later_and_published_only_then() 
     assert_eq!(service.get("a").await.unwrap().as_ref(), Some(&*ended), "what is published is what is stored");
     assert!(service.picture("a").await.unwrap().is_some());
     let mut ends = 0;
-    while let Some(item) = follower.next().await {
-        ends += u32::from(matches!(item.unwrap().event, feed::Event::Completed(_)));
+    while let Some(news) = follower.next().await {
+        let News::Item(item) = news else { panic!("{news:?}") };
+        ends += u32::from(matches!(item.event, feed::Event::Completed(_)));
     }
     assert_eq!(ends, 1);
     assert_eq!(service.health().status, State::Ready);
     service.new_ticket(request("b")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn previews_are_for_those_who_watch() {
+    let (service, _) = service(1).await;
+    let _ticket = service.new_ticket(request("a")).await;
+    let job = service.job("a").await;
+    let mut watching = service.follow("a", 0).unwrap().watching();
+    let mut other = service.follow("a", 0).unwrap();
+    let preview = Event::Preview { job: job.clone(), step: 3, width: 8, height: 4 };
+    service.shared.on_event(0, preview, vec![7; 3 * 8 * 4]);
+    let seen = loop {
+        if let Some(News::Preview(preview)) = watching.next().await {
+            break preview;
+        }
+    };
+    assert_eq!((seen.step, seen.width, seen.height), (3, 8, 4));
+    assert!(seen.image.starts_with("data:image/png;base64,iVBOR"));
+    service.done(job);
+    while let Some(news) = other.next().await {
+        assert!(matches!(news, News::Item(_)), "{news:?}");
+    }
+    assert!(service.get("a").await.unwrap().unwrap().output.is_some(), "the preview is not its output");
 }
 
 #[tokio::test(start_paused = true)]
