@@ -100,6 +100,22 @@ fn json_is_the_last_line() {
 }
 
 #[test]
+fn a_picture_is_measured_when_asked_for() {
+    // The stand-in answers with the first pixel, which has the seed in its blue channel.
+    let arguments = ["--prompt", "a", "--num-inference-steps", "2", "--seed", "30", "--evaluate"];
+    let (output, _dir) = run(&arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("\nseam 0.000, borders 0.000, Intra-LPIPS 0.300, "), "{said}");
+    let (output, _dir) = run(&[&arguments[..], &["--json", "--no-metadata"]].concat());
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figures = &json["figures"];
+    assert_eq!((&figures["borders"], &figures["intra_lpips"]), (&0.0.into(), &0.3.into()), "the stride is known");
+    assert_eq!(figures["net"]["model"], "demo");
+    let (output, _dir) = run(&["--prompt", "a", "--num-inference-steps", "2", "--json"]);
+    assert!(serde_json::from_slice::<Value>(&output.stdout).unwrap().get("figures").is_none());
+}
+
+#[test]
 fn inputs_are_rejected_with_the_messages_of_the_server() {
     let refused = |arguments: &[&str]| {
         let (output, dir) = run(arguments);

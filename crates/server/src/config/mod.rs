@@ -27,3 +27,4 @@ pub(crate) use limits::Limits;
 pub(crate) use serve::{ExitWithoutWorkers, Serve};
 pub(crate) use telemetry::{LogFormat, Telemetry};
 pub(crate) use weights::{Fetch, Perceptual, Smaller, Verify, Weights};
+pub(crate) use worker::WorkerArgs;

@@ -76,7 +76,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 /// Which network it was.
-fn named(net: &Net) -> String {
+pub(super) fn named(net: &Net) -> String {
     let Net { model, channels, version } = net;
     let hash = version.get(..10).unwrap_or(version);
     if channels[..] == VGG16 {

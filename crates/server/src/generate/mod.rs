@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::config::Generate;
+use crate::evaluate;
 use crate::signals::{INTERRUPTED, interrupt};
 use draw::{Outcome, Picture, draw};
 
@@ -38,10 +39,13 @@ struct Report<'a> {
     device: &'a str,
     dtype: &'a str,
     work: Work,
+    /// With `--evaluate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    figures: Option<evaluate::Of>,
 }
 
 pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
-    let Generate { inputs, mut worker, output, no_metadata, json } = generate;
+    let Generate { inputs, mut worker, output, no_metadata, evaluate, json } = generate;
     // The geometry of the embedded model is known before its worker reports it, so errors are found before any work.
     let known = (worker.model == "demo").then(Geometry::default);
     let inputs = Value::Object(inputs.0);
@@ -73,6 +77,17 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let metadata = (!no_metadata).then(|| Metadata::new(&input, Some(&model)));
     let png = output::picture(&rgb, width, height, metadata.as_ref())?;
     output::save(&output, &png).with_context(|| format!("cannot write `{}`", output.display()))?;
+    let figures = if evaluate {
+        tokio::select! {
+            figures = evaluate::of(&worker, &output, input.stride) => Some(figures?),
+            () = interrupt() => {
+                eprintln!("interrupted; `{}` is written, but not evaluated", output.display());
+                return Ok(INTERRUPTED.into());
+            }
+        }
+    } else {
+        None
+    };
     if json {
         let (device, dtype) = (model.device.as_str(), model.dtype.as_str());
         let seed = input.seed;
@@ -87,11 +102,15 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
             device,
             dtype,
             work,
+            figures,
         };
         println!("{}", serde_json::to_string(&report)?);
     } else {
         let (path, seed) = (output.display(), input.seed);
         println!("wrote `{path}`: {width}x{height}, seed {seed}, {seconds:.1} s on {}", model.device);
+        if let Some(figures) = figures {
+            println!("{figures}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
