@@ -82,7 +82,7 @@ bench: build ## Benchmark the service, and panoramas against the Python referenc
 	target/release/bench
 	scripts/venv.sh tests/reference
 	tests/reference/.venv/bin/python tests/reference/random_model.py small $(SMALL)
-	tests/reference/.venv/bin/python tests/reference/bench.py --runs $(RUNS) $(DTYPE:%=--dtype %) $(MODELS:%=--model %) -- $(JOB)
+	tests/reference/.venv/bin/python tests/reference/bench.py --fast --runs $(RUNS) $(DTYPE:%=--dtype %) $(MODELS:%=--model %) -- $(JOB)
 
 .PHONY: bench-quick
 bench-quick: build ## The same in 10 minutes, with a short job (BEFORE=another build of syncdiffusion to compare with)
@@ -102,10 +102,10 @@ MODELS ?= demo $(SMALL)
 DTYPE ?= f32 bf16
 
 .PHONY: quality
-quality: build ## Measure what the inputs beyond the hosted model do (WHAT=borders, seam or canvas; QUALITY="flags"; hours)
+quality: build ## Measure what the inputs beyond the hosted model do (WHAT=borders, seam, canvas or preset; QUALITY="flags"; hours)
 	for what in $(WHAT); do scripts/quality.py $$what $(QUALITY) || exit 1; done
 
-WHAT ?= borders seam canvas
+WHAT ?= borders seam canvas preset
 
 .PHONY: demo-model
 demo-model: ## Train the demo model, or resume its training (STAGE=..., FROM=bundle; 3 to 4 hours on 2 cores)

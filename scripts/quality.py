@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""quality.py borders|seam|canvas [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...] [--keep DIR]
+"""quality.py borders|seam|canvas|preset [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...] [--keep DIR]
 
 Draws panoramas with inputs that the hosted model does not have, and with those that they are compared with; measures them with
 `syncdiffusion evaluate`; prints a table in Markdown, and fails if a figure does not pass. docs/inputs.md has the tables of the demo model.
@@ -8,6 +8,7 @@ borders  kinks at the borders of windows, even and smooth, at strides 8, 16 and 
 seam     the kink where the ends meet: of seamless panoramas 1.25 at most, of the original's loop more than 10, or the figure says nothing
 canvas   Intra-LPIPS without synchronisation, of all windows, and of the canvas at two weights: at the recommended one the canvas must be
          no worse than the windows, with a third of the gradients
+preset   Intra-LPIPS and borders of the presets; the fast one must be no worse
 """
 
 import argparse
@@ -53,6 +54,7 @@ class Measurement:
         for number, prompt in enumerate(PROMPTS[: self.options.prompts]):
             for seed in seeds or [number + 1]:
                 given = {"prompt": prompt, "seed": seed, "guidance_scale": 5, "num_inference_steps": self.options.steps, **inputs}
+                given = {key: value for key, value in given.items() if value is not None}
                 flags = [f"--{key.replace('_', '-')}={str(value).lower() if key != 'prompt' else value}" for key, value in given.items()]
                 picture = folder / f"{number:02}-{seed}.png"
                 printed = self.folder / f"{name}-{picture.stem}.json"
@@ -131,9 +133,24 @@ def canvas(measure, failures):
             failures.append(f"gradients of the canvas, width {width}: {gradients:.0f} are more than a third of {all_gradients:.0f}")
 
 
+def preset(measure, failures):
+    head("width", "`preset`", "UNet forwards", "gradients", "Intra-LPIPS", "borders")
+    for width in measure.options.width:
+        found = {}
+        for preset in ("default", "fast"):
+            # The steps are those of the preset.
+            pictures, work = measure.figures(f"{preset}-{width}", preset=preset, width=width, num_inference_steps=None)
+            counts = [statistics.mean(each["work"][count] for each in work) for count in ("unet_forwards", "perceptual_backwards")]
+            found[preset] = {figure: mean(pictures, figure)[0] for figure in ("intra_lpips", "borders")}
+            row(width, preset, *(f"{count:.0f}" for count in counts), mean(pictures, "intra_lpips")[1], mean(pictures, "borders")[1])
+        for figure, value in found["fast"].items():
+            if value > found["default"][figure]:
+                failures.append(f"{figure} of the preset fast, width {width}: {value:.3f} is worse than {found['default'][figure]:.3f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["borders", "seam", "canvas"])
+    parser.add_argument("what", choices=["borders", "seam", "canvas", "preset"])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--server", default=ROOT / "target/release/syncdiffusion", type=Path)
     parser.add_argument("--worker", default=ROOT / "target/release/syncdiffusion-worker", type=Path)
@@ -147,7 +164,7 @@ def main():
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         measure = Measurement(options, options.keep or Path(temporary))
-        {"borders": borders, "seam": seam, "canvas": canvas}[options.what](measure, failures)
+        {"borders": borders, "seam": seam, "canvas": canvas, "preset": preset}[options.what](measure, failures)
     print(f"\n`{options.model}`, {options.prompts} prompts, {options.steps} steps; perceptual network `{measure.net['model']}`")
     if failures:
         sys.exit("\n".join(failures))

@@ -4,7 +4,8 @@
 
 Prints a Markdown table: seconds of sampling (without loading) as median and range, the ratio pair by pair, and peak memory.
 Each pair also compares the two pictures, so that a program cannot be fast by drawing something else. `--before` adds
-another build of `syncdiffusion` to the table, and prints the ratio of both after it.
+another build of `syncdiffusion` to the table, and prints the ratio of both after it. `--fast` adds the same job with `--preset fast`,
+whose picture is another one and therefore not compared.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="`demo` or a bundle folder; may be given more than once")
     parser.add_argument("--dtype", action="append", help="of ours, may be given more than once")
     parser.add_argument("--before", type=Path, help="another build of `syncdiffusion`, beside its worker, to compare with")
+    parser.add_argument("--fast", action="store_true", help="time the preset `fast`, too")
     parser.add_argument("--reference-dtype", default="f32", help="f32, or f16 or bf16 for autocast as the original has it on a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, of both; for cuda run this with a Python whose torch has it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -76,17 +78,19 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     ratios_before = []
     for model in options.model or ["demo"]:
-        programs = {dtype: (OURS, dtype) for dtype in dtypes}
+        programs = {dtype: (OURS, dtype, job) for dtype in dtypes}
         if options.before:
-            programs |= {f"{dtype}, before": (options.before, dtype) for dtype in dtypes}
+            programs |= {f"{dtype}, before": (options.before, dtype, job) for dtype in dtypes}
+        fast = {f"{dtype}, preset fast": (OURS, dtype, [*job, "--preset", "fast"]) for dtype in dtypes if options.fast}
+        programs |= fast
         runs: dict[str, list[dict]] = {who: [] for who in [*programs, "reference"]}
         with tempfile.TemporaryDirectory() as folder:
             pictures = {who: Path(folder, f"{who}.png") for who in runs}
             for _ in range(options.runs):
-                for who, (program, dtype) in programs.items():
-                    runs[who].append(ours(program, model, options.device, dtype, job, pictures[who]))
+                for who, (program, dtype, flags) in programs.items():
+                    runs[who].append(ours(program, model, options.device, dtype, flags, pictures[who]))
                 runs["reference"].append(reference(model, options.device, options.reference_dtype, options.threads, job, pictures["reference"]))
-            same = {who: compare(pictures[who], pictures["reference"]) for who in programs}
+            same = {who: compare(pictures[who], pictures["reference"]) for who in programs if who not in fast}
         theirs = [run["seconds"] for run in runs["reference"]]
         for dtype in dtypes if options.before else ():
             ratios = [old["seconds"] / new["seconds"] for old, new in zip(runs[f"{dtype}, before"], runs[dtype])]
@@ -97,6 +101,8 @@ def main() -> None:
             line = f"| {Path(model).name} | {who} | {spread(seconds)} | "
             if who == "reference":
                 line += f"1 | {memory:.2f} | | |"
+            elif who in fast:
+                line += f"{spread([b / a for a, b in zip(seconds, theirs)], 2)} | {memory:.2f} | | |"
             else:
                 ratios = [b / a for a, b in zip(seconds, theirs)]
                 psnr = same[who]["psnr"]

@@ -11,16 +11,19 @@ const NEW: f64 = 0.3;
 
 /// The cost of an input, in UNet forwards of one window.
 pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
+    Prices::ESTIMATE.total(tasks(input, geometry)) as f64
+}
+
+fn tasks(input: &Input, geometry: Geometry) -> Tasks {
     let ends = Ends::of(input.loop_closure, input.seamless);
     let layout = geometry.layout((input.width, input.height), input.stride, ends);
     let windows = layout.count();
     let steps = input.num_inference_steps;
     let synchronised = synchronised_steps(steps, input.sync_freq, input.sync_threshold);
-    let tasks = match input.sync_mode {
+    match input.sync_mode {
         SyncMode::Windows => Tasks::new(windows, steps.into(), synchronised),
         SyncMode::Canvas => Tasks::on_canvas(windows, steps.into(), synchronised, synchronised * layout.parts()),
-    };
-    Prices::ESTIMATE.total(tasks) as f64
+    }
 }
 
 /// Seconds a unit takes on this machine.
@@ -60,6 +63,21 @@ mod tests {
         let saved = units(json!({"prompt": "a"})) - units(json!({"prompt": "a", "sync_mode": "canvas"}));
         assert!((saved - 5.0 * (8.0 * 10.0 - 2.0)).abs() < 1e-9, "{saved}");
         assert!(units(json!({"prompt": "a"})) > units(json!({"prompt": "a", "sync_freq": 3})));
+    }
+
+    /// By the prices of an estimate, and by those of the counters.
+    #[test]
+    fn the_fast_preset_is_less_than_a_third_of_the_work() {
+        let input = |value| crate::input::parse(&value, None).unwrap().input;
+        let [fast, usual] = ["fast", "default"].map(|preset| {
+            let input = input(json!({"prompt": "a", "preset": preset}));
+            let latents = u64::from(input.width / 8 * (input.height / 8) * 4);
+            let tasks = tasks(&input, Geometry::default());
+            [Prices::ESTIMATE, Prices::computed(2, latents)].map(|prices| prices.total(tasks) as f64)
+        });
+        for (fast, usual) in std::iter::zip(fast, usual) {
+            assert!(fast / usual <= 0.30, "{}", fast / usual);
+        }
     }
 
     #[test]

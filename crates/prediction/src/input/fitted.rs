@@ -7,16 +7,15 @@ use geometry::Geometry;
 
 use crate::input::table::{COUNT, Default, Field, Kind, TABLE};
 
-/// The table of a model. `stride` is what a request says, if that is one of the model's.
+/// The table of a model. `stride` is what a request or its preset says.
 pub fn table(geometry: Geometry, stride: Option<u64>) -> [Field; COUNT] {
     let usual = |name: &str| match TABLE.iter().find(|field| field.name == name).map(|field| field.default) {
         Some(Default::Integer(value)) => value,
         _ => 0,
     };
     let strides: Vec<u64> = geometry.strides().into_iter().map(Into::into).collect();
-    let own = stride.filter(|stride| strides.contains(stride));
-    let nearest = |wanted: u64| strides.iter().copied().min_by_key(|stride| stride.abs_diff(wanted));
-    let stride = own.or_else(|| nearest(usual("stride"))).unwrap_or(usual("stride"));
+    let wanted = stride.unwrap_or(usual("stride"));
+    let stride = strides.into_iter().min_by_key(|stride| stride.abs_diff(wanted)).unwrap_or(usual("stride"));
     let step = stride.max(1) * u64::from(geometry.vae_factor);
     TABLE.map(|field| match (field.name, field.kind) {
         ("stride", _) => Field { default: Default::Integer(stride), ..field },

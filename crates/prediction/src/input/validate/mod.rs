@@ -85,10 +85,20 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     let mut missing = Vec::new();
     let mut whole = BTreeMap::new();
     let mut values = Map::new();
-    let stride = given.get("stride").and_then(integer).and_then(|stride| u64::try_from(stride).ok());
+    let fast = given.get("preset").is_some_and(|preset| preset == "fast");
+    let stride = match given.get("stride") {
+        None if fast => table::fast("stride"),
+        stride => stride.cloned(),
+    };
+    let stride = stride.as_ref().and_then(integer).and_then(|stride| u64::try_from(stride).ok());
     let fitted = geometry.map_or(TABLE, |geometry| fitted::table(geometry, stride));
+    let left_out = |field: &Field, default: table::Default| match field.name {
+        // Fitted to the model, whoever says it.
+        "stride" if geometry.is_some() => default.value(),
+        name => implied(name, given).or_else(|| default.value()),
+    };
     for (field, Field { default, .. }) in TABLE.iter().zip(fitted) {
-        match given.get(field.name).cloned().or_else(|| implied(field.name, given)).or_else(|| default.value()) {
+        match given.get(field.name).cloned().or_else(|| left_out(field, default)) {
             None => missing.push(Invalid {
                 field: field.name.to_owned(),
                 message: "Field required".to_owned(),
@@ -107,8 +117,15 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
             },
         }
     }
+    values.remove("preset");
     let looped = values.get("loop_closure") == Some(&Value::Bool(true));
     for (field, message) in conflicts(&values).into_iter().chain(rules(&whole, looped, geometry)) {
+        let by_preset = fast && matches!(field, "width" | "height" | "stride") && !given.contains_key("stride");
+        let message = if by_preset {
+            format!("{message}; the `preset` \"fast\" sets the stride, unless you give a `stride`")
+        } else {
+            message
+        };
         errors.entry(field).or_insert(vec![message]);
     }
     if errors.is_empty() && missing.is_empty() {
@@ -126,7 +143,10 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
 /// What an input is if it is left out, where that depends on the others that are given.
 fn implied(name: &str, given: &Map<String, Value>) -> Option<Value> {
     let seamless = given.get("seamless") == Some(&Value::Bool(true));
-    (name == "blend" && seamless).then(|| "smooth".into())
+    if name == "blend" && seamless {
+        return Some("smooth".into());
+    }
+    given.get("preset").filter(|preset| *preset == "fast").and_then(|_| table::fast(name))
 }
 
 /// Inputs that are valid each, but not together.

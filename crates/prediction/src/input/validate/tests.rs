@@ -41,6 +41,7 @@ fn the_words_are_those_of_cog() {
         ("blend", json!("Smooth"), r#""Smooth" is not one of "even" or "smooth""#),
         ("blend", json!(1), r#"1 is not one of "even" or "smooth""#),
         ("blend", Value::Null, r#"null is not one of "even" or "smooth""#),
+        ("preset", json!("slow"), r#""slow" is not one of "default" or "fast""#),
         ("scheduler", json!("euler"), r#""euler" is not one of "ddim", "unipc" or "dpmpp_2m""#),
     ] {
         assert_eq!(one(field, &value), message);
@@ -193,6 +194,41 @@ fn a_ring_is_of_any_height_and_not_the_original_s_loop() {
     for proposed in [json!({"prompt": "a", "seamless": true}), json!({"prompt": "a", "loop_closure": true})] {
         assert!(ask(proposed).is_ok());
     }
+}
+
+#[test]
+fn the_fast_preset_is_for_what_is_left_out() {
+    let input = |value: Value| {
+        let with = parse(&value, Some(Geometry::default())).unwrap().input;
+        // A model that is known only later makes no difference here.
+        assert_eq!(parse(&value, None).unwrap().input, with);
+        with
+    };
+    let fast = input(json!({"prompt": "a", "preset": "fast"}));
+    let spelled = json!({
+        "prompt": "a", "stride": 32, "blend": "smooth", "scheduler": "unipc", "num_inference_steps": 20,
+        "sync_mode": "canvas", "sync_weight": 10,
+    });
+    assert_eq!(fast, input(spelled));
+    let given = json!({
+        "prompt": "a", "preset": "fast", "stride": 16, "blend": "even", "scheduler": "ddim", "num_inference_steps": 50,
+        "sync_mode": "windows", "sync_weight": 20,
+    });
+    assert_eq!(input(given), input(json!({"prompt": "a"})));
+    assert_eq!(input(json!({"prompt": "a", "preset": "default"})), input(json!({"prompt": "a"})));
+    // A model whose windows 32 does not divide has the nearest.
+    let small = Geometry { window: 48, vae_factor: 8 };
+    assert_eq!(parse(&json!({"prompt": "a", "preset": "fast"}), Some(small)).unwrap().input.stride, 24);
+}
+
+#[test]
+fn an_error_by_the_preset_names_it() {
+    let message = |value| parse(&value, Some(Geometry::default())).unwrap_err().remove(0).message;
+    let width = message(json!({"prompt": "a", "width": 640, "preset": "fast"}));
+    assert!(width.contains("stride 32") && width.contains("`preset`"), "{width}");
+    let width = message(json!({"prompt": "a", "width": 600, "preset": "fast", "stride": 16}));
+    assert!(!width.contains("preset"), "{width}");
+    assert!(parse(&json!({"prompt": "a", "width": 640, "preset": "fast", "stride": 16}), None).is_ok());
 }
 
 #[test]
