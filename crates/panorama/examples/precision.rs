@@ -2,6 +2,9 @@
 //!
 //! `cargo run --release -p panorama --example precision -- MODEL [WIDTH STEPS SYNCS] [DTYPE...]`
 //!
+//! It is computed the way a GPU computes it, but on the CPU: by libtorch's norms, in its memory order. `f16+bf16` is
+//! another dtype for decoder and perceptual network, which are otherwise computed in the first.
+//!
 //! Prints a Markdown table: the relative error of the synchronisation gradients of the first step (of all windows
 //! together, in the Euclidean norm), that of the final latents, and the PSNR of the picture.
 
@@ -11,6 +14,9 @@ use anyhow::{Context, Result, bail};
 use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Scheduler, Settings, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
+
+/// What is compared without being asked for: first what a GPU computes in 16 bit, then f16 beside wider pictures.
+const DTYPES: [&str; 4] = ["bf16", "f16", "f16+f32", "f16+bf16"];
 
 /// What a job leaves behind to compare.
 struct Traces {
@@ -25,21 +31,18 @@ fn main() -> Result<()> {
     let mut number = |default| args.next().map_or(Ok(default), |text| text.parse::<u32>());
     let (width, steps, syncs) = (number(1024)?, number(20)?, number(3)?);
     let dtypes: Vec<String> = args.collect();
-    let dtypes = if dtypes.is_empty() { vec!["bf16".to_owned(), "f16".to_owned()] } else { dtypes };
+    let dtypes = if dtypes.is_empty() { DTYPES.map(ToOwned::to_owned).to_vec() } else { dtypes };
 
     println!("`{model}`, {width}x512, {steps} steps, {syncs} of them synchronised, against f32:\n");
-    println!("| dtype | error of sync gradients | error of latents | PSNR, dB |");
-    println!("|---|---|---|---|");
-    let exact = run(&model, Dtype::Float, width, steps, syncs)?;
+    println!("| dtype | decoder and LPIPS | error of sync gradients | error of latents | PSNR, dB |");
+    println!("|---|---|---|---|---|");
+    let exact = run(&model, Placement::new(Device::Cpu, Dtype::Float), width, steps, syncs)?;
     for name in dtypes {
-        let dtype = match name.as_str() {
-            "bf16" => Dtype::BFloat16,
-            "f16" => Dtype::Half,
-            other => bail!("`{other}` is not a dtype to compare; use `bf16` or `f16`"),
-        };
-        let rounded = run(&model, dtype, width, steps, syncs)?;
+        let (whole, pictures) = name.split_once('+').unwrap_or((&name, &name));
+        let placement = Placement::of_gpu_on_cpu(dtype(whole)?);
+        let rounded = run(&model, Placement { picture_kind: dtype(pictures)?, ..placement }, width, steps, syncs)?;
         println!(
-            "| {name} | {:.1e} | {:.1e} | {:.1} |",
+            "| {whole} | {pictures} | {:.1e} | {:.1e} | {:.1} |",
             relative_error(&rounded.gradients, &exact.gradients),
             relative_error(&rounded.latents, &exact.latents),
             psnr(&rounded.picture.rgb, &exact.picture.rgb),
@@ -48,10 +51,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(model: &str, kind: Dtype, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
+fn dtype(name: &str) -> Result<Dtype> {
+    match name {
+        "f32" => Ok(Dtype::Float),
+        "bf16" => Ok(Dtype::BFloat16),
+        "f16" => Ok(Dtype::Half),
+        other => bail!("`{other}` is not a dtype to compare; use `f32`, `bf16` or `f16`"),
+    }
+}
+
+fn run(model: &str, placement: Placement, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
     let threads = std::thread::available_parallelism()?.get();
     let limits = Limits { denoise: 2 * threads, synchronise: threads, checkpointing: Checkpointing::On };
-    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, Placement::new(Device::Cpu, kind))?, threads);
+    let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, placement)?, threads);
     let mut panorama = engine.begin(&Settings {
         prompt: "a photo of a mountain range at twilight".to_owned(),
         negative_prompt: String::new(),
