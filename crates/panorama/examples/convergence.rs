@@ -82,7 +82,7 @@ fn pictures(engine: &mut Engine, prompts: usize, (scheduler, steps): (Scheduler,
         let limits = Limits { checkpointing: Checkpointing::Off, ..Limits::default() };
         let mut panorama = engine.begin(&settings)?;
         while let Some(stage) = panorama.stage() {
-            for outcome in engine.compute(&panorama.take(limits.of(stage)), limits.checkpointing) {
+            for outcome in engine.compute(&panorama.take(limits.of(stage)), limits) {
                 if let Some(picture) = panorama.put(outcome) {
                     return Ok(picture.rgb);
                 }

@@ -62,7 +62,8 @@ fn dtype(name: &str) -> Result<Dtype> {
 
 fn run(model: &str, placement: Placement, width: u32, steps: u32, syncs: u32) -> Result<Traces> {
     let threads = std::thread::available_parallelism()?.get();
-    let limits = Limits { denoise: 2 * threads, synchronise: threads, checkpointing: Checkpointing::On };
+    let limits =
+        Limits { denoise: 2 * threads, synchronise: threads, checkpointing: Checkpointing::On, ..Limits::default() };
     let mut engine = Engine::new(Sd2::load(&Bundle::open(model)?, placement)?, threads);
     let mut panorama = engine.begin(&Settings {
         prompt: "a photo of a mountain range at twilight".to_owned(),
@@ -86,7 +87,7 @@ fn run(model: &str, placement: Placement, width: u32, steps: u32, syncs: u32) ->
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {
         let tasks = panorama.take(limits.of(stage));
-        for outcome in engine.compute(&tasks, limits.checkpointing) {
+        for outcome in engine.compute(&tasks, limits) {
             if let Outcome::Gradient { gradient, .. } = &outcome
                 && panorama.progress().step == 0
             {

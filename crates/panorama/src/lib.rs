@@ -28,7 +28,7 @@ mod windows;
 
 pub use engine::Engine;
 pub use evaluation::{Figures, figures};
-pub use limits::Limits;
+pub use limits::{Limits, Widths};
 pub use panorama::{Panorama, Progress, Work};
 pub use picture::Picture;
 pub use preview::Preview;

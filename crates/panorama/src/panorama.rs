@@ -155,6 +155,11 @@ impl Panorama {
         self.waiting.front().map(Operation::stage)
     }
 
+    /// How many tasks can be taken now, all of that stage.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes up to `limit` tasks, all of the stage that [`Self::stage`] names.
     pub fn take(&mut self, limit: usize) -> Vec<Task> {
         let operations: Vec<Operation> = self.waiting.drain(..limit.min(self.waiting.len())).collect();

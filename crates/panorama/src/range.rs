@@ -58,12 +58,12 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-/// The picture of latents, `[1, 3, h, w]` in 0..1.
+/// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in strips.
 ///
 /// # Panics
 /// If its numbers are not finite, not even in f32.
-pub(crate) fn picture(sd2: &Sd2, latents: &Tensor) -> Tensor {
-    let decode = |decoder: &Decoder, _: &Lpips| decoder.large_pictures(latents);
+pub(crate) fn picture(sd2: &Sd2, latents: &Tensor, strip: i64) -> Tensor {
+    let decode = |decoder: &Decoder, _: &Lpips| decoder.large_pictures(latents, strip);
     in_range(sd2, "decoder", &decode, &is_finite)
 }
 

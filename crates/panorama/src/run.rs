@@ -23,8 +23,8 @@ pub fn run(
 ) -> Result<Option<(Picture, Work)>, Invalid> {
     let mut panorama = engine.begin(settings)?;
     while let Some(stage) = panorama.stage() {
-        let tasks = panorama.take(limits.of(stage));
-        for outcome in engine.compute(&tasks, limits.checkpointing) {
+        let tasks = panorama.take(limits.next(stage, panorama.waiting()));
+        for outcome in engine.compute(&tasks, limits) {
             if let Some(picture) = panorama.put(outcome) {
                 return Ok(Some((picture, panorama.work())));
             }

@@ -8,10 +8,9 @@ use sd2::unet::{TextKeys, TimeTable};
 use tch::Tensor;
 
 use crate::picture::Picture;
-use crate::range::is_finite;
 
 /// What is computed for a task. Only tasks of one stage go in one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// The guided output of the UNet for a window.
     Denoise,
@@ -77,11 +76,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether its numbers are finite. Those of features and pictures were looked at when they were computed.
-    pub fn is_finite(&self) -> bool {
+    /// Whether its numbers are finite, as a number on the device, so that nobody has to wait for it yet. `None` for
+    /// features and pictures, which were looked at when they were computed.
+    pub fn finite(&self) -> Option<Tensor> {
         match self {
-            Self::Output { output: numbers, .. } | Self::Gradient { gradient: numbers, .. } => is_finite(numbers),
-            Self::Target(_) | Self::Picture(_) => true,
+            Self::Output { output: numbers, .. } | Self::Gradient { gradient: numbers, .. } => {
+                Some(numbers.isfinite().all())
+            }
+            Self::Target(_) | Self::Picture(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fixtures::{F32, assert_within, json, path, root};
-use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Scheduler, Settings, Stage, SyncMode};
+use panorama::{Blend, Engine, Limits, Panorama, Scheduler, Settings, Stage, SyncMode};
 use sd2::{Bundle, Sd2};
 use serde_json::Value;
 use tch::Tensor;
@@ -41,9 +41,9 @@ fn settings(parameters: &Value) -> Settings {
 }
 
 fn last_latents(engine: &Engine, mut panorama: Panorama) -> Tensor {
-    let limits = Limits { denoise: 3, synchronise: 2, checkpointing: Checkpointing::Off };
+    let limits = Limits { denoise: 3, synchronise: 2, ..Limits::default() };
     while let Some(stage) = panorama.stage().filter(|stage| *stage != Stage::Decode) {
-        for outcome in engine.compute(&panorama.take(limits.of(stage)), limits.checkpointing) {
+        for outcome in engine.compute(&panorama.take(limits.of(stage)), limits) {
             panorama.put(outcome);
         }
     }

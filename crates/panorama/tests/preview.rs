@@ -1,11 +1,12 @@
 //! Previews of the demo model against its pictures.
 
 use fixtures::{F32, root};
-use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Preview, Scheduler, Settings, Stage, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Preview, Scheduler, Settings, Stage, SyncMode, Widths};
 use sd2::{Bundle, Sd2};
 use tch::{Kind, Tensor};
 
-const LIMITS: Limits = Limits { denoise: 4, synchronise: 1, checkpointing: Checkpointing::Off };
+const LIMITS: Limits =
+    Limits { denoise: 4, synchronise: 1, checkpointing: Checkpointing::Off, widths: Widths::Any, strip: 1 << 26 };
 
 fn settings(prompt: &str, seed: u64) -> Settings {
     Settings {
@@ -38,7 +39,7 @@ fn draw(engine: &mut Engine, settings: &Settings) -> (Tensor, Picture) {
             latents = panorama.latents().shallow_clone();
         }
         let tasks = panorama.take(LIMITS.of(stage));
-        for outcome in engine.compute(&tasks, LIMITS.checkpointing) {
+        for outcome in engine.compute(&tasks, LIMITS) {
             if let Some(picture) = panorama.put(outcome) {
                 return (latents, picture);
             }

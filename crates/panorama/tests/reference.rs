@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Scheduler, Settings, Stage, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Scheduler, Settings, Stage, SyncMode, Widths};
+use sd2::vae::Decoder;
 use sd2::{Bundle, Placement, Sd2};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -47,7 +48,13 @@ fn settings(parameters: &Value) -> Settings {
 }
 
 /// One after the other, the least that a batch may have.
-const ONE: Limits = Limits { denoise: 1, synchronise: 1, checkpointing: Checkpointing::Off };
+const ONE: Limits = Limits {
+    denoise: 1,
+    synchronise: 1,
+    checkpointing: Checkpointing::Off,
+    widths: Widths::Any,
+    strip: Decoder::STRIP,
+};
 
 fn engine(name: &str, placement: Placement, threads: usize) -> Engine {
     Engine::new(Sd2::load(&bundle(name), placement).unwrap(), threads)
@@ -70,13 +77,22 @@ fn run_together(engine: &Engine, limits: Limits, mut panoramas: Vec<Panorama>) -
     while let Some(leader) = panoramas.iter().find(|panorama| panorama.stage().is_some()) {
         let (stage, branches) = (leader.stage().unwrap(), leader.branches());
         let (mut owners, mut tasks) = (Vec::new(), Vec::new());
+        let joins = |panorama: &Panorama| panorama.stage() == Some(stage) && panorama.branches() == branches;
+        let waiting = panoramas.iter().filter(|panorama| joins(panorama)).map(Panorama::waiting).sum();
+        let mut room = match limits.widths {
+            // The limit holds for each of them here.
+            Widths::Any => usize::MAX,
+            Widths::Listed => limits.next(stage, waiting),
+        };
         for (i, panorama) in panoramas.iter_mut().enumerate() {
-            if panorama.stage() == Some(stage) && panorama.branches() == branches {
-                tasks.extend(panorama.take(limits.of(stage)));
+            if joins(panorama) {
+                let before = tasks.len();
+                tasks.extend(panorama.take(limits.of(stage).min(room)));
+                room -= tasks.len() - before;
                 owners.resize(tasks.len(), i);
             }
         }
-        for (i, outcome) in std::iter::zip(owners, engine.compute(&tasks, limits.checkpointing)) {
+        for (i, outcome) in std::iter::zip(owners, engine.compute(&tasks, limits)) {
             if let Some(picture) = panoramas[i].put(outcome) {
                 pictures[i] = Some(picture);
             }
@@ -94,8 +110,8 @@ fn pictures() {
         for (i, case) in cases.list("panoramas").iter().enumerate() {
             let limits = [
                 ONE,
-                Limits { denoise: 3, synchronise: 2, checkpointing: Checkpointing::On },
-                Limits { denoise: 26, synchronise: 4, checkpointing: Checkpointing::Off },
+                Limits { denoise: 3, synchronise: 2, checkpointing: Checkpointing::On, ..ONE },
+                Limits { denoise: 26, synchronise: 4, ..ONE },
             ][i % 3];
             let what = format!("{name} {}", case["name"].as_str().unwrap());
             let panorama = engine.begin(&settings(&case["parameters"])).unwrap();
@@ -138,7 +154,7 @@ fn progress_counts_what_was_computed() {
                 assert!((panorama.progress().fraction - share).abs() < 1e-12, "{}", case["name"]);
             }
             let tasks = panorama.take(4);
-            for outcome in engine.compute(&tasks, Checkpointing::Off) {
+            for outcome in engine.compute(&tasks, ONE) {
                 panorama.put(outcome);
             }
         }
@@ -200,7 +216,7 @@ fn a_ring_begins_nowhere() {
             loop {
                 let Some(stage) = panorama.stage() else { panic!("a panorama ends with its picture") };
                 let tasks = panorama.take(if stage == Stage::Decode { 1 } else { 3 });
-                for outcome in engine.compute(&tasks, Checkpointing::Off) {
+                for outcome in engine.compute(&tasks, ONE) {
                     if let Some(picture) = panorama.put(outcome) {
                         return (panorama.latents().shallow_clone(), picture);
                     }
@@ -236,8 +252,8 @@ fn assert_as_the_reference(
         if stage == Stage::Decode {
             assert_within(LATENT_TOLERANCE, what, panorama.latents(), cases.tensor(case, "final_latent"));
         }
-        let tasks = panorama.take(limits.of(stage));
-        for outcome in engine.compute(&tasks, limits.checkpointing) {
+        let tasks = panorama.take(limits.next(stage, panorama.waiting()));
+        for outcome in engine.compute(&tasks, limits) {
             picture = panorama.put(outcome);
         }
     }
@@ -285,6 +301,45 @@ fn pictures_in_16_bit() {
             }
         }
     }
+}
+
+/// In the widths of a GPU, alone and in common batches: some windows are computed twice, and batches have equal parts.
+#[test]
+fn pictures_in_listed_widths() {
+    let placement = Placement { channels_last: false, ..F32 };
+    for name in BUNDLES {
+        let cases = Cases::of(name);
+        let mut engine = engine(name, placement, 1);
+        let limits = Limits { denoise: 26, synchronise: 8, widths: Widths::Listed, ..ONE };
+        for case in cases.list("panoramas") {
+            let settings = settings(&case["parameters"]);
+            let run = panorama::run(&mut engine, &settings, limits, |_| ControlFlow::Continue(()));
+            let what = format!("{name} {} in listed widths", case["name"].as_str().unwrap());
+            assert_same_picture(&what, &run.unwrap().unwrap().0, cases.tensor(case, "picture"));
+        }
+        assert_same_pictures(name, engine, limits);
+    }
+}
+
+/// The warm-up of a width computes and leaves nothing behind.
+#[test]
+fn a_rehearsal_changes_nothing() {
+    let cases = Cases::of("epsilon");
+    let mut engine = engine("epsilon", F32, 1);
+    let case = &cases.list("panoramas")[0];
+    let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+    let limits = Limits { widths: Widths::Listed, synchronise: 6, ..ONE };
+    let mut picture = None;
+    while let Some(stage) = panorama.stage() {
+        let tasks = panorama.take(1);
+        for &width in limits.widths(stage) {
+            engine.rehearse(&tasks[0], width, limits);
+        }
+        for outcome in engine.compute(&tasks, ONE) {
+            picture = panorama.put(outcome);
+        }
+    }
+    assert_same_picture("after rehearsals", &picture.unwrap(), cases.tensor(case, "picture"));
 }
 
 /// All cases of a bundle at once.

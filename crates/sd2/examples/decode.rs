@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let latents = Tensor::randn(size, (Kind::Float, Device::Cpu));
     let before = peak();
     let start = Instant::now();
-    let picture = decoder.large_pictures(&latents);
+    let picture = decoder.large_pictures(&latents, Decoder::STRIP);
     println!(
         "{width}x{height} in {kind:?}: {:.1} s, {:.2} GiB at most, {before:.2} GiB before; mean {:.3}",
         start.elapsed().as_secs_f64(),

@@ -22,9 +22,6 @@ use crate::placement::Placement;
 /// Epsilon of all norms of the VAE.
 const EPS: f64 = 1e-6;
 
-/// Numbers of a strip of a feature map: 256 MiB in fp32.
-const MAX_STRIP: i64 = 1 << 26;
-
 /// Attention scores that are computed at once: 1 GiB in fp32.
 const MAX_SCORES: i64 = 1 << 28;
 
@@ -99,6 +96,9 @@ impl Settings {
 }
 
 impl Decoder {
+    /// Numbers of a strip of a feature map that fits everywhere: 256 MiB in fp32.
+    pub const STRIP: i64 = 1 << 26;
+
     /// Loads the decoder of `vae/` of a bundle.
     ///
     /// # Errors
@@ -172,13 +172,13 @@ impl Decoder {
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
 
-    /// [`Self::pictures`] for pictures of any size. Large feature maps go through the layers in strips, so that it
-    /// needs little more memory than the largest of them.
-    pub fn large_pictures(&self, latents: &Tensor) -> Tensor {
+    /// [`Self::pictures`] for pictures of any size. Feature maps of more than `strip` numbers go through the layers in
+    /// strips of about that size, so that it needs little more memory than the largest of them.
+    pub fn large_pictures(&self, latents: &Tensor, strip: i64) -> Tensor {
         let (_, _, height, width) = latents.size4().expect("latents are [n, channels, h, w]");
         // A strip grows from level to level as the map does, which is largest on the finest level.
         let row = self.finest_inputs * width * self.factor * self.factor;
-        let rows = (MAX_STRIP / row).max(1);
+        let rows = (strip / row).max(1);
         if height <= rows {
             return self.pictures(latents);
         }

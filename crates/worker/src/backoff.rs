@@ -4,6 +4,9 @@ use panorama::{Checkpointing, Limits, Stage};
 
 use crate::failure::{is_ambiguous, is_out_of_memory};
 
+/// The smallest strip that a picture is decoded in: 16 MiB in fp32.
+const MIN_STRIP: i64 = 1 << 22;
+
 /// Computes all of `tasks`, which are of one stage, and returns the results in order. Where memory runs out, the limits
 /// of the stage are lowered, and stay so, and the rest is tried again. Where that is in doubt, they are lowered once
 /// for a batch, and raised again if that did not help.
@@ -55,15 +58,24 @@ fn lowered(limits: Limits, stage: Stage, failed: usize) -> Option<Limits> {
         Stage::Synchronise if limits.checkpointing == Checkpointing::Off => {
             Some(Limits { checkpointing: Checkpointing::On, ..limits })
         }
+        Stage::Decode if limits.strip >= 2 * MIN_STRIP => Some(Limits { strip: limits.strip / 2, ..limits }),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use panorama::Widths;
+
     use super::*;
 
-    const WIDE: Limits = Limits { denoise: 26, synchronise: 8, checkpointing: Checkpointing::Off };
+    const WIDE: Limits = Limits {
+        denoise: 26,
+        synchronise: 8,
+        checkpointing: Checkpointing::Off,
+        widths: Widths::Any,
+        strip: 4 * MIN_STRIP,
+    };
 
     /// A device that fits `fits` tasks at once, and `checkpointed` with gradient checkpointing.
     fn device(fits: usize, checkpointed: usize) -> impl FnMut(Limits, &[u32]) -> Result<Vec<u32>, String> {
@@ -112,10 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_not_tried_again() {
+    fn a_picture_is_decoded_in_smaller_strips_before_it_fails() {
+        let in_strips = |limits: Limits, tasks: &[u32]| {
+            if limits.strip > 2 * MIN_STRIP { Err("out of memory".to_owned()) } else { Ok(tasks.to_vec()) }
+        };
         let mut limits = WIDE;
+        assert_eq!(in_parts(&mut limits, Stage::Decode, &[1], in_strips), Ok(vec![1]));
+        assert_eq!(limits, Limits { strip: 2 * MIN_STRIP, ..WIDE });
         assert!(in_parts(&mut limits, Stage::Decode, &[1], device(0, 0)).is_err());
-        assert_eq!(limits, WIDE);
+        assert_eq!(limits, Limits { strip: MIN_STRIP, ..WIDE });
     }
 
     #[test]

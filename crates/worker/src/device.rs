@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use libtorch::Tf32;
 use sd2::Placement;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -91,7 +92,17 @@ pub(crate) fn place(device: DeviceChoice, dtype: DtypeChoice) -> anyhow::Result<
             }
         }
     };
-    Ok(Placement::new(device, kind))
+    let placement = Placement::new(device, kind);
+    set_precision(placement)?;
+    Ok(placement)
+}
+
+/// On a GPU, f32 means f32 if it is asked for: no TF32. Beside networks in 16 bit, whatever is in f32 may have it.
+fn set_precision(placement: Placement) -> anyhow::Result<()> {
+    if placement.device != Device::Cpu && placement.kind == Kind::Float {
+        Tf32::OFF.set()?;
+    }
+    Ok(())
 }
 
 /// Whether products are faster in bf16 than in f32. That a processor has instructions for them is not enough: those of
@@ -144,5 +155,27 @@ pub(crate) fn dtype_name(kind: Kind) -> &'static str {
         Kind::Half => "f16",
         Kind::BFloat16 => "bf16",
         _ => "f32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f32_on_a_gpu_is_no_tf32() {
+        let before = Tf32::get().unwrap();
+        for placement in [
+            Placement::new(Device::Cpu, Kind::Float),
+            Placement::new(Device::Cuda(0), Kind::Half),
+            Placement::new(Device::Cuda(0), Kind::BFloat16),
+        ] {
+            set_precision(placement).unwrap();
+            assert_eq!(Tf32::get(), Ok(before), "{placement:?}");
+        }
+        assert!(before.convolutions, "there is something to turn off");
+        set_precision(Placement::new(Device::Cuda(0), Kind::Float)).unwrap();
+        assert_eq!(Tf32::get(), Ok(Tf32::OFF));
+        before.set().unwrap();
     }
 }

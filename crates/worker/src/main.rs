@@ -14,6 +14,8 @@ mod events;
 mod failure;
 mod memory;
 mod model;
+mod pending;
+mod prices;
 mod schedule;
 mod service;
 mod settings;
@@ -136,13 +138,13 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
     }
     let mut engine = Engine::new(sd2, options.threads());
-    let (limits, jobs) = warmup::run(&mut engine, options.memory_budget)?;
+    let warm = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
         model,
         load_seconds: start.elapsed().as_secs_f64(),
         peak_memory_bytes: memory::max_used(placement.device),
-        jobs,
+        jobs: warm.jobs,
     });
     let preview = Preview::unknown();
-    Service::new(engine, limits, events, preview, jobs as usize).serve(&commands)
+    Service::new(engine, warm, events, preview).serve(&commands)
 }

@@ -18,23 +18,50 @@ pub(crate) fn peak() -> u64 {
     status("VmHWM:")
 }
 
-/// Memory of the device in use, in bytes: of this process on a CPU, of all on a GPU.
+/// Memory of the device that this process uses, in bytes. libtorch keeps the memory of a GPU that it has once had.
 pub(crate) fn used(device: Device) -> u64 {
     match device {
-        Device::Cuda(n) => cuda::memory(n).map_or(0, |(free, total)| total - free),
+        Device::Cuda(n) => on_gpu(n).reserved,
         _ => status("VmRSS:"),
     }
 }
 
-/// The maximum of [`used`] so far. libtorch keeps the memory of a GPU that it has once had.
+/// The maximum of [`used`] so far.
 pub(crate) fn max_used(device: Device) -> u64 {
-    if device == Device::Cpu { peak() } else { used(device) }
+    match device {
+        Device::Cuda(n) => on_gpu(n).max_reserved,
+        _ => peak(),
+    }
 }
 
-/// Free memory of the device, in bytes.
+/// Runs something, and returns how much more memory than before it took at most, in bytes. On a CPU that is only known
+/// of what takes the most so far, `before` being what was in use before all of it.
+pub(crate) fn taken_by<T>(device: Device, before: u64, run: impl FnOnce() -> T) -> (T, u64) {
+    let Device::Cuda(n) = device else {
+        let result = run();
+        return (result, max_used(device).saturating_sub(before));
+    };
+    let allocated = on_gpu(n).allocated;
+    let maxima = libtorch::reset_peaks(n);
+    let result = run();
+    let taken = on_gpu(n).max_allocated.saturating_sub(allocated);
+    // Were the maxima those of all the time, they would say nothing about this.
+    (result, if maxima.is_ok() { taken } else { 0 })
+}
+
+/// What libtorch has of a GPU; nothing where CUDA does not answer.
+fn on_gpu(n: usize) -> libtorch::Memory {
+    libtorch::memory(n).unwrap_or_default()
+}
+
+/// Memory of the device that this process could have, in bytes, beside what it uses.
 pub(crate) fn available(device: Device) -> u64 {
     match device {
-        Device::Cuda(n) => cuda::memory(n).map_or(0, |(free, _)| free),
+        // What libtorch keeps and does not use, it can use again.
+        Device::Cuda(n) => {
+            let libtorch::Memory { allocated, reserved, .. } = on_gpu(n);
+            cuda::memory(n).map_or(0, |(free, _)| free) + reserved.saturating_sub(allocated)
+        }
         _ => kibibytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:"),
     }
 }

@@ -4,17 +4,22 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
-use panorama::{Engine, Limits, Panorama, Picture, Preview, Stage, Task, range};
+use libtorch::Mark;
+use panorama::{Engine, Limits, Outcome, Panorama, Picture, Preview, Progress, Stage, Task, range};
 use protocol::{Command, Event, Input};
 use sd2::tokenizer::Overlong;
+use tch::{Device, Tensor};
 
 use crate::backoff;
 use crate::commands::Message;
 use crate::events::Events;
 use crate::failure::{catch, is_sticky};
 use crate::memory;
+use crate::pending::Pending;
+use crate::prices::{Kind, Prices};
 use crate::schedule::{Batch, Flow, Schedule};
 use crate::settings::settings;
+use crate::warmup::WarmUp;
 
 /// Characters of a text that a line of a log quotes.
 const MAX_QUOTE: usize = 60;
@@ -27,6 +32,8 @@ pub(crate) struct Service<'a> {
     events: &'a Events,
     schedule: Schedule,
     preview: Preview,
+    prices: Prices,
+    pending: Pending<Given>,
     /// Jobs that are advanced, at most `capacity`.
     jobs: Vec<Job>,
     /// Jobs that wait for one of those to end.
@@ -41,6 +48,22 @@ struct Job {
     panorama: Panorama,
     started: Instant,
     deficit: u64,
+}
+
+/// A batch that the device was given.
+struct Given {
+    stage: Stage,
+    branches: usize,
+    windows: usize,
+    limit: usize,
+    /// Computed price of a task.
+    price: u64,
+    /// Whether it was computed as it was planned, and not in parts.
+    whole: bool,
+    begin: Mark,
+    end: Mark,
+    /// For each task its job, the step of that, and whether its numbers are finite, where nobody has looked yet.
+    numbers: Vec<(String, Progress, Option<Tensor>)>,
 }
 
 impl Flow for Job {
@@ -58,6 +81,10 @@ impl Flow for Job {
         self.panorama.windows()
     }
 
+    fn waiting(&self) -> usize {
+        self.panorama.waiting()
+    }
+
     fn price(&self, stage: Stage) -> u64 {
         self.panorama.price(stage)
     }
@@ -72,16 +99,19 @@ impl Flow for Job {
 }
 
 impl<'a> Service<'a> {
-    pub(crate) fn new(engine: Engine, limits: Limits, events: &'a Events, preview: Preview, capacity: usize) -> Self {
+    pub(crate) fn new(engine: Engine, warm: WarmUp, events: &'a Events, preview: Preview) -> Self {
+        let lead = usize::from(engine.model().placement.device != Device::Cpu);
         Self {
             engine,
-            limits,
+            limits: warm.limits,
             events,
             schedule: Schedule::default(),
             preview,
+            prices: warm.prices,
+            pending: Pending::new(lead),
             jobs: Vec::new(),
             queue: VecDeque::new(),
-            capacity,
+            capacity: warm.jobs as usize,
             finishing: false,
         }
     }
@@ -97,6 +127,9 @@ impl<'a> Service<'a> {
                 return Ok(());
             }
             if idle {
+                // Of jobs that were cancelled.
+                let rest = self.pending.rest();
+                self.settle(rest)?;
                 match commands.recv() {
                     Ok(message) => self.handle(message),
                     Err(RecvError) => return Ok(()),
@@ -180,67 +213,118 @@ impl<'a> Service<'a> {
         long.chain(model).collect()
     }
 
-    /// Computes one batch.
+    /// Gives the device one batch, and waits for those before it that it should have done by then.
     fn run_batch(&mut self) -> anyhow::Result<()> {
-        let Some(Batch { stage, owners, tasks, .. }) = self.schedule.next(&mut self.jobs, self.limits) else {
+        let Some(batch) = self.schedule.next(&mut self.jobs, self.limits, &self.prices) else {
             return Ok(());
         };
-        let (windows, begun) = (tasks.len() as u32, Instant::now());
+        let Batch { stage, branches, owners, tasks } = batch;
+        let device = self.engine.model().placement.device;
         let engine = &self.engine;
-        let outcomes = backoff::in_parts(&mut self.limits, stage, &tasks, |limits, tasks| {
-            catch(|| engine.compute(tasks, limits.checkpointing))
+        let before = self.limits;
+        let mark = || Mark::new(device).map_err(|error| error.to_string());
+        let computed = mark().and_then(|begin| {
+            let outcomes = backoff::in_parts(&mut self.limits, stage, &tasks, |limits, tasks| {
+                catch(|| engine.compute(tasks, limits))
+            })?;
+            Ok((begin, outcomes, mark()?))
         });
-        let seconds = begun.elapsed().as_secs_f64();
-        let mut ended = Vec::new();
-        match outcomes {
-            Ok(outcomes) => {
-                let limit = self.limits.of(stage) as u32;
-                self.events.send(&Event::Batch { stage: stage_of_event(stage), windows, limit, seconds });
-                for (&owner, outcome) in owners.iter().zip(outcomes) {
-                    if ended.contains(&owner) {
-                        continue;
-                    }
-                    if !outcome.is_finite() {
-                        let job = &self.jobs[owner];
-                        let why = range::explain(self.engine.model(), "UNet");
-                        self.fail(job.name.clone(), at_step(&job.panorama, &why), false);
-                        ended.push(owner);
-                        continue;
-                    }
-                    if let Some(picture) = self.jobs[owner].panorama.put(outcome) {
-                        self.finish(owner, &picture);
-                        let latents = self.jobs[owner].panorama.latents();
-                        if let Err(error) = catch(|| self.preview.learn(latents, &picture)) {
-                            tracing::warn!("nothing is learned for previews: {error}");
-                        }
-                        ended.push(owner);
-                    }
+        let (begin, outcomes, end) = match computed {
+            Ok(computed) => computed,
+            Err(error) => return self.fail_batch(&owners, &error),
+        };
+        let number = |(&owner, outcome): (&usize, &Outcome)| {
+            let Job { name, panorama, .. } = &self.jobs[owner];
+            (name.clone(), panorama.progress(), outcome.finite())
+        };
+        let given = Given {
+            stage,
+            branches,
+            windows: tasks.len(),
+            limit: self.limits.of(stage),
+            price: self.jobs[owners[0]].panorama.price(stage),
+            whole: self.limits == before,
+            begin,
+            end,
+            numbers: owners.iter().zip(&outcomes).map(number).collect(),
+        };
+        let names: Vec<String> = owners.iter().map(|&owner| self.jobs[owner].name.clone()).collect();
+        // What is compared with is needed at once, and the picture is the end.
+        let done = self.pending.add(given, matches!(stage, Stage::Target | Stage::Decode));
+        self.settle(done)?;
+        let mut touched = Vec::new();
+        for (name, outcome) in names.into_iter().zip(outcomes) {
+            let Some(job) = self.jobs.iter().position(|job| job.name == name) else { continue };
+            if let Some(picture) = self.jobs[job].panorama.put(outcome) {
+                self.finish(job, &picture);
+                let latents = self.jobs[job].panorama.latents();
+                if let Err(error) = catch(|| self.preview.learn(latents, &picture)) {
+                    tracing::warn!("nothing is learned for previews: {error}");
                 }
-                let mut touched = owners;
-                touched.dedup();
-                for owner in touched.into_iter().filter(|owner| !ended.contains(owner)) {
-                    self.report_progress(owner);
-                }
+                self.jobs.remove(job);
+                touched.retain(|other| *other != name);
+            } else if !touched.contains(&name) {
+                touched.push(name);
             }
-            Err(error) => {
-                let fatal = is_sticky(&error);
-                ended = if fatal { (0..self.jobs.len()).collect() } else { owners };
-                ended.dedup();
-                for &owner in &ended {
-                    let job = &self.jobs[owner];
-                    let error = if fatal { error.clone() } else { at_step(&job.panorama, &error) };
-                    self.fail(job.name.clone(), error, fatal);
+        }
+        for name in touched {
+            if let Some(job) = self.jobs.iter().position(|job| job.name == name) {
+                self.report_progress(job);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for batches, reports them, and ends the jobs whose numbers are not finite.
+    fn settle(&mut self, batches: Vec<Given>) -> anyhow::Result<()> {
+        for batch in batches {
+            let Given { stage, branches, windows, limit, price, whole, begin, end, numbers } = batch;
+            let seconds = match end.seconds_since(&begin) {
+                Ok(seconds) => seconds,
+                Err(error) => {
+                    let names: Vec<String> = numbers.into_iter().map(|(name, ..)| name).collect();
+                    let owners = |job: &Job| names.contains(&job.name);
+                    let owners: Vec<usize> = (0..self.jobs.len()).filter(|&job| owners(&self.jobs[job])).collect();
+                    self.fail_batch(&owners, &error.to_string())?;
+                    continue;
                 }
-                if fatal {
-                    anyhow::bail!("the device cannot recover: {error}");
+            };
+            if whole {
+                self.prices.record(Kind { stage, branches }, windows, price, seconds);
+            }
+            let (windows, limit) = (windows as u32, limit as u32);
+            self.events.send(&Event::Batch { stage: stage_of_event(stage), windows, limit, seconds });
+            for (name, progress, finite) in numbers {
+                let infinite = finite.is_some_and(|finite| finite.int64_value(&[]) == 0);
+                if let Some(job) = self.jobs.iter().position(|job| infinite && job.name == name) {
+                    let why = range::explain(self.engine.model(), "UNet");
+                    self.fail(name, at_step(progress, &why), false);
+                    self.jobs.remove(job);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Ends the jobs of a batch that failed, and all jobs if the device cannot recover.
+    fn fail_batch(&mut self, owners: &[usize], error: &str) -> anyhow::Result<()> {
+        let fatal = is_sticky(error);
         let mut index = 0;
-        self.jobs.retain(|_| {
+        let mut failed = Vec::new();
+        self.jobs.retain(|job| {
             index += 1;
-            !ended.contains(&(index - 1))
+            let fails = fatal || owners.contains(&(index - 1));
+            if fails {
+                failed.push((job.name.clone(), job.panorama.progress()));
+            }
+            !fails
         });
+        for (name, progress) in failed {
+            self.fail(name, if fatal { error.to_owned() } else { at_step(progress, error) }, fatal);
+        }
+        if fatal {
+            anyhow::bail!("the device cannot recover: {error}");
+        }
         Ok(())
     }
 
@@ -298,8 +382,7 @@ impl<'a> Service<'a> {
 }
 
 /// An error with the step of a job in which it happened, where that says something.
-fn at_step(panorama: &Panorama, error: &str) -> String {
-    let progress = panorama.progress();
+fn at_step(progress: Progress, error: &str) -> String {
     match progress.step {
         _ if !range::is_explained(error) => error.to_owned(),
         step if step == progress.of => format!("after the last of {step} steps: {error}"),

@@ -41,7 +41,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use fixtures::{BUNDLES, Cases, F32, bundle};
-    use panorama::{Checkpointing, Engine, Limits, Picture, Work};
+    use panorama::{Engine, Limits, Picture, Work};
     use sd2::Sd2;
     use serde_json::{Map, Value, json};
     use tch::Tensor;
@@ -61,7 +61,7 @@ mod tests {
     fn draw(engine: &mut Engine, input: Value) -> (Picture, Work) {
         engine.forget_texts();
         let input: Input = serde_json::from_value(input).unwrap();
-        let limits = Limits { denoise: 4, synchronise: 2, checkpointing: Checkpointing::Off };
+        let limits = Limits { denoise: 4, synchronise: 2, ..Limits::default() };
         panorama::run(engine, &settings(input), limits, |_| ControlFlow::Continue(())).unwrap().unwrap()
     }
 

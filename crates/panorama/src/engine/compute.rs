@@ -29,8 +29,8 @@ impl Networks<'_> {
         let (pictures, decoder_tape) = self.decoder.pictures_recorded(&originals.detach(), checkpointing);
         let gradient = self.decoder.pictures_backward(&self.distance_gradient(comparisons, &pictures), decoder_tape);
         // The samples depend on the latents directly, and through the prediction.
-        let product = originals.flatten(0, -1).dot(&gradient.flatten(0, -1));
-        let gradients = Tensor::run_backward(&[product], &[&latents, &prediction], false, false);
+        let gradients = libtorch::backward(&[(&originals, &gradient.contiguous())], &[&latents, &prediction])
+            .unwrap_or_else(|error| panic!("{error}"));
         &gradients[0] + self.unet.backward(&gradients[1], &text, unet_tape)
     }
 

@@ -9,14 +9,15 @@ use std::iter::zip;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
+use sd2::Sd2;
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
-use sd2::{Checkpointing, Sd2};
 use tch::{Device, Kind, Tensor};
 
 use self::shared::{Comparison, Networks, Sample};
 use self::threads::Threads;
+use crate::limits::Limits;
 use crate::panorama::Panorama;
 use crate::picture::Picture;
 use crate::range;
@@ -99,37 +100,56 @@ impl Engine {
 
     /// Computes tasks of any panoramas and returns their outcomes, in order. Tasks in a row that may share a batch, by
     /// stage and number of guidance branches, do.
-    pub fn compute(&self, tasks: &[Task], checkpointing: Checkpointing) -> Vec<Outcome> {
-        tasks.chunk_by(Task::fits_beside).flat_map(|batch| self.batch(batch, checkpointing)).collect()
+    pub fn compute(&self, tasks: &[Task], limits: Limits) -> Vec<Outcome> {
+        tasks.chunk_by(Task::fits_beside).flat_map(|batch| self.batch(batch, limits)).collect()
+    }
+
+    /// Computes a task as often as a batch of some width would, for nothing: the first batch of a width takes a GPU
+    /// seconds.
+    pub fn rehearse(&self, task: &Task, width: usize, limits: Limits) {
+        let networks = Networks::of(&self.sd2);
+        let samples = || (0..width).map(|_| Sample::of(task));
+        match &task.operation {
+            Operation::Denoise { .. } => drop(networks.output(&samples().collect::<Vec<_>>())),
+            Operation::Synchronise { target, .. } => {
+                let comparisons: Vec<_> = samples().map(|sample| Comparison { sample, target }).collect();
+                drop(networks.gradient(&comparisons, limits.checkpointing));
+            }
+            Operation::Target { .. } | Operation::Decode { .. } => {}
+        }
     }
 
     /// Computes tasks of one stage and one number of guidance branches.
-    fn batch(&self, tasks: &[Task], checkpointing: Checkpointing) -> Vec<Outcome> {
+    fn batch(&self, tasks: &[Task], limits: Limits) -> Vec<Outcome> {
         let networks = Networks::of(&self.sd2);
         let (mut outputs, mut samples) = (Vec::new(), Vec::new());
         let (mut gradients, mut comparisons) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::with_capacity(tasks.len());
-        for task in tasks {
+        // Where a batch is too narrow for its width, its last task is computed again, for nothing.
+        let width = tasks.first().map_or(0, |task| limits.padded(task.stage(), tasks.len()));
+        let again = tasks.last().into_iter().cycle().take(width - tasks.len());
+        for (i, task) in tasks.iter().chain(again).enumerate() {
             match &task.operation {
                 Operation::Denoise { window } => {
-                    outputs.push(*window);
+                    outputs.extend((i < tasks.len()).then_some(*window));
                     samples.push(Sample::of(task));
                 }
                 Operation::Synchronise { window, target } => {
-                    gradients.push(*window);
+                    gradients.extend((i < tasks.len()).then_some(*window));
                     comparisons.push(Comparison { sample: Sample::of(task), target });
                 }
                 Operation::Target { output, .. } => {
                     outcomes.push(self.alone(|| Outcome::Target(self.target(task, output))));
                 }
                 Operation::Decode { margin } => {
-                    outcomes.push(self.alone(|| Outcome::Picture(self.picture(&task.latents, *margin))));
+                    outcomes.push(self.alone(|| Outcome::Picture(self.picture(&task.latents, *margin, limits.strip))));
                 }
             }
         }
         let computed = self.side_by_side(&samples, |samples| networks.output(samples));
         outcomes.extend(zip(outputs, computed).map(|(window, output)| Outcome::Output { window, output }));
-        let computed = self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, checkpointing));
+        let computed =
+            self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, limits.checkpointing));
         outcomes.extend(zip(gradients, computed).map(|(window, gradient)| Outcome::Gradient { window, gradient }));
         outcomes
     }
@@ -140,8 +160,8 @@ impl Engine {
     }
 
     /// The picture of a panorama whose latents have `margin` columns too many on both sides.
-    fn picture(&self, latents: &Tensor, margin: i64) -> Picture {
-        let picture = range::picture(&self.sd2, latents);
+    fn picture(&self, latents: &Tensor, margin: i64, strip: i64) -> Picture {
+        let picture = range::picture(&self.sd2, latents, strip);
         let margin = margin * i64::from(self.sd2.geometry().vae_factor);
         Picture::of(&picture.narrow(3, margin, picture.size()[3] - 2 * margin))
     }

@@ -7,6 +7,7 @@ use sd2::{Checkpointing, Sd2};
 use tch::Tensor;
 
 use super::Engine;
+use crate::limits::Limits;
 use crate::task::{Conditions, Operation, Outcome, Task};
 
 /// One task for every case: with its own time, text, guidance and target.
@@ -36,7 +37,8 @@ fn gradients(engine: &Engine, tasks: &[Task], checkpointing: Checkpointing) -> V
         Outcome::Gradient { gradient, .. } => Some(gradient),
         _ => None,
     };
-    engine.compute(tasks, checkpointing).into_iter().filter_map(gradient).collect()
+    let limits = Limits { checkpointing, ..Limits::default() };
+    engine.compute(tasks, limits).into_iter().filter_map(gradient).collect()
 }
 
 #[test]

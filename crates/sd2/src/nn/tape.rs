@@ -10,7 +10,7 @@
 
 use tch::Tensor;
 
-use crate::layout::is_channels_last;
+use crate::layout::{channels_last, is_channels_last};
 
 /// Gradient checkpointing: whether the backward pass recomputes the activations of attention to save memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +98,14 @@ fn leaf(input: &Tensor) -> Tensor {
 }
 
 /// The vector-Jacobian product: the gradient of `leaf`, from that of `output`, which autograd has the graph of.
+///
+/// # Panics
+/// If libtorch fails.
 pub(crate) fn vjp(output: &Tensor, leaf: &Tensor, gradient: &Tensor) -> Tensor {
-    // tch differentiates scalars only: the gradient of this product with respect to `output` is `gradient`.
-    // Both factors in the memory order of `output`, because a copy would take as long as a layer.
+    let gradient = gradient.to_kind(output.kind());
+    // In the memory order of `output`, because libtorch has the fastest kernels for both in one.
     let pixels_first = output.dim() == 4 && is_channels_last(output);
-    let flat = |x: &Tensor| if pixels_first { x.permute([0, 2, 3, 1]).flatten(0, -1) } else { x.flatten(0, -1) };
-    let product = tch::with_grad(|| flat(output).dot(&flat(&gradient.to_kind(output.kind()))));
-    Tensor::run_backward(&[product], &[leaf], false, false).swap_remove(0)
+    let gradient = if pixels_first { channels_last(&gradient) } else { gradient.contiguous() };
+    let gradients = libtorch::backward(&[(output, &gradient)], &[leaf]);
+    gradients.unwrap_or_else(|error| panic!("{error}")).swap_remove(0)
 }
