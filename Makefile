@@ -128,12 +128,25 @@ full-size: build ## Benchmark random weights of the size of Stable Diffusion 2 (
 		--prompt "a photo of a mountain range at twilight" --width 768 --num-inference-steps 2 --sync-threshold 1
 
 .PHONY: precision
-precision: libtorch ## Measure the error of bf16 and f16 on the demo model (MODEL=folder for another)
+precision: libtorch ## Measure the error of bf16 and f16 as on a GPU, on the demo model (MODEL=folder for another)
 	$(CARGO) run --release --locked -p panorama --example precision -- $(MODEL) 1024 20 3
 
 .PHONY: convergence
 convergence: libtorch ## Measure how near the pictures of few steps are to those of many, by scheduler (MODEL=folder for another)
 	$(CARGO) run --release --locked -p panorama --example convergence -- $(MODEL)
+
+.PHONY: gpu-pack
+gpu-pack: libtorch ## Pack what measures a GPU on another machine into target/gpu.tar.xz; scripts/gpu/run.sh says how
+	$(CARGO) build --release --locked --workspace --bin syncdiffusion-worker --example gpu
+	scripts/gpu/pack.sh target/gpu.tar.xz
+
+.PHONY: test-gpu
+test-gpu: libtorch ## Run all of scripts/gpu/run.sh on the CPU, the Python reference, too, with a tiny model
+	$(CARGO) build --release --locked --workspace --bin syncdiffusion-worker --example gpu
+	scripts/venv.sh tests/reference
+	rm -rf target/gpu && scripts/gpu/pack.sh --folder target/gpu
+	DEVICE=cpu OUT=target/gpu/results PYTHON=$(CURDIR)/tests/reference/.venv/bin/python target/gpu/run.sh
+	! grep -E '"record":"stage".*"code":[^0]|"error":"' target/gpu/results/results.jsonl
 
 MODEL ?= models/demo
 RUNS ?= 2

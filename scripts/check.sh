@@ -45,7 +45,7 @@ check "Markdown: links and form" python3 scripts/markdown.py
 check "tests of these scripts" python3 -m unittest discover --start-directory scripts/tests
 check "lints of Python (ruff)" ruff check deploy scripts tests training
 check "scripts of the pages (node --check)" pages
-check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh
+check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh scripts/gpu/*.sh
 check "spelling (typos)" typos
 check "who may use what, licences, sources (cargo deny)" bans
 check "known vulnerabilities (cargo deny)" advisories

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from perceptual import Lpips
 
@@ -63,6 +62,9 @@ class SyncDiffusion:
     """The networks of one bundle and the algorithm on them."""
 
     def __init__(self, bundle: Path | str, device: str = "cpu"):
+        # Here, because scripts/gpu does without: it has other numbers for texts.
+        from transformers import CLIPTextModel, CLIPTokenizer
+
         bundle = Path(bundle)
         self.device = torch.device(device)
         self.tokenizer = CLIPTokenizer.from_pretrained(bundle, subfolder="tokenizer")

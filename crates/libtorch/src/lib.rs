@@ -7,6 +7,7 @@
 mod autograd;
 mod ffi;
 mod gpu;
+pub mod profile;
 mod switches;
 
 use std::ffi::{CStr, c_char};

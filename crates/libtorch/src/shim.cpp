@@ -9,13 +9,19 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
 
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <c10/core/Event.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
 
 namespace {
 
@@ -148,6 +154,37 @@ char *shim_backward(const at::Tensor *const *outputs, const at::Tensor *const *g
     const auto found = torch::autograd::grad(list(outputs, outputs_len), list(inputs, inputs_len),
                                              list(gradients, outputs_len), false, false, false);
     for (size_t i = 0; i < inputs_len; ++i) results[i] = new at::Tensor(found[i]);
+  });
+}
+
+// Begins to record what is computed.
+char *shim_profile_start() {
+  return guarded([] {
+    using torch::profiler::impl::ActivityType;
+    std::set<ActivityType> activities{ActivityType::CPU};
+    if (at::globalContext().hasCUDA()) activities.insert(ActivityType::CUDA);
+    const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+    torch::autograd::profiler::prepareProfiler(config, activities);
+    torch::autograd::profiler::enableProfiler(config, activities);
+  });
+}
+
+// Ends it. Lines of seconds, calls and name: of kernels where there is CUDA, else of operations.
+char *shim_profile_stop(char **lines) {
+  return guarded([&] {
+    TORCH_CHECK(torch::profiler::impl::profilerEnabled(), "nothing is recorded");
+    const auto result = torch::autograd::profiler::disableProfiler();
+    const auto device = at::globalContext().hasCUDA() ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
+    std::map<std::string, std::pair<double, int64_t>> sums;
+    for (const auto &event : result->events()) {
+      if (event.deviceType() != device) continue;
+      auto &[seconds, count] = sums[event.name()];
+      seconds += event.durationNs() / 1e9;
+      ++count;
+    }
+    std::ostringstream text;
+    for (const auto &[name, sum] : sums) text << sum.first << '\t' << sum.second << '\t' << name << '\n';
+    *lines = strdup(text.str().c_str());
   });
 }
 }
