@@ -182,6 +182,9 @@ impl Panorama {
     }
 
     /// Puts in the outcome of a task of this panorama. The last one is the picture.
+    ///
+    /// # Panics
+    /// If it is [`Outcome::OutOfRange`], with which a panorama ends.
     pub fn put(&mut self, outcome: Outcome) -> Option<Picture> {
         let branches = self.branches() as u64;
         self.outstanding -= 1;
@@ -228,6 +231,7 @@ impl Panorama {
                 self.spent = self.cost;
                 return Some(picture);
             }
+            Outcome::OutOfRange(network) => panic!("the numbers of the {network} are not finite"),
         }
         if self.outstanding == 0 && self.waiting.is_empty() {
             self.end_phase();

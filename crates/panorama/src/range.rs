@@ -3,10 +3,37 @@
 //! f16 ends at 65504, and some models go beyond it. Decoder and perceptual network are computed once more in f32 where
 //! that may help. Otherwise it is an error that names the network, the dtype and what would work.
 
+use std::cell::OnceCell;
+use std::fmt;
+
 use sd2::Sd2;
 use sd2::lpips::{Features, Lpips};
 use sd2::vae::Decoder;
 use tch::{Kind, Tensor};
+
+/// A network whose numbers may leave the range of their dtype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The text encoder.
+    TextEncoder,
+    /// The UNet.
+    UNet,
+    /// The decoder of the VAE.
+    Decoder,
+    /// The perceptual network.
+    Perceptual,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TextEncoder => "text encoder",
+            Self::UNet => "UNet",
+            Self::Decoder => "decoder",
+            Self::Perceptual => "perceptual network",
+        })
+    }
+}
 
 /// How [`explain`] begins.
 const BEGIN: &str = "the numbers of the ";
@@ -17,14 +44,24 @@ pub fn is_explained(error: &str) -> bool {
 }
 
 /// Whether all numbers of a tensor are finite.
-pub fn is_finite(tensor: &Tensor) -> bool {
+pub(crate) fn is_finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) != 0
 }
 
+/// Whether all numbers of each of several tensors of one shape `[1, ...]` are finite.
+pub(crate) fn are_finite(tensors: &[Tensor]) -> Vec<bool> {
+    // Nearly always all are, and then it is one question to the device.
+    let all = tensors.is_empty() || is_finite(&Tensor::cat(tensors, 0));
+    tensors.iter().map(|tensor| all || is_finite(tensor)).collect()
+}
+
 /// Why the numbers of a network are not finite, and what would work.
-pub fn explain(sd2: &Sd2, network: &str) -> String {
-    let decodes = matches!(network, "decoder" | "perceptual network");
-    let kind = if decodes { sd2.placement.picture_kind } else { sd2.placement.kind };
+pub fn explain(sd2: &Sd2, network: Network) -> String {
+    let kind = match network {
+        Network::TextEncoder | Network::UNet => sd2.placement.kind,
+        // They were computed again in it.
+        Network::Decoder | Network::Perceptual => Kind::Float,
+    };
     if let [first, others @ ..] = &sd2.damaged[..] {
         let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
         return format!(
@@ -58,43 +95,70 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-/// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in strips.
-///
-/// # Panics
-/// If its numbers are not finite, not even in f32.
-pub(crate) fn picture(sd2: &Sd2, latents: &Tensor, strip: i64) -> Tensor {
-    let decode = |decoder: &Decoder, _: &Lpips| decoder.large_pictures(latents, strip);
-    in_range(sd2, "decoder", &decode, &is_finite)
-}
-
-/// The perceptual features of the picture of latents. The picture is clamped before, as in the original: what is
-/// clipped has no gradient.
-///
-/// # Panics
-/// If their numbers are not finite, not even in f32.
-pub(crate) fn features(sd2: &Sd2, latents: &Tensor) -> Features {
-    let compute = |decoder: &Decoder, lpips: &Lpips| lpips.features(&(decoder.pictures(latents) * 2.0 - 1.0));
-    in_range(sd2, "decoder", &compute, &Features::is_finite)
-}
-
 /// The embedding of a text, `[1, length, width]`.
 ///
 /// # Panics
 /// If its numbers are not finite.
 pub(crate) fn embedding(sd2: &Sd2, ids: &[i64]) -> Tensor {
     let embedding = sd2.text_encoder.forward(ids);
-    assert!(is_finite(&embedding), "{}", explain(sd2, "text encoder"));
+    assert!(is_finite(&embedding), "{}", explain(sd2, Network::TextEncoder));
     embedding
 }
 
-/// What decoder and perceptual network compute, in f32 if it is not finite otherwise.
-fn in_range<T>(sd2: &Sd2, network: &str, compute: &dyn Fn(&Decoder, &Lpips) -> T, is_finite: &dyn Fn(&T) -> bool) -> T {
-    let result = compute(&sd2.decoder, &sd2.lpips);
-    if is_finite(&result) {
-        return result;
+/// Decoder and perceptual network in f32 beside those of a narrower dtype, loaded when they are first needed.
+#[derive(Default)]
+pub(crate) struct InF32(OnceCell<(Decoder, Lpips)>);
+
+impl InF32 {
+    /// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in strips.
+    pub(crate) fn picture(&self, sd2: &Sd2, latents: &Tensor, strip: i64) -> Result<Tensor, Network> {
+        self.in_range(sd2, |decoder, _| {
+            let picture = decoder.large_pictures(latents, strip);
+            if is_finite(&picture) { Ok(picture) } else { Err(blame(latents, Network::Decoder)) }
+        })
     }
-    // In f32 already, or the files have gone since.
-    let wider = (sd2.placement.picture_kind != Kind::Float).then(|| sd2.pictures_in_f32().ok()).flatten();
-    let result = wider.map(|(decoder, lpips)| compute(&decoder, &lpips)).filter(is_finite);
-    result.unwrap_or_else(|| panic!("{}", explain(sd2, network)))
+
+    /// The perceptual features of the picture of latents. The picture is clamped before, as in the original: what is
+    /// clipped has no gradient.
+    pub(crate) fn features(&self, sd2: &Sd2, latents: &Tensor) -> Result<Features, Network> {
+        self.in_range(sd2, |decoder, lpips| {
+            let pictures = decoder.pictures(latents);
+            let features = lpips.features(&(&pictures * 2.0 - 1.0));
+            match (features.is_finite(), is_finite(&pictures)) {
+                (true, _) => Ok(features),
+                (false, true) => Err(Network::Perceptual),
+                (false, false) => Err(blame(latents, Network::Decoder)),
+            }
+        })
+    }
+
+    /// What `compute` makes with decoder and perceptual network, in f32 where they are to blame otherwise.
+    pub(crate) fn in_range<T>(
+        &self,
+        sd2: &Sd2,
+        compute: impl Fn(&Decoder, &Lpips) -> Result<T, Network>,
+    ) -> Result<T, Network> {
+        match compute(&sd2.decoder, &sd2.lpips) {
+            Err(network @ (Network::Decoder | Network::Perceptual)) if sd2.placement.picture_kind != Kind::Float => {
+                let (decoder, lpips) = self.networks(sd2, network);
+                compute(decoder, lpips)
+            }
+            result => result,
+        }
+    }
+
+    /// The networks, which are loaded because the numbers of one of them left the range of its dtype.
+    fn networks(&self, sd2: &Sd2, network: Network) -> &(Decoder, Lpips) {
+        self.0.get_or_init(|| {
+            sd2.pictures_in_f32().unwrap_or_else(|error| {
+                let kind = name(sd2.placement.picture_kind);
+                panic!("{BEGIN}{network} left the range of {kind}, and it cannot be loaded again in f32: {error}")
+            })
+        })
+    }
+}
+
+/// The network that made numbers that are not finite, of these and of those that it was given.
+fn blame(latents: &Tensor, network: Network) -> Network {
+    if is_finite(latents) { network } else { Network::UNet }
 }

@@ -14,7 +14,7 @@ use crate::settings::{Invalid, Settings};
 /// If the settings do not fit the model.
 ///
 /// # Panics
-/// If libtorch fails; see [`sd2`].
+/// If libtorch fails, see [`sd2`], and if the numbers of a network are not finite.
 pub fn run(
     engine: &mut Engine,
     settings: &Settings,

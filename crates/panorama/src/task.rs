@@ -8,6 +8,7 @@ use sd2::unet::{TextKeys, TimeTable};
 use tch::Tensor;
 
 use crate::picture::Picture;
+use crate::range::Network;
 
 /// What is computed for a task. Only tasks of one stage go in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,17 +74,18 @@ pub enum Outcome {
     },
     /// Of [`Stage::Decode`].
     Picture(Picture),
+    /// Of any stage: the numbers of a network are not finite, and the panorama cannot go on. All others are finite, but
+    /// for outputs, of which [`Outcome::finite`] says it.
+    OutOfRange(Network),
 }
 
 impl Outcome {
-    /// Whether its numbers are finite, as a number on the device, so that nobody has to wait for it yet. `None` for
-    /// features and pictures, which were looked at when they were computed.
+    /// Whether its numbers are finite, as a number on the device, so that nobody has to wait for it yet. `None` for what
+    /// was looked at when it was computed.
     pub fn finite(&self) -> Option<Tensor> {
         match self {
-            Self::Output { output: numbers, .. } | Self::Gradient { gradient: numbers, .. } => {
-                Some(numbers.isfinite().all())
-            }
-            Self::Target(_) | Self::Picture(_) => None,
+            Self::Output { output, .. } => Some(output.isfinite().all()),
+            Self::Gradient { .. } | Self::Target(_) | Self::Picture(_) | Self::OutOfRange(_) => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
 use libtorch::Mark;
+use panorama::range::Network;
 use panorama::{Engine, Limits, Outcome, Panorama, Picture, Preview, Progress, Stage, Task, range};
 use protocol::{Command, Event, Input};
 use sd2::tokenizer::Overlong;
@@ -255,6 +256,13 @@ impl<'a> Service<'a> {
         let mut touched = Vec::new();
         for (name, outcome) in names.into_iter().zip(outcomes) {
             let Some(job) = self.jobs.iter().position(|job| job.name == name) else { continue };
+            if let Outcome::OutOfRange(network) = outcome {
+                let why = range::explain(self.engine.model(), network);
+                self.fail(name.clone(), at_step(self.jobs[job].panorama.progress(), &why), false);
+                self.jobs.remove(job);
+                touched.retain(|other| *other != name);
+                continue;
+            }
             if let Some(picture) = self.jobs[job].panorama.put(outcome) {
                 self.finish(job, &picture);
                 let latents = self.jobs[job].panorama.latents();
@@ -297,7 +305,7 @@ impl<'a> Service<'a> {
             for (name, progress, finite) in numbers {
                 let infinite = finite.is_some_and(|finite| finite.int64_value(&[]) == 0);
                 if let Some(job) = self.jobs.iter().position(|job| infinite && job.name == name) {
-                    let why = range::explain(self.engine.model(), "UNet");
+                    let why = range::explain(self.engine.model(), Network::UNet);
                     self.fail(name, at_step(progress, &why), false);
                     self.jobs.remove(job);
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use geometry::Geometry;
 use libtorch::Mark;
-use panorama::{Blend, Checkpointing, Engine, Limits, Scheduler, Settings, Stage, SyncMode, Widths};
+use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Scheduler, Settings, Stage, SyncMode, Widths, range};
 use sd2::vae::Decoder;
 use tch::Device;
 
@@ -122,6 +122,9 @@ fn measure(engine: &mut Engine, limits: Limits, before: u64, prices: &mut Prices
         match outcomes {
             Ok(outcomes) => {
                 for outcome in outcomes {
+                    if let Outcome::OutOfRange(network) = outcome {
+                        return not_measured(&range::explain(engine.model(), network));
+                    }
                     panorama.put(outcome);
                 }
             }
@@ -188,7 +191,7 @@ fn rehearse(engine: &mut Engine, limits: &mut Limits) -> anyhow::Result<()> {
 
 /// Numbers out of range end the warm-up and not the worker: they depend on the inputs, so each prediction finds them.
 fn not_measured(error: &str) -> anyhow::Result<Option<Measured>> {
-    if panorama::range::is_explained(error) {
+    if range::is_explained(error) {
         tracing::warn!("not warmed up: {error}");
         return Ok(None);
     }

@@ -7,6 +7,7 @@ use sd2::unet::{Text, TextKeys, Time};
 use tch::Tensor;
 
 use super::shared::{Comparison, Networks, Sample};
+use crate::range::{Network, is_finite};
 
 impl Networks<'_> {
     /// The guided output of the UNet for each sample, `[n, c, h, w]`.
@@ -20,18 +21,51 @@ impl Networks<'_> {
     /// For each sample the gradient of its perceptual distance to its target, `[n, c, h, w]`: back through the
     /// perceptual network, the decoder, DDIM, guidance and the UNet.
     pub(super) fn gradient(&self, comparisons: &[Comparison], checkpointing: Checkpointing) -> Tensor {
+        self.watched_gradient(comparisons, checkpointing, |_, _| {})
+    }
+
+    /// The gradient of one sample, or else the first network whose numbers are not finite.
+    pub(super) fn gradient_or_fault(
+        &self,
+        comparison: &Comparison,
+        checkpointing: Checkpointing,
+    ) -> Result<Tensor, Network> {
+        let mut fault = None;
+        let comparisons = std::slice::from_ref(comparison);
+        let gradient = self.watched_gradient(comparisons, checkpointing, |network, numbers| {
+            if fault.is_none() && !is_finite(numbers) {
+                fault = Some(network);
+            }
+        });
+        fault.map_or(Ok(gradient), Err)
+    }
+
+    /// [`Self::gradient`]; `watch` sees the numbers that each network passes on, in order.
+    fn watched_gradient(
+        &self,
+        comparisons: &[Comparison],
+        checkpointing: Checkpointing,
+        mut watch: impl FnMut(Network, &Tensor),
+    ) -> Tensor {
         let samples: Vec<&Sample> = comparisons.iter().map(|comparison| &comparison.sample).collect();
         let (latents, text) = (stack(&samples), texts(&samples));
         let (prediction, unet_tape) = self.unet.forward_recorded(&latents, &times(&samples), &text, checkpointing);
         // From the latents and the prediction to the original samples it is a few multiplications.
         let (latents, prediction) = (latents.set_requires_grad(true), prediction.set_requires_grad(true));
         let originals = originals(&samples, &latents, &guide(&samples, prediction.shallow_clone()));
+        watch(Network::UNet, &originals);
         let (pictures, decoder_tape) = self.decoder.pictures_recorded(&originals.detach(), checkpointing);
-        let gradient = self.decoder.pictures_backward(&self.distance_gradient(comparisons, &pictures), decoder_tape);
+        watch(Network::Decoder, &pictures);
+        let gradient = self.distance_gradient(comparisons, &pictures);
+        watch(Network::Perceptual, &gradient);
+        let gradient = self.decoder.pictures_backward(&gradient, decoder_tape);
+        watch(Network::Decoder, &gradient);
         // The samples depend on the latents directly, and through the prediction.
         let gradients = libtorch::backward(&[(&originals, &gradient.contiguous())], &[&latents, &prediction])
             .unwrap_or_else(|error| panic!("{error}"));
-        &gradients[0] + self.unet.backward(&gradients[1], &text, unet_tape)
+        let gradient = &gradients[0] + self.unet.backward(&gradients[1], &text, unet_tape);
+        watch(Network::UNet, &gradient);
+        gradient
     }
 
     /// The gradient of pictures in 0..1 with respect to their distances to the targets.

@@ -20,7 +20,7 @@ use self::threads::Threads;
 use crate::limits::Limits;
 use crate::panorama::Panorama;
 use crate::picture::Picture;
-use crate::range;
+use crate::range::{self, InF32, Network};
 use crate::settings::{Invalid, Settings};
 use crate::task::{Conditions, Operation, Outcome, Task};
 use crate::windows::Windows;
@@ -37,13 +37,14 @@ pub struct Engine {
     /// Keys and values of texts, the latest last.
     texts: VecDeque<(String, Rc<TextKeys>)>,
     threads: Threads,
+    in_f32: InF32,
 }
 
 impl Engine {
     /// An engine of a loaded model. On a CPU it computes on `threads` threads; a GPU needs one.
     pub fn new(sd2: Sd2, threads: usize) -> Self {
         let threads = Threads::new(if sd2.placement.device == Device::Cpu { threads } else { 1 });
-        Self { sd2, texts: VecDeque::new(), threads }
+        Self { sd2, texts: VecDeque::new(), threads, in_f32: InF32::default() }
     }
 
     /// How many windows are computed side by side.
@@ -139,37 +140,54 @@ impl Engine {
                     comparisons.push(Comparison { sample: Sample::of(task), target });
                 }
                 Operation::Target { output, .. } => {
-                    outcomes.push(self.alone(|| Outcome::Target(self.target(task, output))));
+                    outcomes.push(self.alone(|| self.target(task, output).map(Outcome::Target)));
                 }
                 Operation::Decode { margin } => {
-                    outcomes.push(self.alone(|| Outcome::Picture(self.picture(&task.latents, *margin, limits.strip))));
+                    let picture = || self.picture(&task.latents, *margin, limits.strip).map(Outcome::Picture);
+                    outcomes.push(self.alone(picture));
                 }
             }
         }
         let computed = self.side_by_side(&samples, |samples| networks.output(samples));
         outcomes.extend(zip(outputs, computed).map(|(window, output)| Outcome::Output { window, output }));
-        let computed =
-            self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, limits.checkpointing));
-        outcomes.extend(zip(gradients, computed).map(|(window, gradient)| Outcome::Gradient { window, gradient }));
+        let checkpointing = limits.checkpointing;
+        let computed = self.side_by_side(&comparisons, |comparisons| networks.gradient(comparisons, checkpointing));
+        let finite = range::are_finite(&computed);
+        let computed = zip(zip(comparisons, computed), finite).map(|((comparison, gradient), finite)| {
+            if finite { Ok(gradient) } else { self.gradient_again(&comparison, checkpointing) }
+        });
+        outcomes.extend(zip(gradients, computed).map(|(window, gradient)| {
+            gradient.map_or_else(Outcome::OutOfRange, |gradient| Outcome::Gradient { window, gradient })
+        }));
         outcomes
     }
 
     /// The perceptual features of the picture that a window with a guided output is heading for.
-    fn target(&self, task: &Task, output: &Tensor) -> Features {
-        range::features(&self.sd2, &Sample::of(task).step.original(&task.latents, output))
+    fn target(&self, task: &Task, output: &Tensor) -> Result<Features, Network> {
+        self.in_f32.features(&self.sd2, &Sample::of(task).step.original(&task.latents, output))
+    }
+
+    /// A gradient whose numbers were not finite: once more, in f32 where the decoder or the perceptual network is to
+    /// blame.
+    fn gradient_again(&self, comparison: &Comparison, checkpointing: Checkpointing) -> Result<Tensor, Network> {
+        self.threads.together(|| {
+            self.in_f32.in_range(&self.sd2, |decoder, lpips| {
+                Networks { decoder, lpips, ..Networks::of(&self.sd2) }.gradient_or_fault(comparison, checkpointing)
+            })
+        })
     }
 
     /// The picture of a panorama whose latents have `margin` columns too many on both sides.
-    fn picture(&self, latents: &Tensor, margin: i64, strip: i64) -> Picture {
-        let picture = range::picture(&self.sd2, latents, strip);
+    fn picture(&self, latents: &Tensor, margin: i64, strip: i64) -> Result<Picture, Network> {
+        let picture = self.in_f32.picture(&self.sd2, latents, strip)?;
         let margin = margin * i64::from(self.sd2.geometry().vae_factor);
-        Picture::of(&picture.narrow(3, margin, picture.size()[3] - 2 * margin))
+        Ok(Picture::of(&picture.narrow(3, margin, picture.size()[3] - 2 * margin)))
     }
 
     /// Computes one task with all threads.
-    fn alone(&self, compute: impl FnOnce() -> Outcome) -> Outcome {
+    fn alone(&self, compute: impl FnOnce() -> Result<Outcome, Network>) -> Outcome {
         let _no_grad = tch::no_grad_guard();
-        self.threads.together(compute)
+        self.threads.together(compute).unwrap_or_else(Outcome::OutOfRange)
     }
 
     /// Computes windows on all threads, and returns the results `[1, c, h, w]` of each.

@@ -1,13 +1,17 @@
-//! The gradient of the synchronisation against the Python reference, and properties of batches.
+//! The gradient of the synchronisation against the Python reference, properties of batches, and numbers out of range.
 
+use std::iter::zip;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use fixtures::{BUNDLES, Cases, F32, assert_close, bundle};
-use sd2::{Checkpointing, Sd2};
-use tch::Tensor;
+use fixtures::{BUNDLES, Cases, Copy, F32, assert_close, assert_within, bundle};
+use sd2::{Bundle, Checkpointing, Placement, Sd2};
+use tch::{Kind, Tensor};
 
 use super::Engine;
 use crate::limits::Limits;
+use crate::range::{Network, explain};
+use crate::settings::Settings;
 use crate::task::{Conditions, Operation, Outcome, Task};
 
 /// One task for every case: with its own time, text, guidance and target.
@@ -54,5 +58,93 @@ fn gradients_alone_and_in_one_batch() {
             let together = gradients(&engine, &tasks, checkpointing);
             assert_close(&format!("{name} together"), &Tensor::cat(&together, 0), &Tensor::cat(&expected, 0));
         }
+    }
+}
+
+/// Decoder and perceptual network in f16, all else in f32.
+const NARROW: Placement = Placement { picture_kind: Kind::Half, ..F32 };
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+const PERCEPTUAL: &str = "perceptual/model.safetensors";
+
+fn engine_of(copy: &Copy, placement: Placement) -> Engine {
+    Engine::new(Sd2::load(&Bundle::open(copy.path()).unwrap(), placement).unwrap(), 1)
+}
+
+/// A gradient says which of its three networks made the numbers that are not finite.
+#[test]
+fn the_network_at_fault_is_named() {
+    for (file, tensor, network) in [
+        (UNET, "conv_out.bias", Network::UNet),
+        (VAE, "decoder.conv_out.bias", Network::Decoder),
+        (PERCEPTUAL, "features.2.bias", Network::Perceptual),
+    ] {
+        let copy = Copy::of("epsilon");
+        copy.change(file, tensor, |numbers| numbers[0] = f32::NAN);
+        for placement in [F32, NARROW] {
+            let engine = engine_of(&copy, placement);
+            let (tasks, _): (Vec<Task>, Vec<Tensor>) = tasks(&engine, &Cases::of("epsilon")).into_iter().unzip();
+            let outcomes = engine.compute(&tasks, Limits { checkpointing: Checkpointing::Off, ..Limits::default() });
+            assert_eq!(outcomes.len(), tasks.len());
+            for outcome in outcomes {
+                let Outcome::OutOfRange(found) = outcome else { panic!("{tensor} is not finite, and nobody noticed") };
+                assert_eq!(found, network, "{tensor} {placement:?}");
+            }
+            let says = explain(engine.model(), network);
+            let damage = format!("`{tensor}` of `{}`", file.split('/').next().unwrap());
+            assert!(says.contains(&format!("the {network} are not finite")) && says.contains(&damage), "{says}");
+        }
+    }
+}
+
+/// What only f16 cannot hold is computed in f32: the gradients, the target, and the picture.
+#[test]
+fn what_leaves_the_range_of_f16_is_computed_in_f32() {
+    // Norms and the lengths of features take the factor out again.
+    for (file, tensors) in [
+        (VAE, ["decoder.conv_in.weight", "decoder.conv_in.bias"]),
+        (PERCEPTUAL, ["features.0.weight", "features.0.bias"]),
+    ] {
+        let copy = Copy::of("epsilon");
+        for tensor in tensors {
+            copy.change(file, tensor, |numbers| numbers.iter_mut().for_each(|number| *number *= 1e6));
+        }
+        let [exact, narrow] = [F32, NARROW].map(|placement| engine_of(&copy, placement));
+        let cases = Cases::of("epsilon");
+        let of = |engine: &Engine| {
+            let (tasks, _): (Vec<Task>, Vec<Tensor>) = tasks(engine, &cases).into_iter().unzip();
+            Tensor::cat(&gradients(engine, &tasks, Checkpointing::On), 0)
+        };
+        let (found, expected) = (of(&narrow), of(&exact));
+        assert_eq!(found.size()[0], cases.list("sync_gradient").len() as i64, "no gradient is left out");
+        assert_within(0.05, &format!("gradients with {tensors:?}"), &found, &expected);
+        assert!(narrow.model().damaged.is_empty(), "{:?}", narrow.model().damaged);
+
+        let picture = |mut engine: Engine| {
+            let settings = Settings {
+                prompt: "fog".to_owned(),
+                negative_prompt: String::new(),
+                width: 96,
+                height: 64,
+                guidance_scale: 3.0,
+                sync_weight: 5.0,
+                sync_decay_rate: 1.0,
+                sync_freq: 1,
+                sync_threshold: 1,
+                num_inference_steps: 2,
+                stride: 8,
+                seed: 1,
+                loop_closure: false,
+            };
+            let (picture, _) = crate::run(&mut engine, &settings, Limits::default(), |_| ControlFlow::Continue(()))
+                .unwrap()
+                .expect("nobody stopped it");
+            picture.rgb
+        };
+        let (found, expected) = (picture(narrow), picture(exact));
+        let apart: usize = zip(&found, &expected).map(|(a, b)| usize::from(a.abs_diff(*b))).sum();
+        assert!(apart < 3 * found.len(), "{tensors:?}: {apart} of 255 * {}", found.len());
+        assert!(expected.iter().any(|byte| byte.abs_diff(expected[0]) > 20), "a flat picture would prove nothing");
     }
 }

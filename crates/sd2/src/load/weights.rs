@@ -155,9 +155,13 @@ impl Weights {
                 tensor = lora.change(layer, &tensor.to_kind(Kind::Float))?;
             }
         }
-        let tensor = tensor.to_kind(self.kind);
-        // A sum is finite only if all of it is, and takes a moment.
-        if check && !tensor.sum(Kind::Float).double_value(&[]).is_finite() {
+        let original = tensor;
+        let tensor = original.to_kind(self.kind);
+        // A sum is finite only if all of it is, and takes a moment. What only this dtype cannot hold is no damage.
+        if check
+            && !tensor.sum(Kind::Float).double_value(&[]).is_finite()
+            && original.isfinite().all().int64_value(&[]) == 0
+        {
             Bundle::note_damage(&self.damaged, format!("`{name}` of `{}`", self.part));
         }
         Ok(tensor)
