@@ -1,124 +1,13 @@
-//! The worker as its server sees it: a process that speaks frames.
+//! Jobs: from start to picture, beside each other, canceled, and the end of the worker.
 
 use std::fs;
-use std::io::{BufReader, Write};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command as Process;
 
-use protocol::frame::{self, Received};
-use protocol::{Blend, Command, Event, Input, Scheduler, SyncMode, Windows};
+use protocol::{Command, Event, Input, Windows};
 
-struct Worker {
-    process: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    fn start(arguments: &[&str]) -> Self {
-        let mut process = Process::new(env!("CARGO_BIN_EXE_syncdiffusion-worker"))
-            .args(["--device", "cpu", "--dtype", "f32", "--threads", "1"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let stdin = process.stdin.take();
-        let stdout = BufReader::new(process.stdout.take().unwrap());
-        Self { process, stdin, stdout }
-    }
-
-    fn ready() -> Self {
-        let mut worker = Self::start(&[]);
-        worker.until(|event| matches!(event, Event::Ready { .. }));
-        worker
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
-    }
-
-    fn command(&mut self, command: &Command) {
-        frame::write(self.stdin.as_mut().unwrap(), command, &[]).unwrap();
-    }
-
-    fn run(&mut self, job: &str, input: Input) {
-        self.command(&Command::Run { job: job.to_owned(), input });
-    }
-
-    fn next(&mut self) -> (Event, Vec<u8>) {
-        match frame::read(&mut self.stdout).unwrap() {
-            Received::Frame(event, bytes) => (event, bytes),
-            other => panic!("the worker sent {other:?}"),
-        }
-    }
-
-    /// The first event that `wanted` accepts, and all before it.
-    fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> (Vec<Event>, Vec<u8>) {
-        let mut events = Vec::new();
-        loop {
-            let (event, bytes) = self.next();
-            let found = wanted(&event);
-            events.push(event);
-            if found {
-                return (events, bytes);
-            }
-        }
-    }
-
-    /// Closes stdin and waits for the end.
-    fn end(mut self) -> ExitStatus {
-        drop(self.stdin.take());
-        self.wait()
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while Instant::now() < deadline {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the worker does not end");
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn input(width: u32, height: u32, steps: u32) -> Input {
-    Input {
-        prompt: "a beach with palms".to_owned(),
-        negative_prompt: String::new(),
-        width,
-        height,
-        guidance_scale: 5.0,
-        sync_weight: 20.0,
-        sync_decay_rate: 0.99,
-        sync_freq: 1,
-        sync_threshold: 1,
-        num_inference_steps: steps,
-        stride: 16,
-        seed: 2,
-        loop_closure: false,
-        blend: Blend::Even,
-        seamless: false,
-        sync_mode: SyncMode::Windows,
-        scheduler: Scheduler::Ddim,
-    }
-}
-
-fn done(job: &'static str) -> impl Fn(&Event) -> bool {
-    move |event| matches!(event, Event::Done { job: other, .. } if other == job)
-}
+use crate::worker::{Worker, done, input};
 
 #[test]
 fn a_job_from_start_to_picture() {
@@ -232,7 +121,7 @@ fn a_worker_that_evaluates_draws_nothing() {
     let windows = Some(Windows { stride: 16, loop_closure: false, seamless: false });
     let evaluate = |job: &str| Command::Evaluate { job: job.to_owned(), width, height, windows };
     for (job, rgb) in [("good", row.repeat(height as usize)), ("short", row)] {
-        frame::write(worker.stdin.as_mut().unwrap(), &evaluate(job), &rgb).unwrap();
+        worker.command_with(&evaluate(job), &rgb);
         match (job, worker.next().0) {
             ("good", Event::Evaluated { figures, .. }) => {
                 assert!(figures.seam > Some(10.0) && figures.borders > Some(1.0), "{figures:?}");
@@ -279,7 +168,7 @@ fn a_worker_that_hangs_ends_with_its_server() {
     let mut worker = Worker::start(&["--model", folder.to_str().unwrap()]);
     // Whether it is at the file that blocks yet makes no difference: it gets there.
     std::thread::sleep(Duration::from_millis(100));
-    assert!(worker.process.try_wait().unwrap().is_none(), "it hangs");
+    assert!(worker.is_running(), "it hangs");
     assert_eq!(worker.end().signal(), Some(9));
     fs::remove_dir_all(folder).unwrap();
 }
