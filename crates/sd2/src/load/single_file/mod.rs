@@ -58,7 +58,8 @@ pub(crate) struct SingleFile {
     tensors: BTreeMap<String, Named>,
     metadata: HashMap<String, String>,
     yaml_text: Option<String>,
-    probed: OnceLock<Prediction>,
+    /// What a probe of the UNet found, if it told anything.
+    probed: OnceLock<Option<Prediction>>,
 }
 
 impl std::fmt::Debug for SingleFile {
@@ -229,7 +230,7 @@ impl SingleFile {
     pub(crate) fn prediction(&self) -> Prediction {
         self.told_prediction()
             .map(|(prediction, _)| prediction)
-            .or_else(|| self.probed.get().copied())
+            .or_else(|| self.probed.get().copied().flatten())
             .unwrap_or(Prediction::Epsilon)
     }
 
@@ -239,13 +240,19 @@ impl SingleFile {
     }
 
     /// Notes what a probe found.
-    pub(crate) fn probed(&self, prediction: Prediction) {
+    pub(crate) fn probed(&self, prediction: Option<Prediction>) {
         _ = self.probed.set(prediction);
     }
 
     /// What was concluded about the file, in words.
     pub(crate) fn conclusions(&self) -> String {
-        let how = self.told_prediction().map_or_else(|| "by a probe of its UNet".to_owned(), |(_, how)| how);
+        let how = match (self.told_prediction(), self.probed.get()) {
+            (Some((_, how)), _) => how,
+            (None, Some(Some(_))) => "by a probe of its UNet".to_owned(),
+            (None, _) => {
+                "which is assumed, for its UNet does not tell; `--prediction-type v` overrules it".to_owned()
+            }
+        };
         let what = match self.prediction() {
             Prediction::Epsilon => "noise",
             Prediction::Velocity => "velocity",
