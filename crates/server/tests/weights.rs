@@ -143,3 +143,59 @@ async fn an_error_is_one_line_with_a_remedy() {
     assert!(error(&["verify", "."]).await.contains("has no `weights.lock`"));
     assert!(fs::read_dir(case.dir.path()).unwrap().next().is_none(), "nothing was left behind");
 }
+
+/// No folder of diffusers has the network that compares windows: one command adds it, to a folder, beside a file, or for
+/// all models.
+#[tokio::test]
+async fn the_perceptual_network_is_added() {
+    let case = Case::new().await;
+    let here = |path: &str| case.dir.path().join(path);
+    fs::create_dir_all(here("saved/unet")).unwrap();
+    fs::create_dir(here("files")).unwrap();
+    fs::write(here("files/model.safetensors"), "").unwrap();
+    let file = case.hub.lock().repos["timm/vgg16.tv_in1k"].1["model.safetensors"].clone();
+    fs::write(here("vgg16.safetensors"), file).unwrap();
+
+    let (code, stdout, stderr) = case.run(&["weights", "perceptual", "saved"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.starts_with("wrote `saved/perceptual`\n") && stdout.contains("BSD-2-Clause"), "{stdout}");
+    let network = fs::read(here("saved/perceptual/model.safetensors")).unwrap();
+    let (code, stdout, _) = case.run(&["weights", "perceptual", "saved"]).await;
+    assert_eq!((code, stdout.as_str()), (0, "nothing to do; `saved/perceptual` is there\n"));
+
+    // From a file it needs no network.
+    let shared = case.dir.path().join("share/syncdiffusion/perceptual");
+    let shared = shared.to_str().unwrap();
+    for (target, folder) in [(&["saved"][..], "saved/perceptual"), (&["files/model.safetensors"], "files/perceptual"), (&[], shared)]
+    {
+        let arguments = [&["weights", "perceptual", "--file", "vgg16.safetensors"], target].concat();
+        let output = case.command(&arguments).env("HF_ENDPOINT", "http://127.0.0.1:9").output().await.unwrap();
+        let (code, stdout, stderr) = outcome(output);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stdout.starts_with(&format!("wrote `{folder}`\n")), "{stdout}");
+        assert!(fs::read(here(folder).join("model.safetensors")).unwrap() == network, "{folder}");
+    }
+
+    // A worker is told of the one for all models.
+    let worker = here("worker");
+    fs::write(&worker, "#!/bin/sh\necho \"$@\" > arguments\n").unwrap();
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
+    let worker = worker.to_str().unwrap();
+    case.run(&["generate", "--prompt", "a", "--model", "files/model.safetensors", "--worker", worker]).await;
+    let arguments = fs::read_to_string(here("arguments")).unwrap();
+    assert!(arguments.contains(&format!("--perceptual {shared}")), "{arguments}");
+
+    for (arguments, says) in [
+        (&["no/such/model"][..], "there is no folder or file `no/such/model`"),
+        (&["saved", "--file", "worker"], "`worker` cannot be used: "),
+        (&["--perceptual-from", "nobody/nothing", "files/unknown"], "there is no folder or file `files/unknown`"),
+    ] {
+        let (code, stdout, stderr) = case.run(&[&["weights", "perceptual"], arguments].concat()).await;
+        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (1, "", 1), "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    }
+    fs::create_dir(here("other")).unwrap();
+    let (code, _, stderr) = case.run(&["weights", "perceptual", "other", "--perceptual-from", "nobody/nothing"]).await;
+    assert!(code == 1 && stderr.contains("nobody/nothing"), "{stderr}");
+    assert!(!here("other/perceptual").exists());
+}

@@ -160,6 +160,17 @@ pub enum Error {
     /// The weights of VGG16 are not as they should be.
     #[error("the weights of VGG16 cannot be used: {0}; try another `--perceptual-from`")]
     Perceptual(String),
+    /// A file is not the perceptual network.
+    #[error(
+        "`{}` cannot be used: {why}; give `model.safetensors` of `timm/vgg16.tv_in1k`, or that in the `perceptual/` of \
+         another model", file.display()
+    )]
+    PerceptualFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A folder has no lock.
     #[error(
         "`{}` has no `{LOCK}`, so there is nothing to check it against: it was not fetched, or not completely; \

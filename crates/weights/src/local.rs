@@ -42,17 +42,25 @@ pub async fn fetch_perceptual(hub: &Hub, source: &Source, dir: &Path, progress: 
 /// # Errors
 /// If the file is neither.
 pub fn copy_perceptual(file: &Path, dir: &Path) -> Result<()> {
+    let wrong = |why: String| Error::PerceptualFile { file: file.to_owned(), why };
     let bytes = fs::read(file).map_err(Error::io(file))?;
     if bytes.starts_with(b"PK\x03\x04") || bytes.first() == Some(&0x80) {
-        let why = format!(
-            "`{}` is a pickle of PyTorch, which can run code and is not read; `model.safetensors` of `timm/vgg16.tv_in1k` \
-             is the same network",
-            file.display()
-        );
-        return Err(Error::Perceptual(why));
+        return Err(wrong("it is a pickle of PyTorch, which can run code and is not read".to_owned()));
     }
-    let made = SafeTensors::deserialize(&bytes).is_ok_and(|tensors| tensors.tensor("lin0.weight").is_ok());
-    if made { write(dir, &bytes) } else { write(dir, &perceptual::cut(file)?) }
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(wrong("it is a pointer of Git LFS and not the file itself".to_owned()));
+    }
+    if let Ok(tensors) = SafeTensors::deserialize(&bytes)
+        && tensors.tensor("lin0.weight").is_ok()
+    {
+        perceptual::check(&tensors).map_err(wrong)?;
+        return write(dir, &bytes);
+    }
+    let network = perceptual::cut(file).map_err(|error| match error {
+        Error::Perceptual(why) => wrong(why),
+        other => other,
+    })?;
+    write(dir, &network)
 }
 
 /// Writes all files of the network.

@@ -83,6 +83,26 @@ pub(crate) fn cut(vgg: &Path) -> Result<Vec<u8>> {
     safetensors::serialize(views, None).map_err(|e| wrong(e.to_string()))
 }
 
+/// Looks whether tensors are the whole network, of its usual size.
+///
+/// # Errors
+/// The first tensor that is missing or of another shape.
+pub(crate) fn check(tensors: &SafeTensors) -> Result<(), String> {
+    let lins = [64, 128, 256, 512, 512].into_iter().enumerate();
+    let lins = lins.map(|(i, channels)| (format!("lin{i}.weight"), vec![1, channels, 1, 1]));
+    let convolutions = CONVOLUTIONS.into_iter().flat_map(|(number, inputs, outputs)| {
+        [("weight", vec![outputs, inputs, 3, 3]), ("bias", vec![outputs])]
+            .map(|(end, shape)| (format!("features.{number}.{end}"), shape))
+    });
+    for (name, shape) in lins.chain(convolutions) {
+        let found = tensors.tensor(&name).map_err(|_| format!("`{name}` is missing"))?;
+        if found.shape() != shape {
+            return Err(format!("`{name}` has the shape {:?}, not {shape:?}", found.shape()));
+        }
+    }
+    Ok(())
+}
+
 /// Where the bytes of a tensor begin and end, after the header.
 fn place(header: &Map<String, Value>, name: &str, shape: &[usize]) -> Result<(u64, u64), String> {
     #[derive(Deserialize)]

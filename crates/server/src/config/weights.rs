@@ -1,8 +1,9 @@
-//! Flags of `weights fetch` and `weights verify`.
+//! Flags of `weights fetch`, `weights verify` and `weights perceptual`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use weights::{Hub, Source};
 
 use super::models::Models;
 
@@ -36,17 +37,44 @@ pub(crate) struct Fetch {
     /// Weights of half the size, where the repository has them
     #[arg(long)]
     pub(crate) variant: Option<Smaller>,
-    /// Repository of VGG16 with torchvision's weights, whose convolutions are kept
-    #[arg(long, value_name = "REPO|URL", default_value = weights::PERCEPTUAL)]
-    pub(crate) perceptual_from: String,
-    /// The hub
-    #[arg(long, env = "HF_ENDPOINT", default_value = weights::ENDPOINT)]
-    pub(crate) endpoint: String,
-    /// Token for the hub
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: HubArgs,
     #[command(flatten)]
     pub(crate) models: Models,
+}
+
+/// Where files come from.
+#[derive(Debug, Args)]
+pub(crate) struct HubArgs {
+    /// Repository of VGG16 with torchvision's weights, whose convolutions are kept
+    #[arg(long, value_name = "REPO|URL", default_value = weights::PERCEPTUAL)]
+    perceptual_from: String,
+    /// The hub
+    #[arg(long, env = "HF_ENDPOINT", default_value = weights::ENDPOINT)]
+    endpoint: String,
+    /// Token for the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl HubArgs {
+    /// The hub.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL.
+    pub(crate) fn hub(&self) -> Result<Hub, weights::Error> {
+        // An empty variable counts as unset.
+        let endpoint = if self.endpoint.is_empty() { weights::ENDPOINT } else { &self.endpoint };
+        Hub::new(endpoint, self.token.clone(), weights::RETRIES)
+    }
+
+    /// The repository of VGG16.
+    ///
+    /// # Errors
+    /// If it cannot be one.
+    pub(crate) fn perceptual(&self) -> Result<Source, weights::Error> {
+        Source::parse(&self.perceptual_from, None)
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -73,15 +101,8 @@ pub(crate) struct Perceptual {
     /// A file of VGG16 in safetensors, instead of a repository on the hub
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Repository of VGG16 with torchvision's weights, whose convolutions are kept
-    #[arg(long, value_name = "REPO|URL", default_value = weights::PERCEPTUAL)]
-    pub(crate) perceptual_from: String,
-    /// The hub
-    #[arg(long, env = "HF_ENDPOINT", default_value = weights::ENDPOINT)]
-    pub(crate) endpoint: String,
-    /// Token for the hub
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: HubArgs,
     #[command(flatten)]
     pub(crate) models: Models,
 }

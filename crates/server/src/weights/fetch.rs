@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use indicatif::HumanBytes;
-use weights::{FetchRequest, Fetched, Hub, Progress, Source, Variant};
+use weights::{FetchRequest, Fetched, Progress, Source, Variant};
 
 use super::progress::{Bars, Lines};
 use crate::config::{Fetch, Smaller};
@@ -17,9 +17,7 @@ const KNOWN: &str = "sd2";
 
 pub(super) async fn run(flags: &Fetch) -> anyhow::Result<ExitCode> {
     let request = request(flags)?;
-    // An empty variable counts as unset.
-    let endpoint = if flags.endpoint.is_empty() { weights::ENDPOINT } else { &flags.endpoint };
-    let hub = Hub::new(endpoint, flags.token.clone(), weights::RETRIES)?;
+    let hub = flags.source.hub()?;
     let shown: Box<dyn Progress> =
         if io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::default()) };
     let fetched = tokio::select! {
@@ -48,7 +46,7 @@ fn request(flags: &Fetch) -> anyhow::Result<FetchRequest> {
     };
     let variant = flags.variant.map_or(Variant::Full, |Smaller::Fp16| Variant::Fp16);
     let dir = to.clone().map_or(usual, Ok)?;
-    Ok(FetchRequest { dir, sources, perceptual: Source::parse(&flags.perceptual_from, None)?, variant })
+    Ok(FetchRequest { dir, sources, perceptual: flags.source.perceptual()?, variant })
 }
 
 /// Prints where the model is, under which terms, and how to serve it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weights::{Hub, Progress, Source};
+use weights::Progress;
 
 use super::progress::{Bars, Lines};
 use crate::config::Perceptual;
@@ -22,10 +22,7 @@ pub(super) async fn run(flags: &Perceptual) -> anyhow::Result<ExitCode> {
     if let Some(file) = &flags.file {
         weights::copy_perceptual(file, &dir)?;
     } else {
-        // An empty variable counts as unset.
-        let endpoint = if flags.endpoint.is_empty() { weights::ENDPOINT } else { &flags.endpoint };
-        let hub = Hub::new(endpoint, flags.token.clone(), weights::RETRIES)?;
-        let source = Source::parse(&flags.perceptual_from, None)?;
+        let (hub, source) = (flags.source.hub()?, flags.source.perceptual()?);
         let bars: Box<dyn Progress> =
             if io::stderr().is_terminal() { Box::new(Bars::default()) } else { Box::new(Lines::default()) };
         tokio::select! {
