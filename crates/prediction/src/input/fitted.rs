@@ -78,6 +78,16 @@ mod tests {
         assert_eq!((wide.width, wide.height), (1920, 768));
     }
 
+    /// What the help says of other defaults is true of all other fields.
+    #[test]
+    fn only_what_the_help_names_is_fitted() {
+        for geometry in [geometry(96, 8), geometry(32, 4), geometry(48, 8)] {
+            for (usual, own) in TABLE.into_iter().zip(table(geometry, None)) {
+                assert!(usual == own || usual.is_fitted(), "{geometry:?} {}", usual.name);
+            }
+        }
+    }
+
     #[test]
     fn the_schema_says_so() {
         let schema = crate::input::table::schema(&table(geometry(96, 8), None));

@@ -278,6 +278,11 @@ impl Field {
         self.name.replace('_', "-")
     }
 
+    /// Whether its default and its bounds may be others for another model.
+    pub fn is_fitted(&self) -> bool {
+        matches!(self.name, "width" | "height" | "stride")
+    }
+
     /// Its description, bounds, rule and default, in a line.
     pub fn help(&self) -> String {
         let bounds = match self.kind.bounds() {
@@ -288,6 +293,9 @@ impl Field {
         let default = match self.default.value() {
             Some(Value::String(text)) if text.is_empty() => String::new(),
             Some(Value::String(text)) => format!(" [default: {text}]"),
+            Some(default) if self.is_fitted() => {
+                format!(" [default: {default}, or the nearest that the model can draw]")
+            }
             Some(default) => format!(" [default: {default}]"),
             None => " [required]".to_owned(),
         };
