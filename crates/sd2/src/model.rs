@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use geometry::Geometry;
 use serde::Deserialize;
+use serde_json::Value;
 use tch::Kind;
 
 use crate::ddim::Ddim;
@@ -52,13 +53,8 @@ pub struct Sd2 {
 pub fn read_geometry(bundle: &Bundle) -> Result<Geometry> {
     #[derive(Deserialize)]
     struct UNet {
-        sample_size: Side,
-    }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Side {
-        One(u32),
-        Two([u32; 2]),
+        #[serde(default)]
+        sample_size: Value,
     }
     #[derive(Deserialize)]
     struct Vae {
@@ -68,7 +64,17 @@ pub fn read_geometry(bundle: &Bundle) -> Result<Geometry> {
     let unet: UNet = parse(bundle, "unet/config.json")?;
     let vae: Vae = parse(bundle, "vae/config.json")?;
     let halvings = vae.block_out_channels.len().clamp(1, 16) - 1;
-    let (Side::One(window) | Side::Two([window, _])) = unet.sample_size;
+    let sides = unet.sample_size.as_array().cloned().unwrap_or_else(|| vec![unet.sample_size.clone()]);
+    let side = sides.first().and_then(Value::as_u64).and_then(|side| u32::try_from(side).ok());
+    let window = side.ok_or_else(|| {
+        let problem = match &unet.sample_size {
+            Value::Null => {
+                "has no `sample_size`, the side of a window in latents: 64 for models of 512 pixels".to_owned()
+            }
+            other => format!("has the `sample_size` `{other}`, which is not a whole number"),
+        };
+        Error::File { file: "unet/config.json".to_owned(), problem }
+    })?;
     Ok(Geometry { window, vae_factor: 1 << halvings })
 }
 

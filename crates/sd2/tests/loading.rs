@@ -5,10 +5,14 @@ use std::fs;
 use fixtures::{Copy, F32, bundle};
 use geometry::Geometry;
 use sd2::{Bundle, Sd2, read_geometry};
+use serde_json::{Value, json};
 
 /// Why a copy of the bundle `epsilon` that was broken cannot be loaded.
 fn error(copy: &Copy) -> String {
-    match Bundle::open(copy.path()).and_then(|bundle| Sd2::load(&bundle, F32)) {
+    // As the worker does it.
+    let loaded =
+        Bundle::open(copy.path()).and_then(|bundle| read_geometry(&bundle).and_then(|_| Sd2::load(&bundle, F32)));
+    match loaded {
         Ok(_) => panic!("a broken bundle was loaded"),
         Err(error) => error.to_string(),
     }
@@ -111,6 +115,80 @@ fn missing_and_broken_files_are_named() {
     assert!(Bundle::open("no/such/folder").unwrap_err().to_string().contains("no/such/folder"));
 }
 
+/// How a copy of a bundle is spoilt.
+type Change = Box<dyn Fn(&Copy)>;
+
+/// Folders as people have them that cannot be used: each is told in one line that names the file.
+#[test]
+fn what_cannot_be_used_is_one_sentence() {
+    let configured = |file: &'static str, change: Value| move |copy: &Copy| copy.configure(file, &change);
+    let renamed = |prefix: &'static str| {
+        move |copy: &Copy| {
+            copy.rewrite("unet/diffusion_pytorch_model.safetensors", |tensors| {
+                let old = std::mem::take(tensors);
+                tensors.extend(old.into_iter().map(|(name, numbers)| (format!("{prefix}{name}"), numbers)));
+            });
+        }
+    };
+    let cases: [(&str, Change, &str); 11] = [
+        ("`unet/config.json`", Box::new(configured("unet/config.json", json!({"sample_size": "16"}))), "`\"16\"`"),
+        ("`unet/config.json`", Box::new(configured("unet/config.json", json!({"sample_size": null}))), "`sample_size`"),
+        ("`unet/config.json`", Box::new(configured("unet/config.json", json!({"sample_size": [16, 32]}))), "square"),
+        (
+            "`unet/config.json`",
+            Box::new(configured("unet/config.json", json!({"addition_embed_type": "text_time", "new": 1}))),
+            "Stable Diffusion XL",
+        ),
+        ("`unet/config.json`", Box::new(configured("unet/config.json", json!({"brand_new": 1}))), "`brand_new`"),
+        (
+            "`unet/diffusion_pytorch_model.safetensors`",
+            Box::new(renamed("module.")),
+            "names that all begin with `module.`",
+        ),
+        ("`unet/diffusion_pytorch_model.safetensors`", Box::new(renamed("_orig_mod.")), "`_orig_mod.`"),
+        (
+            "`unet/diffusion_pytorch_model.safetensors`",
+            Box::new(renamed("model.diffusion_model.")),
+            "whole checkpoint in one file",
+        ),
+        (
+            "`model_index.json`",
+            Box::new(|copy: &Copy| {
+                let index = json!({"_class_name": "BrandNewPipeline", "transformer": ["diffusers", "X"], "unet": null});
+                copy.configure("model_index.json", &index);
+            }),
+            "`BrandNewPipeline`, which draws with a transformer",
+        ),
+        (
+            "x-Q4.gguf`",
+            Box::new(|copy: &Copy| {
+                fs::remove_dir_all(copy.path()).unwrap();
+                fs::create_dir(copy.path()).unwrap();
+                fs::write(copy.at("x-Q4.gguf"), "GGUF").unwrap();
+            }),
+            "GGUF",
+        ),
+        (
+            "",
+            Box::new(|copy: &Copy| {
+                fs::remove_dir_all(copy.path()).unwrap();
+                fs::create_dir(copy.path()).unwrap();
+            }),
+            "is an empty folder",
+        ),
+    ];
+    for (file, spoil, says) in cases {
+        let copy = Copy::of("epsilon");
+        spoil(&copy);
+        let error = error(&copy);
+        assert_contains(&error, &[file, says]);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        // `doctor` says the same without loading it.
+        let checked = Bundle::open(copy.path()).and_then(|bundle| Sd2::check(&bundle)).unwrap_err().to_string();
+        assert_eq!(checked, error);
+    }
+}
+
 /// A truncated safetensors file is an error when it is opened, and not while its tensors are read.
 #[test]
 fn a_truncated_file_is_an_error() {
@@ -138,6 +216,6 @@ fn the_fingerprint_depends_on_the_content() {
     let copy = Copy::of("epsilon");
     let of = |copy: &Copy| Bundle::open(copy.path()).unwrap().fingerprint(None).unwrap();
     assert_eq!(of(&copy), bundle("epsilon").fingerprint(None).unwrap());
-    copy.configure("vae/config.json", &serde_json::json!({"scaling_factor": 0.5}));
+    copy.configure("vae/config.json", &json!({"scaling_factor": 0.5}));
     assert_ne!(of(&copy), bundle("epsilon").fingerprint(None).unwrap());
 }

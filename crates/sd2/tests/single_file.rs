@@ -100,6 +100,12 @@ fn a_unet_that_gives_back_the_noise_tells() {
     }
 }
 
+/// The row, the column, and whether it is the tap in the middle of a 3x3 convolution.
+fn place(shape: &[usize], i: usize) -> (usize, usize, bool) {
+    let taps: usize = shape[2..].iter().product();
+    (i / taps / shape[1], i / taps % shape[1], i % taps == taps / 2)
+}
+
 /// Changes a random UNet so that its output is its input: each channel of the latents goes, once as it is and once
 /// negated, through two channels of the first convolution, from there by the outermost skip connection to the last
 /// resnet, and out; `silu(x) - silu(-x) = x`.
@@ -111,13 +117,10 @@ fn gives_back_the_noise(tensors: &mut Tensors) {
             *number = change(shape, i);
         }
     };
-    /// The row, the column, and whether it is the tap in the middle of a 3x3 convolution.
-    fn place(shape: &[usize], i: usize) -> (usize, usize, bool) {
-        let taps: usize = shape[2..].iter().product();
-        (i / taps / shape[1], i / taps % shape[1], i % taps == taps / 2)
-    }
-    let sign = |channel: usize| if channel % 2 == 0 { 1.0 } else { -1.0 };
-    for bias in ["input_blocks.0.0", "output_blocks.11.0.out_layers.3", "output_blocks.11.0.skip_connection", "out.0", "out.2"] {
+    let sign = |channel: usize| if channel.is_multiple_of(2) { 1.0 } else { -1.0 };
+    for bias in
+        ["input_blocks.0.0", "output_blocks.11.0.out_layers.3", "output_blocks.11.0.skip_connection", "out.0", "out.2"]
+    {
         set(&format!("{bias}.bias"), &|_, _| 0.0);
     }
     set("input_blocks.0.0.weight", &|shape, i| match place(shape, i) {
@@ -208,6 +211,7 @@ fn what_is_not_such_a_file_is_said_in_a_sentence() {
         (with("c.safetensors", &only("conditioner.embedders.1.model.x")), "Stable Diffusion XL"),
         (with("d.safetensors", &only("model.diffusion_model.joint_blocks.0.x")), "another family"),
         (with("e.safetensors", &only("surprise")), "`surprise`"),
+        (with("j.safetensors", &only("emb_params")), "textual inversion"),
         (with("f.safetensors", &wide(9)), "inpainting"),
         (with("g.safetensors", &wide(5)), "depth"),
         (with("h.safetensors", &|t| t.retain(|name, _| !name.starts_with("first_stage_model."))), "has no VAE"),

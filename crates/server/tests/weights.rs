@@ -166,7 +166,8 @@ async fn the_perceptual_network_is_added() {
     // From a file it needs no network.
     let shared = case.dir.path().join("share/syncdiffusion/perceptual");
     let shared = shared.to_str().unwrap();
-    for (target, folder) in [(&["saved"][..], "saved/perceptual"), (&["files/model.safetensors"], "files/perceptual"), (&[], shared)]
+    for (target, folder) in
+        [(&["saved"][..], "saved/perceptual"), (&["files/model.safetensors"], "files/perceptual"), (&[], shared)]
     {
         let arguments = [&["weights", "perceptual", "--file", "vgg16.safetensors"], target].concat();
         let output = case.command(&arguments).env("HF_ENDPOINT", "http://127.0.0.1:9").output().await.unwrap();

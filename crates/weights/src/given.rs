@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// Ends of files of PyTorch, which can run code when they are read.
 const PICKLES: [&str; 5] = ["ckpt", "pt", "pth", "bin", "pkl"];
 
+/// Ends of files that hold others.
+const ARCHIVES: [&str; 9] = ["zip", "tar", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar"];
+
 /// The folder or file that a worker can load for what was given.
 ///
 /// # Errors
@@ -15,6 +18,9 @@ pub(crate) fn path(model: &str) -> Result<PathBuf, String> {
     let path = Path::new(model);
     let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     if path.is_dir() {
+        if let Some(inside) = in_cache(path) {
+            return Err(format!("it is the cache of a hub; name a model in it, such as `{}`", inside.display()));
+        }
         return Ok(snapshot(path)?.unwrap_or_else(|| path.to_owned()));
     }
     if PICKLES.contains(&end.as_str()) {
@@ -23,6 +29,14 @@ pub(crate) fn path(model: &str) -> Result<PathBuf, String> {
              the model as a folder with `pipe.save_pretrained(FOLDER, safe_serialization=True)` of diffusers"
                 .to_owned(),
         );
+    }
+    if ARCHIVES.contains(&end.as_str()) {
+        return Err("it is an archive; unpack it, and name the folder or the `.safetensors` file inside".to_owned());
+    }
+    if let Ok(to) = fs::read_link(path)
+        && !path.exists()
+    {
+        return Err(format!("it is a link to `{}`, which is not there", to.display()));
     }
     if end == "gguf" {
         return Err("it is a GGUF file; give the checkpoint as `.safetensors`".to_owned());
@@ -53,7 +67,18 @@ pub(crate) fn path(model: &str) -> Result<PathBuf, String> {
 /// Whether a name is that of a file, by its end.
 pub(crate) fn names_a_file(model: &str) -> bool {
     let end = Path::new(model).extension().map(|end| end.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    PICKLES.contains(&end.as_str()) || matches!(end.as_str(), "safetensors" | "gguf")
+    let end = end.as_str();
+    PICKLES.contains(&end) || ARCHIVES.contains(&end) || matches!(end, "safetensors" | "gguf")
+}
+
+/// A model in the cache of a hub, which has a folder `models--OWNER--NAME` for each.
+fn in_cache(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("models--") && path.join("snapshots").is_dir()
+    };
+    entries.filter(is_model).min()
 }
 
 /// The state of a model in a folder of the hub's cache (`models--OWNER--NAME`): what `refs/main` names, or the only
@@ -114,10 +139,16 @@ mod tests {
             ("./no/folder", "no such folder; give a folder"),
             ("/no/folder", "no such folder; give a folder"),
             ("model.gguf", "GGUF"),
+            ("stable-diffusion-2.zip", "archive"),
+            ("models/sd2.tar.gz", "archive"),
         ] {
             let why = path(model).unwrap_err();
             assert!(why.contains(says), "{model}: {why}");
         }
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("gone", &link).unwrap();
+        assert!(path(link.to_str().unwrap()).unwrap_err().contains("link to `gone`"));
     }
 
     #[test]
@@ -137,6 +168,7 @@ mod tests {
         fs::create_dir_all(cache.join("refs")).unwrap();
         fs::write(cache.join("refs/main"), "2222\n").unwrap();
         assert_eq!(path(given), Ok(two));
-        assert_eq!(path(dir.path().to_str().unwrap()), Ok(dir.path().to_owned()));
+        let why = path(dir.path().to_str().unwrap()).unwrap_err();
+        assert!(why.contains("cache of a hub") && why.contains("models--a--b"), "{why}");
     }
 }

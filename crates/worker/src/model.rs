@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Context as _;
 use sd2::ddim::Prediction;
 use sd2::tokenizer::Words;
 use sd2::{Bundle, Said};
@@ -66,7 +65,8 @@ impl ModelOptions {
             "demo" => demo::bundle(),
             path => {
                 let said = Said { prediction: self.prediction_type, window: self.window.map(i64::from) };
-                Bundle::open_with(path, said).with_context(|| format!("cannot load the model `{path}`"))?
+                // The error names the file.
+                Bundle::open_with(path, said)?
             }
         };
         if let Some(folder) = &self.perceptual {

@@ -9,10 +9,10 @@ use std::iter::zip;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use sd2::Sd2;
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
+use sd2::{Checkpointing, Sd2};
 use tch::{Device, Kind, Tensor};
 
 use self::shared::{Comparison, Networks, Sample};

@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use fixtures::{BUNDLES, Cases, Copy, F32, assert_close, assert_within, bundle};
+use sd2::schedulers::Scheduler;
 use sd2::{Bundle, Checkpointing, Placement, Sd2};
 use tch::{Kind, Tensor};
 
 use super::Engine;
 use crate::limits::Limits;
 use crate::range::{Network, explain};
-use crate::settings::Settings;
+use crate::settings::{Blend, Settings, SyncMode};
 use crate::task::{Conditions, Operation, Outcome, Task};
 
 /// One task for every case: with its own time, text, guidance and target.
@@ -62,7 +63,7 @@ fn gradients_alone_and_in_one_batch() {
 }
 
 /// Decoder and perceptual network in f16, all else in f32.
-const NARROW: Placement = Placement { picture_kind: Kind::Half, ..F32 };
+const NARROW: Placement = Placement { kind: Kind::Float, stream_exponent: 0, ..Placement::of_gpu_on_cpu(Kind::Half) };
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
@@ -112,10 +113,9 @@ fn what_leaves_the_range_of_f16_is_computed_in_f32() {
         }
         let [exact, narrow] = [F32, NARROW].map(|placement| engine_of(&copy, placement));
         let cases = Cases::of("epsilon");
-        let of = |engine: &Engine| {
-            let (tasks, _): (Vec<Task>, Vec<Tensor>) = tasks(engine, &cases).into_iter().unzip();
-            Tensor::cat(&gradients(engine, &tasks, Checkpointing::On), 0)
-        };
+        // Their targets are of the exact engine.
+        let (tasks, _): (Vec<Task>, Vec<Tensor>) = tasks(&exact, &cases).into_iter().unzip();
+        let of = |engine| Tensor::cat(&gradients(engine, &tasks, Checkpointing::On), 0);
         let (found, expected) = (of(&narrow), of(&exact));
         assert_eq!(found.size()[0], cases.list("sync_gradient").len() as i64, "no gradient is left out");
         assert_within(0.05, &format!("gradients with {tensors:?}"), &found, &expected);
@@ -136,6 +136,10 @@ fn what_leaves_the_range_of_f16_is_computed_in_f32() {
                 stride: 8,
                 seed: 1,
                 loop_closure: false,
+                blend: Blend::Even,
+                seamless: false,
+                sync_mode: SyncMode::Windows,
+                scheduler: Scheduler::Ddim,
             };
             let (picture, _) = crate::run(&mut engine, &settings, Limits::default(), |_| ControlFlow::Continue(()))
                 .unwrap()

@@ -161,7 +161,8 @@ fn distance_backward<T: Number>(x: &[T], target: &[f32], lin: &[f32], epsilon: f
     for ((x, grad_x), (target, lin)) in iter::zip(iter::zip(x, grad_x), iter::zip(target, lin)) {
         let x = x.widen();
         let grad_features = lin * (x * r - target);
-        *grad_x = T::narrow(if x > 0.0 { r * (grad_features - x * grad_length) } else { 0.0 });
+        // What is not a number stays so, and is found in the gradient.
+        *grad_x = T::narrow(if x <= 0.0 { 0.0 } else { r * (grad_features - x * grad_length) });
     }
 }
 

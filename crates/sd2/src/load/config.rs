@@ -109,11 +109,14 @@ impl Config {
 
     /// The side of a square that must be there: a positive number, or two equal ones.
     pub(crate) fn side(&mut self, key: &str) -> i64 {
-        if let Some(Value::Array(sides)) = self.keys.get(key)
-            && let [height, width] = &sides[..]
-            && height == width
-        {
-            let side = height.clone();
+        if let Some(Value::Array(sides)) = self.keys.get(key) {
+            let side = match &sides[..] {
+                [height, width] if height == width => height.clone(),
+                _ => {
+                    self.problem(format!("`{key}` is `{}`, but windows are square", Value::from(sides.clone())));
+                    Value::from(1)
+                }
+            };
             self.keys.insert(key.to_owned(), side);
         }
         self.size(key, None)
@@ -171,6 +174,16 @@ impl Config {
     /// Ends the reading of some keys of a file that is read as a whole elsewhere.
     pub(crate) fn end(self) -> Result<()> {
         if self.problems.is_empty() { Ok(()) } else { Err(Error::Config { file: self.file, problems: self.problems }) }
+    }
+
+    /// Whether a key has this value.
+    pub(crate) fn is(&self, key: &str, value: &str) -> bool {
+        self.keys.get(key).is_some_and(|found| found == value)
+    }
+
+    /// Ends the reading with one problem, where others would only follow from it.
+    pub(crate) fn refuse(self, problem: String) -> Error {
+        Error::Config { file: self.file, problems: vec![problem] }
     }
 
     /// Ends the reading: keys that were not consumed are not supported.

@@ -34,7 +34,7 @@ pub enum Error {
     #[error("the model cannot be used: {0}")]
     Foreign(String),
     /// A configuration is malformed or asks for something unsupported.
-    #[error("`{file}` cannot be used:\n{}", list(problems))]
+    #[error("`{file}` cannot be used:{}", list(problems))]
     Config {
         /// The file inside the bundle.
         file: String,
@@ -42,7 +42,7 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// Weights are missing, unknown or of another shape.
-    #[error("the weights of `{part}` do not match its configuration:\n{}", list(problems))]
+    #[error("the weights of `{part}` do not match its configuration:{}", list(problems))]
     Weights {
         /// The part of the bundle.
         part: String,
@@ -50,7 +50,7 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// The parts of a model do not fit each other.
-    #[error("the parts of the model do not fit each other:\n{}", list(problems))]
+    #[error("the parts of the model do not fit each other:{}", list(problems))]
     Misfit {
         /// One line each.
         problems: Vec<String>,
@@ -66,10 +66,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// How many problems are listed; who has more has another kind of file.
 const MAX_LISTED: usize = 12;
 
+/// One problem is the rest of the sentence, several are lines.
 fn list(problems: &[String]) -> String {
-    let mut lines: Vec<_> = problems.iter().take(MAX_LISTED).map(|problem| format!("  - {problem}")).collect();
-    if problems.len() > MAX_LISTED {
-        lines.push(format!("  - and {} more", problems.len() - MAX_LISTED));
+    if let [problem] = problems {
+        return format!(" {problem}");
     }
-    lines.join("\n")
+    let mut lines: Vec<_> = problems.iter().take(MAX_LISTED).map(|problem| format!("\n  - {problem}")).collect();
+    if problems.len() > MAX_LISTED {
+        lines.push(format!("\n  - and {} more", problems.len() - MAX_LISTED));
+    }
+    lines.concat()
 }

@@ -17,6 +17,9 @@ const LORA: [&str; 6] = ["base_layer", "lora_A", "lora_B", "lora_down", "lora_up
 const QUANTISED: [&str; 7] =
     [".absmax", ".quant_map", ".quant_state", ".nested_absmax", ".SCB", ".weight_scale", "scaled_fp8"];
 
+/// What wrappers of PyTorch put before all names: of several devices, and of compiled networks.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
 /// What all tensors of a file say of it that no list of names would.
 pub(crate) fn explain<'a>(file: &str, tensors: &(impl Iterator<Item = Seen<'a>> + Clone)) -> Option<Error> {
     let count = |is: &dyn Fn(&Seen) -> bool| tensors.clone().filter(|seen| is(seen)).count();
@@ -27,6 +30,22 @@ pub(crate) fn explain<'a>(file: &str, tensors: &(impl Iterator<Item = Seen<'a>> 
             "has a LoRA left inside, {lora} tensors of it; merge it before saving (`pipe.fuse_lora()`, then \
              `pipe.unload_lora_weights()`), or give the LoRA as a file of its own with `--lora`"
         ));
+    }
+    // In a file that is read as a checkpoint it is only what has no other name.
+    let original = count(&|seen| seen.name.starts_with("model.diffusion_model."));
+    if original > 1 && original > tensors.clone().count() / 4 {
+        return says(
+            "is a whole checkpoint in one file and not this part of a folder; name the file itself as the model"
+                .to_owned(),
+        );
+    }
+    for wrapper in WRAPPERS {
+        if tensors.clone().next().is_some() && tensors.clone().all(|seen| seen.name.starts_with(wrapper)) {
+            return says(format!(
+                "has names that all begin with `{wrapper}`, which a wrapper of PyTorch put there; save the network \
+                 inside the wrapper"
+            ));
+        }
     }
     let quantised = count(&|seen| QUANTISED.iter().any(|part| seen.name.contains(part)));
     let small = tensors.clone().filter(|seen| !readable(seen.dtype) && !index(seen)).map(|seen| seen.dtype);

@@ -42,8 +42,12 @@ pub(crate) fn family(folder: &Path) -> Option<String> {
     let bytes = std::fs::read(folder.join("model_index.json")).ok()?;
     let index: Value = problem::json("model_index.json", &bytes).ok()?;
     let class = index["_class_name"].as_str()?;
-    let (_, name) = FAMILIES.iter().find(|(part, _)| class.contains(part))?;
-    Some(format!("`model_index.json` names `{class}`, which is {name}; only Stable Diffusion 1 and 2 are drawn with"))
+    let kind = match FAMILIES.iter().find(|(part, _)| class.contains(part)) {
+        Some((_, name)) => format!("is {name}"),
+        None if index["transformer"].is_array() && !index["unet"].is_array() => "draws with a transformer".to_owned(),
+        None => return None,
+    };
+    Some(format!("`model_index.json` names `{class}`, which {kind}; {}", problem::FAMILIES))
 }
 
 /// Where the model is, if it is beside or inside what was named.
@@ -74,6 +78,11 @@ fn elsewhere(folder: &Path) -> Option<String> {
             shown(folder)
         ));
     }
-    let pickle = entries.iter().find(|path| ends(path, &["ckpt", "pt", "pth"]))?;
-    Some(format!("`{}` is a pickle of PyTorch; {}", shown(pickle), problem::PICKLE))
+    if let Some(pickle) = entries.iter().find(|path| ends(path, &["ckpt", "pt", "pth", "bin"])) {
+        return Some(format!("`{}` is a pickle of PyTorch; {}", shown(pickle), problem::PICKLE));
+    }
+    if let Some(file) = entries.iter().find(|path| ends(path, &["gguf"])) {
+        return Some(format!("`{}` is a GGUF file; only safetensors are read", shown(file)));
+    }
+    entries.is_empty().then(|| format!("`{}` is an empty folder", shown(folder)))
 }

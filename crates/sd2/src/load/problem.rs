@@ -72,6 +72,9 @@ fn foreign(bytes: &[u8]) -> Option<String> {
 pub(crate) const PICKLE: &str = "such files can run code and are not read: save the model as safetensors, with \
     `pipe.save_pretrained(FOLDER, safe_serialization=True)` of diffusers or with a converter you trust";
 
+/// What other families are told.
+pub(crate) const FAMILIES: &str = "this program draws with Stable Diffusion 1 and 2 only";
+
 /// Whether a file of safetensors ends before its last tensor.
 fn cut(bytes: &[u8]) -> Option<String> {
     let length = u64::from_le_bytes(*bytes.first_chunk()?);

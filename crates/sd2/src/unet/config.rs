@@ -1,7 +1,7 @@
 //! `unet/config.json`, and what the parts of the UNet need of it while they load.
 
 use crate::load::config::Config;
-use crate::load::{Bundle, Result};
+use crate::load::{Bundle, Result, problem};
 use crate::placement::Placement;
 
 /// The architecture of a `UNet2DConditionModel`, as far as it varies.
@@ -75,6 +75,9 @@ impl LoadContext {
 impl Settings {
     pub(crate) fn read(bundle: &Bundle) -> Result<Self> {
         let mut c = Config::read(bundle, "unet/config.json", &["UNet2DConditionModel"])?;
+        if c.is("addition_embed_type", "text_time") {
+            return Err(c.refuse(format!("this is the UNet of Stable Diffusion XL; {}", problem::FAMILIES)));
+        }
         let channels: Vec<i64> = c.or("block_out_channels", vec![320, 640, 1280, 1280]);
         let n = channels.len();
         if n == 0 || channels.iter().any(|&channels| channels < 1) {

@@ -85,7 +85,8 @@ async fn a_file_of_another_kind_is_named_and_nothing_is_written() {
     let folder = saved(&case);
     let file = case.dir.path().join("given");
     // Its channels are an eighth.
-    let demo = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/perceptual/model.safetensors")).unwrap();
+    let demo =
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/perceptual/model.safetensors")).unwrap();
     for (bytes, says) in [
         (&b"PK\x03\x04rest"[..], "pickle of PyTorch"),
         (b"\x80\x02}", "pickle of PyTorch"),

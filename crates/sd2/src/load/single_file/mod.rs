@@ -91,7 +91,7 @@ impl SingleFile {
     /// What the file is, if it is not such a checkpoint.
     fn foreign(&self) -> Option<String> {
         let has = |part: &str| self.tensors.keys().any(|name| name.contains(part));
-        let only = "only Stable Diffusion 1 and 2 are drawn with";
+        let only = problem::FAMILIES;
         let small = self.tensors.values().filter(|found| {
             !matches!(found.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 | Dtype::I64 | Dtype::I32)
         });
@@ -128,13 +128,14 @@ impl SingleFile {
                         .to_owned(),
                 );
             }
+            if self.has("emb_params") || self.has("clip_l") || self.begins("string_to_param") {
+                return Some("is a textual inversion (an embedding for a word) and not a model".to_owned());
+            }
             let first = self.tensors.keys().next().map_or_else(String::new, |name| format!(", but `{name}`"));
             return Some(format!("is not a checkpoint of Stable Diffusion: it has no `{UNET}...`{first}"));
         }
         if self.begins(&format!("{UNET}label_emb.")) {
-            return Some(format!(
-                "is an unCLIP model or an upscaler, whose UNet takes more than a text; {only} from text"
-            ));
+            return Some(format!("is an unCLIP model or an upscaler, whose UNet takes more than a text; {only}"));
         }
         None
     }
@@ -249,9 +250,7 @@ impl SingleFile {
         let how = match (self.told_prediction(), self.probed.get()) {
             (Some((_, how)), _) => how,
             (None, Some(Some(_))) => "by a probe of its UNet".to_owned(),
-            (None, _) => {
-                "which is assumed, for its UNet does not tell; `--prediction-type v` overrules it".to_owned()
-            }
+            (None, _) => "which is assumed, for its UNet does not tell; `--prediction-type v` overrules it".to_owned(),
         };
         let what = match self.prediction() {
             Prediction::Epsilon => "noise",

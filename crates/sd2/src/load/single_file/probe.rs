@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn a_trained_model_tells() {
         let (bundle, placement) = (Bundle::demo(), Placement::new(Device::Cpu, Kind::Float));
-        let embedding = TextEncoder::load(&bundle, placement).unwrap().forward(&Tokenizer::load(&bundle).unwrap().encode(""));
+        let embedding =
+            TextEncoder::load(&bundle, placement).unwrap().forward(&Tokenizer::load(&bundle).unwrap().encode(""));
         for kind in [Kind::Float, Kind::BFloat16] {
             let unet = UNet::load(&bundle, Placement::new(Device::Cpu, kind)).unwrap();
             let found = correlations(&unet, &unet.text_keys(&embedding.to_kind(kind)), Device::Cpu);
