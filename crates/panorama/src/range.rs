@@ -110,7 +110,8 @@ pub(crate) fn embedding(sd2: &Sd2, ids: &[i64]) -> Tensor {
 pub(crate) struct InF32(OnceCell<(Decoder, Lpips)>);
 
 impl InF32 {
-    /// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in strips.
+    /// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in
+    /// strips.
     pub(crate) fn picture(&self, sd2: &Sd2, latents: &Tensor, strip: i64) -> Result<Tensor, Network> {
         self.in_range(sd2, |decoder, _| {
             let picture = decoder.large_pictures(latents, strip);

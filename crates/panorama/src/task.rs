@@ -80,8 +80,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether its numbers are finite, as a number on the device, so that nobody has to wait for it yet. `None` for what
-    /// was looked at when it was computed.
+    /// Whether its numbers are finite, as a number on the device, so that nobody has to wait for it yet. `None` for
+    /// what was looked at when it was computed.
     pub fn finite(&self) -> Option<Tensor> {
         match self {
             Self::Output { output, .. } => Some(output.isfinite().all()),

@@ -144,8 +144,8 @@ async fn an_error_is_one_line_with_a_remedy() {
     assert!(fs::read_dir(case.dir.path()).unwrap().next().is_none(), "nothing was left behind");
 }
 
-/// No folder of diffusers has the network that compares windows: one command adds it, to a folder, beside a file, or for
-/// all models.
+/// No folder of diffusers has the network that compares windows: one command adds it, to a folder, beside a file, or
+/// for all models.
 #[tokio::test]
 async fn the_perceptual_network_is_added() {
     let case = Case::new().await;

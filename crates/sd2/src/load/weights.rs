@@ -157,7 +157,8 @@ impl Weights {
         }
         let original = tensor;
         let tensor = original.to_kind(self.kind);
-        // A sum is finite only if all of it is, and takes a moment. What only this dtype cannot hold is no damage.
+        // A sum is finite only if all of it is, and takes a moment. What only this dtype cannot hold does not count as
+        // damage.
         if check
             && !tensor.sum(Kind::Float).double_value(&[]).is_finite()
             && original.isfinite().all().int64_value(&[]) == 0

@@ -61,7 +61,7 @@ impl HubArgs {
     /// The hub.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
+    /// If the endpoint is not a URL.
     pub(crate) fn hub(&self) -> Result<Hub, weights::Error> {
         // An empty variable counts as unset.
         let endpoint = if self.endpoint.is_empty() { weights::ENDPOINT } else { &self.endpoint };

@@ -53,7 +53,7 @@ async fn an_interrupted_network_is_resumed() {
     case.hub.fail("model.safetensors", &[Fault::Drop(9_000_000), Fault::Drop(0), Fault::Drop(0), Fault::Drop(0)]);
     let message = from_hub(&case, &folder).await.unwrap_err().to_string();
     assert!(message.contains("what was received is kept"), "{message}");
-    assert!(!has_perceptual(&folder), "half a network is none");
+    assert!(!has_perceptual(&folder), "half a network does not count");
     case.hub.calm();
     from_hub(&case, &folder).await.unwrap();
     assert_eq!(case.hub.offsets("model.safetensors"), [9_000_000]);

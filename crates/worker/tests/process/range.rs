@@ -1,5 +1,5 @@
-//! Numbers that leave the range of their dtype: a prediction fails and says why, or it is computed again. A picture that
-//! is black all over is never a success.
+//! Numbers that leave the range of their dtype: a prediction fails and says why, or it is computed again. A picture
+//! that is black all over is never a success.
 
 use fixtures::Copy;
 use protocol::{Event, Input};
@@ -35,7 +35,7 @@ fn outcome(worker: &mut Worker, input: Input) -> Result<Vec<u8>, String> {
 
 #[track_caller]
 fn assert_fails(worker: &mut Worker, input: Input, parts: &[&str]) {
-    let error = outcome(worker, input).expect_err("a picture of nothing is no success");
+    let error = outcome(worker, input).expect_err("a picture of nothing is not a success");
     assert_eq!(error.lines().count(), 1, "{error}");
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in: {error}");
@@ -77,7 +77,7 @@ fn a_text_encoder_that_leaves_f16_fails_and_names_what_works() {
     outcome(&mut worker(&copy, "f32"), small()).unwrap();
 }
 
-/// A number in the weights that is none: in every dtype the prediction fails, and names the weight.
+/// A number in the weights that is not finite: in every dtype the prediction fails, and names the weight.
 #[test]
 fn weights_that_are_not_finite_are_named() {
     for (file, tensor, network, step) in [

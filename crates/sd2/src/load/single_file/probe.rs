@@ -1,10 +1,10 @@
 //! What a UNet predicts, where nobody says so, by asking it.
 //!
-//! It is shown noise. Where the noise is nearly all there is, at the last timestep, a UNet that predicts the noise gives
-//! back what it is shown, and one that predicts velocity the picture that it imagines, negated: the answer has nothing
-//! to do with the noise. In the middle, what is shown is a uniform picture under noise, and both answer with a multiple
-//! of the noise. An answer that has nothing to do with the noise there either is that of weights that were never
-//! trained, or for something else.
+//! It is shown noise. Where the noise is nearly all there is, at the last timestep, a UNet that predicts the noise
+//! gives back what it is shown, and one that predicts velocity the picture that it imagines, negated: the answer has
+//! nothing to do with the noise. In the middle, what is shown is a uniform picture under noise, and both answer with a
+//! multiple of the noise. An answer that has nothing to do with the noise there either is that of weights that were
+//! never trained, or for something else.
 
 use tch::{Device, Kind, Tensor};
 
