@@ -14,7 +14,7 @@ const MAX_SCALED_GRADIENT: f64 = 64.0;
 /// `branch * windows + window` of the gradient is that of a branch of a window.
 pub(crate) fn gradient_scale(gradient: &Tensor, branches: i64) -> Tensor {
     let windows = gradient.size()[0] / branches;
-    let largest = gradient.abs().view([branches, windows, -1]).amax([0, 2].as_slice(), false);
+    let largest = gradient.abs().reshape([branches, windows, -1]).amax([0, 2].as_slice(), false);
     power_of_two(&largest) / MAX_SCALED_GRADIENT
 }
 
