@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::TimeoutError;
 
 use super::error::Error;
-use super::room::{Bodies, SMALL};
+use super::room::{Bodies, PATIENCE, SMALL};
 
 /// The longest id in bytes.
 pub(crate) const MAX_ID: usize = 1024;
@@ -153,12 +153,12 @@ impl PredictionRequest {
 
 /// Reads a body as it comes, with the room that it takes.
 async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Error> {
-    let (mut bytes, mut held) = (Vec::new(), None);
+    let (mut bytes, mut held, mut patience) = (Vec::new(), None, PATIENCE);
     let mut data = request.with_limited_body().into_body().into_data_stream();
     loop {
         let chunk = data.try_next().await.map_err(|error| unread(&error.into()))?;
         let Some(chunk) = chunk else { return Ok((bytes, held)) };
-        bodies.reserve(&mut held, bytes.len() + chunk.len()).await?;
+        bodies.reserve(&mut held, bytes.len() + chunk.len(), &mut patience).await?;
         bytes.extend_from_slice(&chunk);
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::http::room::{MAX_SUM, PATIENCE};
+    use crate::http::room::MAX_SUM;
 
     async fn read(kind: Option<&str>, body: &'static str) -> Result<PredictionRequest, (u16, String)> {
         let mut request = Request::builder();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::error::Error;
 
@@ -27,15 +28,23 @@ impl Bodies {
         Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Reserves room for what a body has grown by.
-    pub(super) async fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Error> {
+    /// Reserves room for what a body has grown by. `patience` is what is left of its time to wait: if every piece had as
+    /// much, bodies that hold a part each would keep each other waiting.
+    pub(super) async fn reserve(
+        &self,
+        held: &mut Option<OwnedSemaphorePermit>,
+        length: usize,
+        patience: &mut Duration,
+    ) -> Result<(), Error> {
         let kib = length.saturating_sub(SMALL).div_ceil(1024);
         let missing = kib.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         if missing == 0 {
             return Ok(());
         }
         let more = Arc::clone(&self.0).acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
-        let Ok(Ok(more)) = tokio::time::timeout(PATIENCE, more).await else { return Err(Error::BodiesFull) };
+        let begun = Instant::now();
+        let Ok(Ok(more)) = tokio::time::timeout(*patience, more).await else { return Err(Error::BodiesFull) };
+        *patience = patience.saturating_sub(begun.elapsed());
         match held {
             Some(held) => held.merge(more),
             None => *held = Some(more),
@@ -68,8 +77,8 @@ impl Pages {
 
     /// Reserves room for a page until it is sent.
     pub(super) async fn hold(&self, length: usize) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        let mut room = None;
-        self.read.reserve(&mut room, length).await.map_err(|_| Error::PagesFull)?;
+        let (mut room, mut patience) = (None, PATIENCE);
+        self.read.reserve(&mut room, length, &mut patience).await.map_err(|_| Error::PagesFull)?;
         Ok(room)
     }
 }
