@@ -126,7 +126,7 @@ impl Follower {
 
     /// Why no end was among the events, if that is because no worker is left.
     pub fn left(&self) -> Option<&'static str> {
-        let waits = self.shared.gone.is_cancelled() && matches!(self.active.phase(), Phase::Queued);
+        let waits = self.shared.gone.is_cancelled() && matches!(self.active.phase(), Phase::Queued | Phase::Elsewhere);
         waits.then_some("no worker is left; the prediction waits in the store until the server is started again")
     }
 }

@@ -73,7 +73,7 @@ fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static
 fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
     stream::unfold(Some((app.over.clone(), follower)), |state| async {
         let (over, mut follower) = state?;
-        match over.run_until_cancelled(follower.next()).await? {
+        match over.run_until_cancelled(follower.next()).await.flatten() {
             Some(News::Item(item)) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
             Some(News::Preview(preview)) => Some((Ok(show(&preview)), Some((over, follower)))),
             None => follower.left().map(|why| (Ok(frame("error", &json!({ "error": why }))), None)),
