@@ -11,6 +11,11 @@ use panorama::Stage;
 /// How many of the last batches a mean is of, about.
 const MEMORY: f64 = 16.0;
 
+/// How far a measured price may be from the one before it, and the first of a kind from what was assumed: other work on
+/// the machine makes a batch take several times as long, and a picture is decoded once a job only.
+const MAX_STEP: f64 = 2.0;
+const MAX_FIRST_STEP: f64 = 4.0;
+
 /// Measured prices, in nanoseconds.
 pub(crate) struct Prices {
     /// Nanoseconds of a computed unit where nothing of a kind was measured.
@@ -47,13 +52,15 @@ impl Prices {
     /// A batch of `width` tasks, with a computed price of `price` each, took these seconds.
     pub(crate) fn record(&mut self, kind: Kind, width: usize, price: u64, seconds: f64) {
         let unit = nanoseconds(seconds) / (width as f64 * price.max(1) as f64);
+        let first = unit.clamp(self.assumed / MAX_FIRST_STEP, self.assumed * MAX_FIRST_STEP);
         let widths = self.kinds.entry(kind).or_default();
         match widths.iter_mut().find(|measured| measured.width == width) {
             Some(measured) => {
                 measured.batches += 1.0;
+                let unit = unit.clamp(measured.mean / MAX_STEP, measured.mean * MAX_STEP);
                 measured.mean += (unit - measured.mean) / measured.batches.min(MEMORY);
             }
-            None => widths.push(Measured { width, mean: unit, batches: 1.0 }),
+            None => widths.push(Measured { width, mean: first, batches: 1.0 }),
         }
     }
 
@@ -81,8 +88,8 @@ mod tests {
         let mut prices = Prices::assuming(800, 0.1);
         assert_eq!(prices.of(DENOISE, 1, 800), 100_000_000);
         assert_eq!(prices.of(GRADIENT, 3, 1600), 200_000_000);
-        prices.record(GRADIENT, 1, 1600, 1.0);
-        assert_eq!(prices.of(GRADIENT, 3, 1600), 1_000_000_000);
+        prices.record(GRADIENT, 1, 1600, 0.6);
+        assert_eq!(prices.of(GRADIENT, 3, 1600), 600_000_000);
         assert_eq!(prices.of(Kind { branches: 1, ..GRADIENT }, 3, 1600), 200_000_000);
     }
 
@@ -97,12 +104,24 @@ mod tests {
         assert_eq!(prices.of(DENOISE, 1, 1600), 200_000_000);
     }
 
+    /// As on a machine where something else takes the processor for a moment.
+    #[test]
+    fn an_outlier_moves_a_price_little() {
+        let mut prices = Prices::assuming(1, 1.0);
+        prices.record(DENOISE, 1, 1, 100.0);
+        assert_eq!(prices.of(DENOISE, 1, 1), 4_000_000_000);
+        let mut prices = Prices::assuming(1, 1.0);
+        (0..16).for_each(|_| prices.record(DENOISE, 1, 1, 1.0));
+        prices.record(DENOISE, 1, 1, 100.0);
+        assert!(prices.of(DENOISE, 1, 1) < 1_100_000_000);
+    }
+
     #[test]
     fn a_mean_runs() {
         let mut prices = Prices::assuming(1, 1.0);
         prices.record(DENOISE, 1, 1, 1.0);
-        prices.record(DENOISE, 1, 1, 3.0);
-        assert_eq!(prices.of(DENOISE, 1, 1), 2_000_000_000);
+        prices.record(DENOISE, 1, 1, 2.0);
+        assert_eq!(prices.of(DENOISE, 1, 1), 1_500_000_000);
         (0..200).for_each(|_| prices.record(DENOISE, 1, 1, 5.0));
         assert!(prices.of(DENOISE, 1, 1).abs_diff(5_000_000_000) < 1_000_000);
     }
