@@ -28,8 +28,8 @@ impl Bodies {
         Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Reserves room for what a body has grown by. `patience` is what is left of its time to wait: if every piece had as
-    /// much, bodies that hold a part each would keep each other waiting.
+    /// Reserves room for what a body has grown by. `patience` is what is left of its time to wait: if every piece had
+    /// as much, bodies that hold a part each would keep each other waiting.
     pub(super) async fn reserve(
         &self,
         held: &mut Option<OwnedSemaphorePermit>,
