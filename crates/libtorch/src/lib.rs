@@ -1,4 +1,4 @@
-//! What `tch` does not pass on of libtorch: [switches](set_tf32) of its GPU half, the [statistics](memory) of its
+//! What `tch` does not pass on of libtorch: [switches](Tf32) of its GPU half, the [statistics](memory) of its
 //! allocator, [events](Mark), and a [backward pass](backward) with given gradients.
 //!
 //! `src/shim.cpp` has the C++ side. It is linked with the half of libtorch without CUDA, so that one program runs with
