@@ -56,6 +56,8 @@ pub(crate) struct Reader<R> {
     inner: R,
     activity: Activity,
     ended: Option<Ended>,
+    /// The end has been seen, and a request that came just before it may not have begun.
+    has_waited: bool,
 }
 
 /// A client that has ended its side.
@@ -68,13 +70,13 @@ struct Ended {
 
 impl<R> Reader<R> {
     pub(crate) fn new(inner: R, activity: &Activity) -> Self {
-        Self { inner, activity: activity.clone(), ended: None }
+        Self { inner, activity: activity.clone(), ended: None, has_waited: false }
     }
 }
 
 impl<R: AsyncRead + Connection + Unpin> AsyncRead for Reader<R> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, activity, ended } = &mut *self;
+        let Self { inner, activity, ended, has_waited } = &mut *self;
         if ended.is_none() {
             let before = to.filled().len();
             ready!(Pin::new(&mut *inner).poll_read(context, to))?;
@@ -82,8 +84,17 @@ impl<R: AsyncRead + Connection + Unpin> AsyncRead for Reader<R> {
                 activity.received();
                 return Poll::Ready(Ok(()));
             }
-            if to.remaining() == 0 || !activity.ended() {
+            if to.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            if !activity.ended() {
+                if *has_waited {
+                    return Poll::Ready(Ok(()));
+                }
+                // hyper reads on before it begins to answer what it has read.
+                *has_waited = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         let ended = ended.get_or_insert_with(|| Ended {
