@@ -43,10 +43,7 @@ async fn a_server_that_stops_answers_for_what_runs_and_refuses_what_is_new() {
     let waits = held("waits", &go);
     let (waits, events, ()) = tokio::join!(
         server.predict(&waits),
-        async {
-            server.logged("stopping on a signal").await;
-            ask(&server, "GET", "/predictions/runs/stream", "").await
-        },
+        ask(&server, "GET", "/predictions/runs/stream", ""),
         async {
             server.until("/predictions/waits", |is| is["id"] == "waits").await;
             server.signal("TERM");
