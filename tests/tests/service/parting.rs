@@ -41,10 +41,8 @@ async fn a_server_that_stops_answers_for_what_runs_and_refuses_what_is_new() {
     assert_eq!(server.predict_async(&held("runs", &go)).await.status, 202);
     server.until("/predictions/runs", |is| is["metrics"]["step"] == 1).await;
     let waits = held("waits", &go);
-    let (waits, events, ()) = tokio::join!(
-        server.predict(&waits),
-        ask(&server, "GET", "/predictions/runs/stream", ""),
-        async {
+    let (waits, events, ()) =
+        tokio::join!(server.predict(&waits), ask(&server, "GET", "/predictions/runs/stream", ""), async {
             server.until("/predictions/waits", |is| is["id"] == "waits").await;
             server.signal("TERM");
             server.logged("stopping on a signal").await;
@@ -64,8 +62,7 @@ async fn a_server_that_stops_answers_for_what_runs_and_refuses_what_is_new() {
                 assert!(answer.starts_with(&is) && answer.contains(words), "{method} {path}: {answer}");
             }
             std::fs::write(&go, "").unwrap();
-        },
-    );
+        },);
     assert_eq!((waits.status, &waits.json["status"]), (202, &json!("starting")), "it is not kept for the grace");
     assert!(events.contains("event: completed") && events.contains("succeeded"), "{events}");
     assert!(server.exit().await.success(), "{}", server.log());
