@@ -28,6 +28,12 @@ unsafe extern "C" {
     pub(crate) fn shim_event_wait(event: *const Event) -> *mut c_char;
     pub(crate) fn shim_event_elapsed(from: *const Event, to: *const Event, milliseconds: &mut f64) -> *mut c_char;
     pub(crate) fn shim_event_free(event: *mut Event);
+    pub(crate) fn shim_randn(
+        seed: u64,
+        shape: *const i64,
+        dimensions: usize,
+        result: &mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) safe fn shim_profile_start() -> *mut c_char;
     pub(crate) safe fn shim_profile_stop(lines: &mut *mut c_char) -> *mut c_char;
     pub(crate) fn shim_backward(

@@ -1,5 +1,5 @@
 //! What `tch` does not pass on of libtorch: [switches](Tf32) of its GPU half, the [statistics](memory) of its
-//! allocator, [events](Mark), and a [backward pass](backward) with given gradients.
+//! allocator, [events](Mark), a [backward pass](backward) with given gradients, and [random numbers](randn) of a seed.
 //!
 //! `src/shim.cpp` has the C++ side. It is linked with the half of libtorch without CUDA, so that one program runs with
 //! and without the other half.
@@ -8,12 +8,14 @@ mod autograd;
 mod ffi;
 mod gpu;
 pub mod profile;
+mod random;
 mod switches;
 
 use std::ffi::{CStr, c_char};
 
 pub use autograd::backward;
 pub use gpu::{Mark, Memory, memory, release, reset_peaks};
+pub use random::randn;
 pub use switches::{Attention, Benchmark, Tf32};
 
 /// An exception of libtorch, by its message.

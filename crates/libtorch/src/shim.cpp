@@ -16,8 +16,10 @@
 #include <string>
 #include <utility>
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
+#include <ATen/ops/randn.h>
 #include <c10/core/Event.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -154,6 +156,14 @@ char *shim_backward(const at::Tensor *const *outputs, const at::Tensor *const *g
     const auto found = torch::autograd::grad(list(outputs, outputs_len), list(inputs, inputs_len),
                                              list(gradients, outputs_len), false, false, false);
     for (size_t i = 0; i < inputs_len; ++i) results[i] = new at::Tensor(found[i]);
+  });
+}
+
+// Normally distributed numbers in f32 on the CPU, of a generator of their own.
+char *shim_randn(uint64_t seed, const int64_t *shape, size_t dimensions, at::Tensor **result) {
+  return guarded([&] {
+    const auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+    *result = new at::Tensor(at::randn(at::IntArrayRef(shape, dimensions), generator, at::TensorOptions(at::kFloat)));
   });
 }
 

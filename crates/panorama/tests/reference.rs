@@ -7,7 +7,7 @@ use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Schedule
 use sd2::vae::Decoder;
 use sd2::{Bundle, Placement, Sd2};
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Largest relative error of the last latents: that of rounding, and one jump. The sync gradient jumps where a ReLU, a
 /// max pooling or the clamp changes sides; `v loop_closure_without_extra_windows` is a few 1e-7 from such a place, and
@@ -208,10 +208,7 @@ fn a_ring_begins_nowhere() {
             scheduler: Scheduler::Ddim,
         };
         let mut draw = |shift: i64| {
-            let noise = |shape| {
-                tch::manual_seed(5);
-                Tensor::randn(shape, (Kind::Float, Device::Cpu)).roll([shift], [3])
-            };
+            let noise = |shape: [i64; 4]| libtorch::randn(5, &shape).unwrap().roll([shift], [3]);
             let mut panorama = engine.begin_from(&ring, noise).unwrap();
             loop {
                 let Some(stage) = panorama.stage() else { panic!("a panorama ends with its picture") };

@@ -1,22 +1,17 @@
 //! Helpers of this crate's unit tests.
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Normally distributed numbers in fp32 on the CPU. The n-th draw of a test is the same whatever runs beside it.
 pub(crate) fn random(shape: &[i64]) -> Tensor {
-    /// libtorch has one generator for the process: nobody else may draw between seed and numbers.
-    static GENERATOR: Mutex<()> = Mutex::new(());
     thread_local! {
         /// A test has a thread of its own. The first seeds make a map whose gradient is 0, so that no error is
         /// relative to anything.
-        static SEED: Cell<i64> = const { Cell::new(100) };
+        static SEED: Cell<u64> = const { Cell::new(100) };
     }
-    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::manual_seed(SEED.replace(SEED.get() + 1));
-    Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    libtorch::randn(SEED.replace(SEED.get() + 1), shape).unwrap()
 }
 
 /// `|found - expected| / |expected|`

@@ -7,13 +7,12 @@ mod threads;
 use std::collections::VecDeque;
 use std::iter::zip;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
 use sd2::{Checkpointing, Sd2};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use self::shared::{Comparison, Networks, Sample};
 use self::threads::Threads;
@@ -225,12 +224,7 @@ impl Engine {
 
 /// The starting noise of a seed, on the CPU whatever the device, so that a seed is the same picture everywhere.
 fn noise(seed: u64, shape: [i64; 4]) -> Tensor {
-    /// libtorch has one generator for the process: no other thread may draw between seed and noise.
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    // The bits of the seed are what counts.
-    tch::manual_seed(seed as i64);
-    Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    libtorch::randn(seed, &shape).unwrap_or_else(|error| panic!("the noise of a panorama: {error}"))
 }
 
 /// The texts whose branches have any influence on the guided output: `negative + scale * (positive - negative)`.

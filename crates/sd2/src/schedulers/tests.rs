@@ -64,15 +64,12 @@ fn a_canvas_steps_as_the_mean_of_its_windows() {
         let Schedule { steps, solver } = multistep.schedule(8);
         let mut canvas_solver = solver.unwrap();
         let mut solvers: Vec<Solver> = (0..4).map(|_| multistep.schedule(8).solver.unwrap()).collect();
-        let draw = |seed: i64, factor: f64| {
-            tch::manual_seed(seed);
-            Tensor::randn([4, 4, 3, 3], (Kind::Float, Device::Cpu)) * factor
-        };
+        let draw = |seed: u64, factor: f64| libtorch::randn(seed, &[4, 4, 3, 3]).unwrap() * factor;
         let mut windows = draw(1, 1.0);
         let mean = |windows: &Tensor| windows.mean_dim(0, true, Kind::Float);
         let mut canvas = mean(&windows);
         for (i, step) in steps.iter().enumerate() {
-            let moves = if i < 5 { draw(10 + i as i64, 0.3) } else { Tensor::zeros_like(&windows) };
+            let moves = if i < 5 { draw(10 + i as u64, 0.3) } else { Tensor::zeros_like(&windows) };
             let moved = &windows + &moves;
             let outputs = output(&moved, step);
             let canvas_moved = &canvas + mean(&moves);
