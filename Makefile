@@ -26,6 +26,7 @@ libtorch: ## Download libtorch into .libtorch unless LIBTORCH is set (DEVICE=cud
 .PHONY: test
 test: build ## Run all tests except the slow ones
 	OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
+	@echo "not run: make test-clients, test-webhooks$$(command -v node >/dev/null || echo '; they need Node 20, which is missing here')"
 
 .PHONY: test-reference
 test-reference: libtorch ## Generate fixtures with the Python reference for a random SEED and test against them
@@ -57,6 +58,12 @@ test-webhooks: build ## Verify webhooks with Replicate's clients for Python and 
 	scripts/venv.sh tests/webhooks
 	npm --prefix tests/webhooks ci --silent
 	tests/webhooks/.venv/bin/python tests/webhooks/run.py $(BUILT)
+
+.PHONY: test-clients
+test-clients: build ## Run official clients, unchanged, against the server (CLIENTS="names" for some; Node 20 for those of JavaScript)
+	for pins in tests/clients/*/requirements.txt; do scripts/venv.sh $$(dirname $$pins) || exit 1; done
+	! command -v npm >/dev/null || npm --prefix tests/clients ci --silent
+	python3 tests/clients/run.py $(BUILT) $(CLIENTS)
 
 .PHONY: test-s3
 test-s3: build ## Test outputs in a bucket with a real S3-compatible store
@@ -171,4 +178,4 @@ check-deploy: ## Check deploy/ only
 
 .PHONY: clean
 clean: ## Remove everything that was built or downloaded, but not the trained model
-	rm -rf target .libtorch .libtorch.part .tools tests/reference/made training/.venv tests/*/.venv tests/webhooks/node_modules
+	rm -rf target .libtorch .libtorch.part .tools tests/reference/made training/.venv tests/*/.venv tests/clients/*/.venv tests/*/node_modules
