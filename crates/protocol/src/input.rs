@@ -43,8 +43,9 @@ pub enum Scheduler {
 /// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
 /// checked where JSON becomes an `Input`, not here.
 ///
-/// What comes after the thirteen may be left out, and is written only if anything of it is not at its default. So an
-/// input without it reads as it always did, and one with it reads back as it was, whatever its defaults depend on.
+/// What comes after the thirteen may be left out. The first four of that are written together, if any of them is not at
+/// its default; each of the others where it is given. So an input without them reads as it always did, and one with them
+/// reads back as it was, whatever their defaults depend on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -86,6 +87,21 @@ pub struct Input {
     /// How latents are stepped.
     #[serde(default)]
     pub scheduler: Scheduler,
+    /// Texts from left to right, each beside `prompt`; none, or at least two.
+    #[serde(default)]
+    pub prompts: Vec<String>,
+    /// A picture in whose look the panorama is drawn, as clients are shown it: a URL. Its pixels travel with the command.
+    #[serde(default)]
+    pub anchor_image: Option<String>,
+    /// A picture that becomes part of the panorama, likewise.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Column of the panorama at which `image` begins, in pixels; in the middle where it is left out.
+    #[serde(default)]
+    pub image_left: Option<u32>,
+    /// How much of `image` is drawn anew, from 0 (nothing, as where it is left out) to 1.
+    #[serde(default)]
+    pub strength: Option<f64>,
 }
 
 impl Serialize for Input {
@@ -109,12 +125,20 @@ impl Serialize for Input {
             seamless,
             sync_mode,
             scheduler,
+            prompts,
+            anchor_image,
+            image,
+            image_left,
+            strength,
         } = self;
         let more = *blend != Blend::default()
             || *seamless
             || *sync_mode != SyncMode::default()
             || *scheduler != Scheduler::default();
-        let mut fields = to.serialize_struct("Input", if more { 17 } else { 13 })?;
+        let given =
+            [!prompts.is_empty(), anchor_image.is_some(), image.is_some(), image_left.is_some(), strength.is_some()];
+        let count = 13 + if more { 4 } else { 0 } + given.iter().filter(|given| **given).count();
+        let mut fields = to.serialize_struct("Input", count)?;
         fields.serialize_field("prompt", prompt)?;
         fields.serialize_field("negative_prompt", negative_prompt)?;
         fields.serialize_field("width", width)?;
@@ -133,6 +157,21 @@ impl Serialize for Input {
             fields.serialize_field("seamless", seamless)?;
             fields.serialize_field("sync_mode", sync_mode)?;
             fields.serialize_field("scheduler", scheduler)?;
+        }
+        if !prompts.is_empty() {
+            fields.serialize_field("prompts", prompts)?;
+        }
+        if let Some(anchor_image) = anchor_image {
+            fields.serialize_field("anchor_image", anchor_image)?;
+        }
+        if let Some(image) = image {
+            fields.serialize_field("image", image)?;
+        }
+        if let Some(image_left) = image_left {
+            fields.serialize_field("image_left", image_left)?;
+        }
+        if let Some(strength) = strength {
+            fields.serialize_field("strength", strength)?;
         }
         fields.end()
     }
@@ -172,5 +211,18 @@ mod tests {
             assert_eq!(serde_json::to_value(read(&other)).unwrap(), other);
         }
         assert_eq!(serde_json::to_value(read(&with("even", false, "windows", "ddim"))).unwrap(), hosted);
+        for (name, value) in [
+            ("prompts", json!(["by day", "at night"])),
+            ("anchor_image", json!("https://example.com/a.png")),
+            ("image", json!("https://example.com/b.png")),
+            ("image_left", json!(0)),
+            ("strength", json!(0.0)),
+        ] {
+            for base in [&hosted, &with("smooth", true, "canvas", "unipc")] {
+                let mut given = base.clone();
+                given[name] = value.clone();
+                assert_eq!(serde_json::to_value(read(&given)).unwrap(), given);
+            }
+        }
     }
 }

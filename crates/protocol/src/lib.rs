@@ -10,4 +10,4 @@ mod input;
 mod message;
 
 pub use input::{Blend, Input, Scheduler, SyncMode};
-pub use message::{Command, Event, Figures, Model, Net, Stage, Windows, Work};
+pub use message::{Command, Event, Figures, Given, Model, Net, Stage, Windows, Work};

@@ -8,12 +8,17 @@ use crate::Input;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Command {
-    /// Make a panorama. Answered by any number of `progress` and `log`, then one of `done`, `failed`, `canceled`.
+    /// Make a panorama. Answered by any number of `progress` and `log`, then one of `done`, `failed`, `canceled`. Its
+    /// frame carries the pixels of `pictures`, one after the other: `3 * width * height` bytes of RGB each, row by row
+    /// from the top.
     Run {
         /// Name of the job in all its events; chosen by the server, unique among the jobs the worker holds.
         job: String,
         /// What to make.
-        input: Input,
+        input: Box<Input>,
+        /// The pictures that the input names.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pictures: Vec<Given>,
     },
     /// Stop a job. Answered by `canceled`, or by whatever ended the job before; an unknown job is ignored.
     Cancel {
@@ -40,6 +45,17 @@ pub enum Command {
     },
     /// Finish all jobs, then exit with status 0.
     Shutdown,
+}
+
+/// A picture that an input names, whose pixels the frame of the command carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// The input: `anchor_image` or `image`.
+    pub field: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
 }
 
 /// From a worker to the server.

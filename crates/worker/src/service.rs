@@ -151,7 +151,7 @@ impl<'a> Service<'a> {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Command(Command::Run { job, input }, _) => {
+            Message::Command(Command::Run { job, input, .. }, _) => {
                 let known = self.jobs.iter().any(|other| other.name == job)
                     || self.queue.iter().any(|(other, _)| *other == job);
                 if known {
@@ -159,7 +159,7 @@ impl<'a> Service<'a> {
                 } else if self.finishing {
                     self.fail(job, "the worker is shutting down".to_owned(), false);
                 } else {
-                    self.queue.push_back((job, input));
+                    self.queue.push_back((job, *input));
                 }
             }
             Message::Command(Command::Cancel { job }, _) => {

@@ -125,9 +125,9 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
     loop {
         let wait = jobs.iter().take(at_once).map(|job| job.next.saturating_duration_since(Instant::now())).min();
         match commands.recv_timeout(wait.unwrap_or(Duration::from_hours(1))) {
-            Ok(Command::Run { job: name, input }) => {
+            Ok(Command::Run { job: name, input, .. }) => {
                 let now = Instant::now();
-                let job = Job { name, input, begun: now, step: 0, next: now, canceled: false };
+                let job = Job { name, input: *input, begun: now, step: 0, next: now, canceled: false };
                 if job.asks_for("clock") {
                     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     say(&Event::Log { job: job.name.clone(), line: format!("clock {}", since.as_micros()) }, &[]);

@@ -159,7 +159,8 @@ impl WorkerSlot {
     fn run(&mut self, job: String, active: Arc<ActivePrediction>, exclusive: bool) {
         self.touch();
         self.exclusive = exclusive;
-        self.send(Command::Run { job: job.clone(), input: active.input().clone() });
+        let input = Box::new(active.input().clone());
+        self.send(Command::Run { job: job.clone(), input, pictures: Vec::new() });
         self.running.insert(job, active);
     }
 

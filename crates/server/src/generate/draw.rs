@@ -63,7 +63,7 @@ pub(super) async fn draw(
                 bar.set_message("starting");
                 loaded = Some((model, load_seconds));
                 let input = input.clone().context("the worker was ready before it named its model")?;
-                worker.send(Command::Run { job: job(), input });
+                worker.send(Command::Run { job: job(), input: Box::new(input), pictures: Vec::new() });
             }
             Event::Progress { step, of, .. } => {
                 if bar.length() != Some(u64::from(of)) {

@@ -57,7 +57,7 @@ impl Worker {
     }
 
     pub(crate) fn run(&mut self, job: &str, input: Input) {
-        self.command(&Command::Run { job: job.to_owned(), input });
+        self.command(&Command::Run { job: job.to_owned(), input: Box::new(input), pictures: Vec::new() });
     }
 
     pub(crate) fn next(&mut self) -> (Event, Vec<u8>) {
@@ -128,6 +128,11 @@ pub(crate) fn input(width: u32, height: u32, steps: u32) -> Input {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        prompts: Vec::new(),
+        anchor_image: None,
+        image: None,
+        image_left: None,
+        strength: None,
     }
 }
 
