@@ -43,9 +43,9 @@ pub enum Scheduler {
 /// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
 /// checked where JSON becomes an `Input`, not here.
 ///
-/// What comes after the thirteen may be left out. The first four of that are written together, if any of them is not at
-/// its default; each of the others where it is given. So an input without them reads as it always did, and one with them
-/// reads back as it was, whatever their defaults depend on.
+/// What comes after the thirteen may be left out. The first four of that are written together, if any of them is not
+/// at its default; each of the others where it is given. So an input without them reads as it always did, and one with
+/// them reads back as it was, whatever their defaults depend on.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -90,7 +90,8 @@ pub struct Input {
     /// Texts from left to right, each beside `prompt`; none, or at least two.
     #[serde(default)]
     pub prompts: Vec<String>,
-    /// A picture in whose look the panorama is drawn, as clients are shown it: a URL. Its pixels travel with the command.
+    /// A picture in whose look the panorama is drawn, as clients are shown it: a URL. Its pixels travel with the
+    /// command.
     #[serde(default)]
     pub anchor_image: Option<String>,
     /// A picture that becomes part of the panorama, likewise.
@@ -99,7 +100,7 @@ pub struct Input {
     /// Column of the panorama at which `image` begins, in pixels; in the middle where it is left out.
     #[serde(default)]
     pub image_left: Option<u32>,
-    /// How much of `image` is drawn anew, from 0 (nothing, as where it is left out) to 1.
+    /// How far `image` is redrawn, from 0 (not at all, as where it is left out) to 1.
     #[serde(default)]
     pub strength: Option<f64>,
 }
