@@ -151,8 +151,9 @@ impl InF32 {
     /// The networks, which are loaded because the numbers of one of them left the range of its dtype.
     fn networks(&self, sd2: &Sd2, network: Network) -> &(Decoder, Lpips) {
         self.0.get_or_init(|| {
+            let kind = name(sd2.placement.picture_kind);
+            tracing::warn!("{BEGIN}{network} left the range of {kind}: from now on that is computed again in f32");
             sd2.pictures_in_f32().unwrap_or_else(|error| {
-                let kind = name(sd2.placement.picture_kind);
                 panic!("{BEGIN}{network} left the range of {kind}, and it cannot be loaded again in f32: {error}")
             })
         })
