@@ -65,6 +65,10 @@ test-clients: build ## Run official clients, unchanged, against the server (CLIE
 	! command -v npm >/dev/null || npm --prefix tests/clients ci --silent
 	python3 tests/clients/run.py $(BUILT) $(CLIENTS)
 
+.PHONY: test-page
+test-page: build ## Test the pages in Chromium by what a person does, and take pictures of them (CHROMIUM=another browser)
+	tests/page/run.sh
+
 .PHONY: test-s3
 test-s3: build ## Test outputs in a bucket with a real S3-compatible store
 	$(CARGO) install --quiet --locked --debug --root target/s3-server --features binary --version 0.14.1 s3s-fs

@@ -29,8 +29,11 @@ documentation() {
 }
 
 pages() {
-    have node || cannot "node is not installed" || return
-    for page in crates/server/src/page/*.js; do node --check "$page" || return; done
+    have npm || cannot "node and npm are not installed" || return
+    npm --prefix tests/page ci --silent --no-fund --no-audit || return
+    tests/page/node_modules/.bin/biome ci --colors=off --error-on-warnings --config-path=tests/page \
+        crates/server/src/page tests/page || return
+    tests/page/node_modules/.bin/tsc --project tests/page
 }
 
 check "formatting of Rust (rustfmt)" cargo fmt --all --check
@@ -44,8 +47,8 @@ check "style of code and prose" python3 scripts/style.py
 check "Markdown: links and form" python3 scripts/markdown.py
 check "tests of these scripts" python3 -m unittest discover --start-directory scripts/tests
 check "lints of Python (ruff)" ruff check deploy scripts tests training
-check "scripts of the pages (node --check)" pages
-check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh scripts/gpu/*.sh
+check "the pages: format, lints and types (biome, tsc)" pages
+check "shell scripts (shellcheck)" shellcheck -x .ci/run scripts/*.sh scripts/gpu/*.sh tests/page/*.sh
 check "spelling (typos)" typos
 check "who may use what, licences, sources (cargo deny)" bans
 check "known vulnerabilities (cargo deny)" advisories

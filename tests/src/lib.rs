@@ -10,3 +10,9 @@ mod server;
 
 pub use receiver::{Receiver, Sent};
 pub use server::{Answer, Server, binary, stand_in};
+
+/// The addresses of the scripts, styles and images that a page names, as they are written.
+pub fn files_of(page: &str) -> Vec<String> {
+    let addresses = page.split(['"', '\'']).filter(|text| text.contains("page/") && !text.contains(['<', ' ']));
+    addresses.map(str::to_owned).collect()
+}

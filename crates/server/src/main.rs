@@ -16,6 +16,7 @@ mod generate;
 mod half_closed;
 mod http;
 mod openapi;
+mod page;
 mod serve;
 mod signals;
 mod telemetry;

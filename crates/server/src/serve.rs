@@ -48,6 +48,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
     let options = config.options()?;
+    let secret = options.webhooks.secret.clone();
     let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
     let service = Service::start(store, options, config.worker.programs(config.workers)).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
@@ -58,6 +59,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
         stop: stop.clone(),
         public_url: config.public_url.clone(),
         port: address.port(),
+        secret,
         shown_secret,
         over: over.clone(),
         tokens,

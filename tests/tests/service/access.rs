@@ -27,12 +27,13 @@ async fn ask(server: &Server, method: &str, path: &str, authorization: Option<&s
 #[tokio::test]
 async fn every_route_except_health_metrics_and_pages_needs_a_token() {
     let server = Server::start(&["--api-token", &format!("other,{TOKEN}")]).await;
-    let open = ["/", "/docs", "/health-check", "/live", "/metrics", "/openapi.json", "/playground", "/ready"];
+    let open =
+        ["/", "/docs", "/health-check", "/live", "/metrics", "/openapi.json", "/playground", "/ready", "/view/abc"];
     let (mut guarded, mut opened) = (0, 0);
     for (method, path) in operations(&server).await {
         let bare = ask(&server, &method, &path, None).await;
-        // The name of a file is a secret itself.
-        if path.starts_with("/files/") {
+        // The name of a file is a secret itself, and so is the key of a picture.
+        if path.starts_with("/files/") || path.ends_with("/picture") {
             assert_eq!(bare.status, 404, "{method} {path}");
             continue;
         }
@@ -183,16 +184,64 @@ async fn the_playground_sends_its_token() {
     let server = Server::start(&["--api-token", TOKEN]).await;
     let page = server.get("/playground").await;
     assert_eq!(page.status, 200);
-    assert!(page.text.contains(r#"<script src="playground.js" defer>"#), "{}", page.text);
-    let script = server.get("/playground.js").await;
-    assert_eq!(
-        (script.status, &script.headers["content-type"]),
-        (200, &"text/javascript; charset=utf-8".parse().unwrap())
-    );
-    assert!(script.text.contains("sessionStorage") && !script.text.contains("new EventSource"));
+    let files = tests::files_of(&page.text);
+    assert!(files.iter().any(|file| file.ends_with("/main.js")), "{}", page.text);
+    let mut whole = String::new();
+    for file in &files {
+        let answer = server.get(&format!("/{file}")).await;
+        assert_eq!(answer.status, 200, "{file}: a page needs no token, and neither does what it loads");
+        let kind = answer.headers["content-type"].to_str().unwrap();
+        let expected = match file.rsplit_once('.').unwrap().1 {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            _ => "image/svg+xml",
+        };
+        assert_eq!(kind, expected, "{file}");
+        let kept = answer.headers["cache-control"].to_str().unwrap();
+        assert!(kept.contains("immutable"), "{file}: {kept}");
+        whole += &answer.text;
+    }
+    assert!(whole.contains("sessionStorage") && !whole.contains("new EventSource"));
+    let old = server.get("/page/0000000000000000/main.js").await;
+    assert_eq!((old.status, old.headers["cache-control"].to_str().unwrap()), (200, "no-cache"));
+    assert_eq!(server.get("/page/0000000000000000/none.js").await.status, 404);
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("script-src 'self';") && policy.contains("connect-src 'self'"), "{policy}");
     assert!(policy.contains("img-src 'self' data: blob:"), "{policy}");
+    assert!(policy.contains("require-trusted-types-for 'script'") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.ends_with("frame-ancestors 'none'"), "{policy}");
     let document: Value = server.get("/openapi.json").await.json;
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+}
+
+#[tokio::test]
+async fn a_link_shows_one_picture_without_a_token() {
+    let server = Server::start(&["--api-token", TOKEN]).await;
+    let authorization = format!("Bearer {TOKEN}");
+    let with_token = |path: &str| server.request("GET", path).header("authorization", &authorization);
+    for id in ["first", "a/b ü"] {
+        let body = json!({ "id": id, "input": { "prompt": "a" } });
+        let headers = [("authorization", authorization.as_str())];
+        assert_eq!(server.json("POST", "/predictions", &headers, &body).await.json["status"], "succeeded");
+    }
+    for path in ["first", "a%2Fb%20%C3%BC"] {
+        let link = server.send(with_token(&format!("/predictions/{path}/link"))).await;
+        let (key, url) = (link.json["key"].as_str().unwrap(), link.json["url"].as_str().unwrap());
+        assert_eq!(url, format!("{}/view/{path}?key={key}", server.url));
+        let page = server.get(&url[server.url.len()..]).await;
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(page.status == 200 && policy.ends_with("frame-ancestors *"), "{policy}");
+        let picture = server.get(&format!("/view/{path}/picture?key={key}")).await;
+        assert_eq!((picture.status, &picture.headers["content-type"]), (200, &"image/png".parse().unwrap()));
+        for wrong in ["", "?key=", "?key=AAAAAAAAAAAAAAAAAAAAAA", &format!("?key={key}A"), "?key=%FF"] {
+            assert_eq!(server.get(&format!("/view/{path}/picture{wrong}")).await.status, 404, "{wrong}");
+        }
+        assert_eq!(server.get(&format!("/view/other/picture?key={key}")).await.status, 404, "a key is for one picture");
+    }
+    assert_eq!(server.get("/predictions/first/link").await.status, 401);
+    assert_eq!(server.send(with_token("/predictions/none/link")).await.status, 404);
+    let key = server.send(with_token("/predictions/first/link")).await.json["key"].as_str().unwrap().to_owned();
+    let gone = server.request("DELETE", "/predictions/first").header("authorization", &authorization);
+    assert_eq!(server.send(gone).await.status, 204);
+    assert_eq!(server.get(&format!("/view/first/picture?key={key}")).await.status, 404);
 }

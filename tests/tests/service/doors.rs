@@ -222,10 +222,18 @@ async fn empty_variables_are_unset_ones() {
 #[tokio::test]
 async fn pages_work_under_a_prefix() {
     let server = Server::start(&[]).await;
-    for path in ["/playground", "/docs", "/playground.js", "/docs.js"] {
-        let text = server.get(path).await.text;
-        for address in ["\"/openapi", "\"/predictions", "\"/health", "\"/docs", "\"/playground"] {
-            assert!(!text.contains(address), "{path} has {address}");
+    let mut seen = 0;
+    for (path, up) in [("/playground", ""), ("/docs", ""), ("/view/x", "../")] {
+        let page = server.get(path).await.text;
+        let files = tests::files_of(&page);
+        for file in &files {
+            let file = file.strip_prefix(up).unwrap_or_else(|| panic!("`{file}` of {path} is not below {up}"));
+            let text = server.get(&format!("/{file}")).await.text;
+            for address in ["\"/openapi", "\"/predictions", "\"/health", "\"/docs", "\"/playground", "\"/page"] {
+                assert!(!text.contains(address) && !page.contains(address), "{file} of {path} has {address}");
+            }
+            seen += 1;
         }
     }
+    assert!(seen > 20, "{seen} files");
 }

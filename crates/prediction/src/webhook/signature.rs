@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 
 use crate::files;
@@ -81,6 +81,14 @@ impl Secret {
     /// The secret as receivers need it.
     pub fn reveal(&self) -> &str {
         self.text.reveal()
+    }
+
+    /// What only who has the secret can compute for a text: 128 bits for URLs. The key is derived for the purpose,
+    /// which has no dot, so that this is never the signature of a webhook.
+    pub fn capability(&self, purpose: &str, text: &str) -> String {
+        let derived = hmac::sign(&self.key, purpose.as_bytes());
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), text.as_bytes());
+        URL_SAFE_NO_PAD.encode(&tag.as_ref()[..16])
     }
 
     /// The value of `webhook-signature` for a message, at a time in seconds since 1970.

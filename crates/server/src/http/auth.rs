@@ -9,24 +9,14 @@ use super::error::Error;
 use super::state::App;
 
 /// Routes that are open to everybody: health, metrics and pages. Every other one needs a token, also one yet to come.
-const OPEN: [&str; 10] = [
-    "/",
-    "/docs",
-    "/docs.js",
-    "/health-check",
-    "/live",
-    "/metrics",
-    "/openapi.json",
-    "/playground",
-    "/playground.js",
-    "/ready",
-];
-/// Routes below this are open, too: only those who were given the name of a file know it.
-const FILES: &str = "/files/";
+const OPEN: [&str; 8] = ["/", "/docs", "/health-check", "/live", "/metrics", "/openapi.json", "/playground", "/ready"];
+/// Routes below these are open, too: the files of pages, and what only those know who were given the name of a file or
+/// the key of a picture.
+const OPEN_BELOW: [&str; 3] = ["/files/", "/page/", "/view/"];
 
 /// Whether a route is open to everybody.
 pub(crate) fn is_open(route: &str) -> bool {
-    OPEN.contains(&route) || route.starts_with(FILES)
+    OPEN.contains(&route) || OPEN_BELOW.iter().any(|open| route.starts_with(open))
 }
 
 /// Lets a request pass if its route is open, no token is needed, or it has a valid one.

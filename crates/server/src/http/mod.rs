@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod files;
 mod health;
+mod links;
 mod list;
 mod metrics;
 mod observe;
@@ -48,6 +49,7 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(metrics::router())
         .merge(predictions::router())
         .merge(files::router())
+        .merge(links::router())
         .merge(webhooks::router())
         .merge(shutdown::router())
         .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()))

@@ -27,6 +27,8 @@ pub(crate) struct App {
     /// The room for pages of lists.
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
+    /// What the keys of links to pictures are computed from.
+    pub(crate) secret: Secret,
     /// The secret that webhooks are signed with, if clients may ask for it.
     pub(crate) shown_secret: Option<Secret>,
 }

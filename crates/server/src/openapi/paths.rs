@@ -18,9 +18,12 @@ pub(super) fn paths() -> Value {
         "/predictions": { "post": create(false), "get": list() },
         "/predictions/{prediction_id}": { "put": create(true), "get": get(), "delete": delete() },
         "/predictions/{prediction_id}/cancel": { "post": cancel() },
+        "/predictions/{prediction_id}/link": { "get": link() },
         "/predictions/{prediction_id}/output": { "get": output() },
         "/predictions/{prediction_id}/stream": { "get": stream() },
         "/files/{name}": { "get": file() },
+        "/view/{prediction_id}": { "get": view() },
+        "/view/{prediction_id}/picture": { "get": shown() },
         "/v1/webhooks/default/secret": { "get": webhook_secret() },
     })
 }
@@ -33,6 +36,37 @@ fn root() -> Value {
 fn page(summary: &str, operation_id: &str) -> Value {
     let html = content("200", "Successful Response", "text/html", &json!({ "type": "string" }));
     operation(summary, operation_id, "A page for people", &[], [html])
+}
+
+/// The page of one picture.
+fn view() -> Value {
+    let html = content("200", "Successful Response", "text/html", &json!({ "type": "string" }));
+    let description = "A page that shows one panorama to whoever has its link; other pages may embed it";
+    operation("View", "view_view__prediction_id__get", description, &[id(), key()], [html])
+}
+
+/// The picture on that page.
+fn shown() -> Value {
+    let lost = answer("404", "There is no such picture, or the key is wrong", &reference("Detail"));
+    let answers = [png("200", "The picture"), lost];
+    let description = "The picture of a prediction, for whoever has its key";
+    operation("Shown", "shown_view__prediction_id__picture_get", description, &[id(), key()], answers)
+}
+
+/// The key of a picture.
+fn key() -> Value {
+    query("key", &json!({ "title": "Key", "type": "string" }))
+}
+
+/// What makes the key.
+fn link() -> Value {
+    let text = json!({ "type": "string" });
+    let schema = json!({
+        "type": "object", "required": ["key", "url"], "properties": { "key": text, "url": text },
+    });
+    let description = "The link to a page that shows the picture of a prediction to whoever has it, without a token";
+    let answers = [ok(&schema), unknown()];
+    operation("Link", "link_predictions__prediction_id__link_get", description, &[id()], answers)
 }
 
 fn openapi() -> Value {
