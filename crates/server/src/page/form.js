@@ -222,15 +222,17 @@ export function pictures() {
 	const entries = read();
 	const many = Number(parts.counts.value() || 1);
 	if (!parts.seed) return Array.from({ length: many }, () => entries);
-	const [keep, typed] = [locked(), literal(parts.seed.value)];
+	const [keep, given] = [locked(), literal(parts.seed.value)];
 	const rest = entries.filter(([name]) => name !== "seed");
-	return Array.from({ length: many }, (_, at) => {
+	const all = Array.from({ length: many }, (_, at) => {
 		// What is not a whole number is for the server to refuse.
 		const next =
-			keep && /^\d+$/.test(typed) ? String(BigInt(typed) + BigInt(at)) : keep && typed ? typed : String(roll());
+			keep && /^\d+$/.test(given) ? String(BigInt(given) + BigInt(at)) : keep && given ? given : String(roll());
 		if (!keep && at === 0) parts.seed.value = next;
 		return [...rest, /** @type {[string, string]} */ (["seed", next])];
 	});
+	typed.emit();
+	return all;
 }
 
 /**

@@ -199,16 +199,17 @@ function tile(prediction) {
 	const image =
 		status === "succeeded" ? el("img", { alt: "", data: { id }, width: input.width, height: input.height }) : null;
 	const reason = { failed: error, canceled: "stopped" }[/** @type {string} */ (status)];
+	const words = status === "failed" ? `Failed: ${reason}` : (reason ?? "");
 	const open = el(
 		"button",
 		{
 			type: "button",
 			class: "open",
-			"aria-label": `Open: ${prompt}${reason ? `, ${reason}` : ""}`,
+			"aria-label": reason ? `${words} Open: ${prompt}` : `Open: ${prompt}`,
 			"aria-current": String(shown.value === id),
 			on: { click: () => (show(prediction), toStage()) },
 		},
-		image ?? el("span", { class: "reason" }, status === "failed" ? "Failed: " : "", reason ?? ""),
+		image ?? el("span", { class: "reason" }, words),
 	);
 	const menu = [
 		tool("redo", "Use all settings", () => use(input, "all"), { bare: true }),
