@@ -141,7 +141,7 @@ test("arrow keys go through the history, and two pictures are compared with a sl
 test("a prediction that was deleted elsewhere says so", async t => {
 	const server = await serve();
 	const made = await server.draw({ prompt: "soon gone" });
-	await server.draw({ prompt: "another" });
+	await server.draw({ prompt: "still there" });
 	const page = await open(t, server.url, { expected: /status of 404/ });
 	await tile(page, "soon gone").locator("img").waitFor();
 	await page.route(`**/predictions/${made.id}/output*`, async route => {
@@ -149,7 +149,7 @@ test("a prediction that was deleted elsewhere says so", async t => {
 		await route.continue();
 	});
 	await page.reload();
-	await tile(page, "another").locator("img").waitFor();
+	await tile(page, "still there").locator("img").waitFor();
 	// Its picture is fetched only now, and is gone by then.
 	await tile(page, "soon gone").waitFor({ state: "detached" });
 	const late = await open(t, `${server.url}/#${made.id}`, { expected: /status of 404/ });

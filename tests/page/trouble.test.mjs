@@ -40,10 +40,10 @@ test("a token is asked for once, and one that expires does not lose what was sen
 	await page.getByText("This server needs a token.").waitFor();
 	await shot(page, "token");
 	await draw(page, "typed before the token");
-	await page.getByLabel("Token").fill("wrong");
+	await page.locator("#token").fill("wrong");
 	await page.keyboard.press("Enter");
 	await page.getByText("no longer valid").waitFor();
-	await page.getByLabel("Token").fill("old");
+	await page.locator("#token").fill("old");
 	await page.keyboard.press("Enter");
 	await tile(page, "typed before").locator("img").waitFor();
 	await page.locator("#access").waitFor({ state: "hidden" });
@@ -55,7 +55,7 @@ test("a token is asked for once, and one that expires does not lose what was sen
 	await page.getByText("no longer valid").waitFor();
 	assert.equal(await page.getByLabel("Prompt", { exact: true }).inputValue(), "after it expired");
 	await page.unroute("**/predictions/page_*");
-	await page.getByLabel("Token").fill("old ");
+	await page.locator("#token").fill("old ");
 	await page.getByRole("button", { name: "Use it" }).click();
 	await page.reload();
 	await tile(page, "typed before").locator("img").waitFor();

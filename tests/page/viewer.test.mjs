@@ -102,7 +102,7 @@ test("a link shows one picture to others, also inside their pages", async t => {
 	});
 	assert.equal(made.status, 200);
 	const page = await open(t, server.url, { expected: /status of 401/ });
-	await page.getByLabel("Token").fill("secret");
+	await page.locator("#token").fill("secret");
 	await page.keyboard.press("Enter");
 	await opened(page, "shared with all");
 	await page.getByRole("button", { name: "Copy a link" }).click();

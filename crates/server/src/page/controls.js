@@ -16,6 +16,7 @@ export function control(field, changed) {
 	if (field.type === "boolean") return checkbox(field, changed);
 	if (field.enum) return choice(field, changed);
 	if (isPicture(field)) return picture(field, changed);
+	if (field.type === "array" && field.items?.type === "string") return texts(field, changed);
 	if (field.type === "integer" || field.type === "number") return number(field, changed);
 	return text(field, changed);
 }
@@ -56,6 +57,24 @@ function text(field, changed) {
 	};
 }
 
+/** Several texts, one in each line. @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+function texts(field, changed) {
+	const entry = el("textarea", { rows: 3, placeholder: "one in each line", on: { input: changed } });
+	const read = () =>
+		entry.value
+			.split("\n")
+			.map(line => line.trim())
+			.filter(Boolean);
+	return {
+		node: labelled(field, entry, entry),
+		entry,
+		read: () => (read().length > 0 ? JSON.stringify(read()) : ""),
+		write(value) {
+			entry.value = (value ?? []).join("\n");
+		},
+	};
+}
+
 /** The JSON of a number as it was typed: it may be larger than a double can hold. @param {string} text */
 export function literal(text) {
 	const typed = text.trim();
@@ -79,11 +98,11 @@ function number(field, changed) {
 					tabIndex: -1,
 					"aria-hidden": "true",
 					step: field.type === "integer" ? 1 : (maximum - minimum) / 100,
-					value: field.default,
+					value: field.default ?? minimum,
 				})
 			: null;
 	const follow = () => {
-		if (slider) slider.value = entry.value === "" ? field.default : entry.value;
+		if (slider) slider.value = entry.value === "" ? (field.default ?? minimum) : entry.value;
 	};
 	slider?.addEventListener("input", () => {
 		entry.value = String(Number(Number(slider.value).toFixed(4)));

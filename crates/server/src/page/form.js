@@ -4,6 +4,7 @@
 import { chips, control, literal } from "./controls.js";
 import { diagram } from "./diagram.js";
 import { $, el, icon, put, tool } from "./dom.js";
+import { placement } from "./placement.js";
 import { APART, groups } from "./schema.js";
 import { Event } from "./signal.js";
 
@@ -31,7 +32,7 @@ export function build(schema) {
 	const changed = () => {
 		mark();
 		save();
-		parts.sync?.draw();
+		drawings();
 		typed.emit();
 	};
 	const prompt = $("prompt");
@@ -49,6 +50,10 @@ export function build(schema) {
 		if (group.title === "Synchronisation") {
 			parts.sync = diagram(number, fields.get("height")?.minimum ?? 512);
 			inside.unshift(parts.sync.node);
+		}
+		if (group.fields.some(({ name }) => name === "image" || name === "prompts") && !parts.placement) {
+			parts.placement = placement(name => controls.get(name), number, changed);
+			inside.push(parts.placement.node);
 		}
 		$("form-groups").append(
 			el(
@@ -68,7 +73,13 @@ export function build(schema) {
 	put($("form-count"), parts.counts.node);
 	restore();
 	mark();
+	drawings();
+}
+
+/** Draws what shows the values. */
+function drawings() {
 	parts.sync?.draw();
+	parts.placement?.draw();
 }
 
 /** The value that an input has now, as a number; its default if it is left out. @param {string} name */
@@ -261,7 +272,7 @@ export function fill(input, what = "all") {
 	flag([]);
 	mark();
 	save();
-	parts.sync?.draw();
+	drawings();
 	typed.emit();
 }
 
@@ -343,6 +354,7 @@ export function setInput(name, value) {
 	made.write(value);
 	made.node.closest("details")?.setAttribute("open", "");
 	made.node.scrollIntoView({ block: "nearest" });
+	drawings();
 	save();
 	typed.emit();
 }

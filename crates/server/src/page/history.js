@@ -128,7 +128,7 @@ async function news() {
 		const page = await json(query(null, 10));
 		if (mine !== turn) return;
 		const ids = new Set(page.results.map(one => one.id));
-		const oldest = page.next === null ? "" : page.results.at(-1).created_at;
+		const oldest = page.next === null ? "" : (page.results.at(-1)?.created_at ?? "9");
 		// What is missing among the newest was deleted elsewhere.
 		for (const [id, { prediction }] of before) if (prediction.created_at > oldest && !ids.has(id)) remove(id);
 		for (const prediction of [...page.results].reverse()) place(prediction, true);
@@ -147,14 +147,15 @@ function place(prediction, /** @type {boolean} */ front) {
 }
 
 function matches(prediction) {
-	const words = `${prediction.input.prompt} ${prediction.input.negative_prompt ?? ""} ${prediction.id} ${prediction.error ?? ""}`;
-	return (!status || prediction.status === status) && (!text || words.toLowerCase().includes(text.toLowerCase()));
+	return (
+		(!status || prediction.status === status) &&
+		(!text || String(prediction.input.prompt).toLowerCase().includes(text.toLowerCase()))
+	);
 }
 
 function add(prediction, front = true) {
 	if (tiles.has(prediction.id) || leaving.has(prediction.id)) return;
-	// The server searches what it may search; the page only looks at what it has.
-	if (front || !searches ? !matches(prediction) : false) return;
+	if (!matches(prediction)) return;
 	// A data URI is long, and the picture is fetched by its address anyway.
 	if (typeof prediction.output === "string" && prediction.output.startsWith("data:")) prediction.output = "data:";
 	const node = tile(prediction);

@@ -4,7 +4,7 @@
 // A browser opens six connections to a server at most, in all its tabs; so only two predictions are streamed, and the
 // others are asked for now and then.
 
-import { ask, events, json, path, Refused, Unreachable } from "./api.js";
+import { ask, events, json, path, Refused, reached, Unreachable } from "./api.js";
 import { Event, sleep } from "./signal.js";
 
 /** Streams of this tab. */
@@ -143,7 +143,9 @@ export const hasten = () => hurry?.();
 
 /** What the server refused with, as a sentence. @param {Refused} error */
 function sentence(error) {
-	return error.status === 429 ? "The queue is full" : error.message.replace(/^./, first => first.toUpperCase());
+	return error.status === 429
+		? "The queue is full"
+		: error.message.replace(/\.+$/, "").replace(/^./, first => first.toUpperCase());
 }
 
 /** Takes a prediction of the server: follows it if it has not ended. @param {any} known @returns {boolean} whether it goes on */
@@ -293,3 +295,6 @@ function hear(/** @type {Job} */ job, /** @type {string} */ name, data) {
 }
 
 document.addEventListener("visibilitychange", tend);
+reached.watch(() => {
+	for (const job of jobs.values()) changed.emit(job);
+});

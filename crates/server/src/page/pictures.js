@@ -16,7 +16,7 @@ export const thumbnails = can => (small = can);
 export function address(id, width, index = 0) {
 	const query = new URLSearchParams();
 	if (width && small) query.set("width", String(width));
-	if (index) query.set("index", String(index));
+	if (index) query.set("n", String(index));
 	return `${path(id)}/output${query.size ? `?${query}` : ""}`;
 }
 

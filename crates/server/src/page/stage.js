@@ -2,14 +2,15 @@
 
 import { ask, json, path, Refused, reached } from "./api.js";
 import { Compare } from "./compare.js";
-import { $, el, icon, put, tool } from "./dom.js";
+import { $, el, put, tool } from "./dom.js";
 import { fill } from "./form.js";
 import { cancel, jobs } from "./jobs.js";
-import { converted, file, source } from "./pictures.js";
+import { source } from "./pictures.js";
+import { saving, sharing } from "./save.js";
 import { Event, signal } from "./signal.js";
 import { toast } from "./toast.js";
 import { Viewer } from "./viewer.js";
-import { duration, fileName, left, place, plain } from "./words.js";
+import { duration, left, place, plain } from "./words.js";
 
 /** The id of what is shown; empty if nothing is. @type {import("./signal.js").Signal<string>} */
 export const shown = signal("");
@@ -105,7 +106,12 @@ export async function show(known, index = 0) {
 		loop: loops(known.input),
 		label: known.input.prompt || "A picture without a prompt",
 	});
-	put($("stage-tools"), ...settings(known.input), saving(known, url), ...sharing(known, url, index));
+	put(
+		$("stage-tools"),
+		...settings(known.input),
+		saving(known, url, `image/${known.input.output_format ?? "png"}`),
+		...sharing(known, url, index, links),
+	);
 }
 
 /** What can be used again. */
@@ -126,101 +132,6 @@ export function use(input, what) {
 			seed: `The seed ${input.seed} is in the form, locked.`,
 		}[what],
 	);
-}
-
-function saving(known, /** @type {string} */ url) {
-	const menu = el("details", { class: "menu" }, el("summary", { class: "tool" }, icon("down"), "Save"));
-	const save = (/** @type {string} */ href, /** @type {string} */ end) => {
-		const link = el("a", { href, download: `${fileName(known.input)}.${end}` });
-		link.click();
-		menu.open = false;
-	};
-	const convert = (/** @type {string} */ type, /** @type {string} */ end) => async () => {
-		try {
-			const made = URL.createObjectURL(await converted(url, type));
-			save(made, end);
-			setTimeout(URL.revokeObjectURL, 60_000, made);
-		} catch (error) {
-			toast(`The picture cannot be saved: ${/** @type {Error} */ (error).message}.`, { bad: true });
-		}
-	};
-	const json = () => {
-		const made = URL.createObjectURL(
-			new Blob([JSON.stringify({ ...known, output: undefined }, null, 2)], { type: "application/json" }),
-		);
-		save(made, "json");
-		setTimeout(URL.revokeObjectURL, 60_000, made);
-	};
-	menu.append(
-		el(
-			"div",
-			{ class: "menu-list" },
-			tool("down", "PNG, with its settings", () => save(url, "png")),
-			tool("down", "JPEG", convert("image/jpeg", "jpg")),
-			tool("down", "WebP", convert("image/webp", "webp")),
-			tool("down", "Settings as JSON", json),
-		),
-	);
-	return menu;
-}
-
-function sharing(known, /** @type {string} */ url, /** @type {number} */ index) {
-	const said = (/** @type {Promise<any>} */ done, /** @type {string} */ what) =>
-		done.then(
-			() => toast(`${what} is in the clipboard.`),
-			error => toast(`It cannot be copied: ${error.message}.`, { bad: true }),
-		);
-	const copy = async () => {
-		const blob = await file(known.id, index);
-		await navigator.clipboard.write([
-			new ClipboardItem({ "image/png": blob.type === "image/png" ? blob : await converted(url, "image/png") }),
-		]);
-	};
-	// Browsers give pages without HTTPS no clipboard, except on this machine.
-	const can = Boolean(navigator.clipboard) && "ClipboardItem" in window;
-	return [
-		can && tool("copy", "Copy", () => said(copy(), "The picture"), { "aria-label": "Copy the picture" }),
-		links &&
-			can &&
-			tool(
-				"link",
-				"Link",
-				() =>
-					said(
-						link(known.id).then(text => navigator.clipboard.writeText(text)),
-						"A link to this picture",
-					),
-				{ "aria-label": "Copy a link to the picture" },
-			),
-		links &&
-			el(
-				"a",
-				{
-					class: "tool",
-					href: "#",
-					on: { click: event => (event.preventDefault(), openAlone(known.id)) },
-				},
-				"Open alone",
-			),
-	].filter(Boolean);
-}
-
-/** The address of the page that shows one picture to whoever knows it. */
-async function link(/** @type {string} */ id) {
-	const { key } = await json(path(id) + "/link");
-	return new URL(`view/${encodeURIComponent(id)}?key=${key}`, document.baseURI).href;
-}
-
-async function openAlone(/** @type {string} */ id) {
-	// A window that opens later than the click is blocked.
-	const opened = window.open("about:blank");
-	try {
-		const url = await link(id);
-		if (opened) opened.location.href = url;
-	} catch (error) {
-		opened?.close();
-		toast(`The picture cannot be opened: ${/** @type {Error} */ (error).message}.`, { bad: true });
-	}
 }
 
 /** Shows a prediction that is being drawn. @param {import("./jobs.js").Job} job */
@@ -262,6 +173,7 @@ export function watch(job) {
 export function words(job) {
 	if (job.ending) return "Stopping …";
 	if (job.note) return job.note;
+	if (!reached.value) return "The server cannot be reached; this goes on there, or when it is back.";
 	if (job.phase === "sending") return "Sending …";
 	if (job.phase === "waiting")
 		return [place(job.position), left(job.left)]

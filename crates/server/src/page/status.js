@@ -99,7 +99,7 @@ function show(
 	status.dataset.kind = kind;
 	put($("status-word"), word);
 	const device = /device=(\S+)|\bon (cpu|cuda\S*)/.exec(now?.setup?.logs ?? "");
-	const on = device?.[1] ?? device?.[2];
+	const on = ["READY", "BUSY"].includes(now?.status) && (device?.[1] ?? device?.[2]);
 	put(
 		$("status-more"),
 		el("p", {}, more),
