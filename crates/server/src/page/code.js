@@ -1,21 +1,16 @@
 // The same picture by other means: always what the form says now.
 
-import { token } from "./api.js";
-import { $, el, put, tool } from "./dom.js";
-import { read, toJson, typed } from "./form.js";
-import { toast } from "./toast.js";
+import { token } from "./api.js"
+import { $, el, put, tool } from "./dom.js"
+import { read, toJson, typed } from "./form.js"
+import { toast } from "./toast.js"
 
-/** @typedef {{ entries: [string, string][], base: string, host: string, token: boolean, model: string }} Told */
-
-const shell = (/** @type {string} */ text) => (/^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-const python = (/** @type {string} */ json) => ({ true: "True", false: "False", null: "None" })[json] ?? json;
-const lines = (
-	/** @type {[string, string][]} */ entries,
-	/** @type {(entry: [string, string]) => string} */ line,
-	/** @type {string} */ indent,
-) => entries.map(entry => `${indent}${line(entry)},\n`).join("");
+const shell = text => (/^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+const python = json => ({ true: "True", false: "False", null: "None" })[json] ?? json
+const lines = (entries, /** @type {(entry: [string, string]) => string} */ line, indent) =>
+	entries.map(entry => `${indent}${line(entry)},\n`).join("")
 const dict = (/** @type {Told} */ { entries }, indent = "    ") =>
-	`{\n${lines(entries, ([name, json]) => `${JSON.stringify(name)}: ${python(json)}`, `${indent}    `)}${indent}}`;
+	`{\n${lines(entries, ([name, json]) => `${JSON.stringify(name)}: ${python(json)}`, `${indent}    `)}${indent}}`
 
 /** @type {{ name: string, needs?: string, write: (told: Told) => string }[]} */
 export const WAYS = [
@@ -27,15 +22,15 @@ export const WAYS = [
 	{
 		name: "Python",
 		write: told => {
-			const headers = told.token ? `\n    headers={"authorization": f"Bearer {os.environ['TOKEN']}"},` : "";
-			return `import base64${told.token ? "\nimport os" : ""}\n\nimport requests\n\nmade = requests.post(\n    "${told.base}/predictions",${headers}\n    json={"input": ${dict(told)}},\n).json()\nassert made["status"] == "succeeded", made\npicture = made["output"].split(",")[1]\nopen("panorama.png", "wb").write(base64.b64decode(picture))`;
+			const headers = told.token ? `\n    headers={"authorization": f"Bearer {os.environ['TOKEN']}"},` : ""
+			return `import base64${told.token ? "\nimport os" : ""}\n\nimport requests\n\nmade = requests.post(\n    "${told.base}/predictions",${headers}\n    json={"input": ${dict(told)}},\n).json()\nassert made["status"] == "succeeded", made\npicture = made["output"].split(",")[1]\nopen("panorama.png", "wb").write(base64.b64decode(picture))`
 		},
 	},
 	{
 		name: "JavaScript",
 		write: told => {
-			const header = told.token ? `\n    authorization: "Bearer " + process.env.TOKEN,` : "";
-			return `import { writeFile } from "node:fs/promises";\n\nconst answer = await fetch("${told.base}/predictions", {\n  method: "POST",\n  headers: {\n    "content-type": "application/json",${header}\n  },\n  body: JSON.stringify({\n    input: {\n${lines(told.entries, ([name, json]) => `${name}: ${safe(json)}`, "      ")}    },\n  }),\n});\nconst made = await answer.json();\nif (made.status !== "succeeded") throw new Error(JSON.stringify(made));\nconst picture = await fetch(made.output);\nawait writeFile("panorama.png", Buffer.from(await picture.arrayBuffer()));`;
+			const header = told.token ? `\n    authorization: "Bearer " + process.env.TOKEN,` : ""
+			return `import { writeFile } from "node:fs/promises";\n\nconst answer = await fetch("${told.base}/predictions", {\n  method: "POST",\n  headers: {\n    "content-type": "application/json",${header}\n  },\n  body: JSON.stringify({\n    input: {\n${lines(told.entries, ([name, json]) => `${name}: ${safe(json)}`, "      ")}    },\n  }),\n});\nconst made = await answer.json();\nif (made.status !== "succeeded") throw new Error(JSON.stringify(made));\nconst picture = await fetch(made.output);\nawait writeFile("panorama.png", Buffer.from(await picture.arrayBuffer()));`
 		},
 	},
 	{
@@ -51,11 +46,11 @@ export const WAYS = [
 		name: "OpenAI",
 		needs: "/v1/images/generations",
 		write: told => {
-			const of = (/** @type {string} */ name) => told.entries.find(([known]) => known === name)?.[1];
-			const rest = told.entries.filter(([name]) => !["prompt", "width", "height"].includes(name));
-			const size = of("width") || of("height") ? `${of("width") ?? 2048}x${of("height") ?? 512}` : "auto";
-			const more = rest.length ? `\n    extra_body=${dict({ ...told, entries: rest })},` : "";
-			return `# pip install openai\nimport base64\n${told.token ? "import os\n" : ""}\nfrom openai import OpenAI\n\nclient = OpenAI(api_key=${told.token ? 'os.environ["TOKEN"]' : '"none"'}, base_url="${told.base}/v1")\nmade = client.images.generate(\n    prompt=${of("prompt") ?? '""'},\n    size="${size}",${more}\n)\nopen("panorama.png", "wb").write(base64.b64decode(made.data[0].b64_json))`;
+			const of = name => told.entries.find(([known]) => known === name)?.[1]
+			const rest = told.entries.filter(([name]) => !["prompt", "width", "height"].includes(name))
+			const size = of("width") || of("height") ? `${of("width") ?? 2048}x${of("height") ?? 512}` : "auto"
+			const more = rest.length ? `\n    extra_body=${dict({ ...told, entries: rest })},` : ""
+			return `# pip install openai\nimport base64\n${told.token ? "import os\n" : ""}\nfrom openai import OpenAI\n\nclient = OpenAI(api_key=${told.token ? 'os.environ["TOKEN"]' : '"none"'}, base_url="${told.base}/v1")\nmade = client.images.generate(\n    prompt=${of("prompt") ?? '""'},\n    size="${size}",${more}\n)\nopen("panorama.png", "wb").write(base64.b64decode(made.data[0].b64_json))`
 		},
 	},
 	{
@@ -63,38 +58,37 @@ export const WAYS = [
 		write: ({ entries }) =>
 			`syncdiffusion generate \\\n${entries.map(([name, json]) => `  --${name.replaceAll("_", "-")} ${shell(json.startsWith('"') ? JSON.parse(json) : json)} \\\n`).join("")}  --out panorama.png`,
 	},
-];
+]
 
 /** A whole number that a double cannot hold is written so that JSON has it nevertheless. */
-const safe = (/** @type {string} */ json) =>
-	/^\d{16,}$/.test(json) && !Number.isSafeInteger(Number(json)) ? `JSON.rawJSON("${json}")` : json;
+const safe = json => (/^\d{16,}$/.test(json) && !Number.isSafeInteger(Number(json)) ? `JSON.rawJSON("${json}")` : json)
 
-/** @param {import("./schema.js").Schema} schema */
+/** @param {Schema} schema */
 export function start(schema) {
-	const ways = WAYS.filter(({ needs }) => !needs || needs in schema.paths);
-	let chosen = ways[0];
-	const text = el("pre", { id: "code-text", tabIndex: 0, role: "tabpanel", "aria-labelledby": "tab-0" });
+	const ways = WAYS.filter(({ needs }) => !needs || needs in schema.paths)
+	let chosen = ways[0]
+	const text = el("pre", { id: "code-text", tabIndex: 0, role: "tabpanel", "aria-labelledby": "tab-0" })
 	const draw = () => {
-		const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
+		const base = new URL(".", document.baseURI).href.replace(/\/$/, "")
 		text.textContent = chosen.write({
 			entries: shorter(read()),
 			base,
 			host: location.host,
 			token: token.value !== "",
 			model: model(schema),
-		});
-	};
-	const tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Ways to draw the same picture" });
-	const choose = (/** @type {number} */ at, focus = false) => {
-		chosen = ways[at];
-		[...tabs.children].forEach((tab, index) => {
-			tab.setAttribute("aria-selected", String(index === at));
-			/** @type {HTMLElement} */ (tab).tabIndex = index === at ? 0 : -1;
-		});
-		text.setAttribute("aria-labelledby", `tab-${at}`);
-		if (focus) /** @type {HTMLElement} */ (tabs.children[at]).focus();
-		draw();
-	};
+		})
+	}
+	const tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Ways to draw the same picture" })
+	const choose = (at, focus = false) => {
+		chosen = ways[at]
+		for (const [index, tab] of [...tabs.children].entries()) {
+			tab.setAttribute("aria-selected", String(index === at))
+			tab.tabIndex = index === at ? 0 : -1
+		}
+		text.setAttribute("aria-labelledby", `tab-${at}`)
+		if (focus) tabs.children[at].focus()
+		draw()
+	}
 	for (const [at, { name }] of ways.entries())
 		tabs.append(
 			el(
@@ -102,30 +96,29 @@ export function start(schema) {
 				{ type: "button", role: "tab", id: `tab-${at}`, "aria-controls": "code-text", on: { click: () => choose(at) } },
 				name,
 			),
-		);
-	tabs.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-		const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-		if (by) choose((ways.indexOf(chosen) + by + ways.length) % ways.length, true);
-	});
+		)
+	tabs.addEventListener("keydown", event => {
+		const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
+		if (by) choose((ways.indexOf(chosen) + by + ways.length) % ways.length, true)
+	})
 	const copy = tool("copy", "Copy", () =>
 		navigator.clipboard?.writeText(text.textContent).then(
 			() => toast("The code is in the clipboard."),
 			() => toast("It cannot be copied here; select it instead.", { bad: true }),
 		),
-	);
-	copy.hidden = !navigator.clipboard;
-	put($("code"), tabs, text, copy);
-	choose(0);
-	typed.on(draw);
-	token.watch(draw);
+	)
+	copy.hidden = !navigator.clipboard
+	put($("code"), tabs, text, copy)
+	choose(0)
+	typed.on(draw)
+	token.watch(draw)
 }
 
 /** Pictures are long as text. */
-const shorter = (/** @type {[string, string][]} */ entries) =>
+const shorter = entries =>
 	entries.map(
 		([name, json]) => /** @type {[string, string]} */ ([name, json.length > 2000 ? `${json.slice(0, 60)}…"` : json]),
-	);
+	)
 
 /** The name of the model for Replicate's client. */
-const model = (/** @type {import("./schema.js").Schema} */ schema) =>
-	schema.document.info["x-model"] ?? "syncdiffusion/syncdiffusion";
+const model = (/** @type {Schema} */ schema) => schema.document.info["x-model"] ?? "syncdiffusion/syncdiffusion"

@@ -1,34 +1,26 @@
 // One control for each kind of input. A control is empty as long as its input is left out.
 
-import { el, put, svg, tool } from "./dom.js";
-import { isPicture } from "./schema.js";
+import { el, put, svg, tool } from "./dom.js"
+import { isPicture } from "./schema.js"
 
-/**
- * @typedef {object} Control
- * @property {HTMLElement} node
- * @property {any} entry what gets the focus
- * @property {() => string} read the value as JSON; empty if it is left out
- * @property {(value: any) => void} write `undefined` leaves the input out
- */
-
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 export function control(field, changed) {
-	if (field.type === "boolean") return checkbox(field, changed);
-	if (field.enum) return choice(field, changed);
-	if (isPicture(field)) return picture(field, changed);
-	if (field.type === "array" && field.items?.type === "string") return texts(field, changed);
-	if (field.type === "integer" || field.type === "number") return number(field, changed);
-	return text(field, changed);
+	if (field.type === "boolean") return checkbox(field, changed)
+	if (field.enum) return choice(field, changed)
+	if (isPicture(field)) return picture(field, changed)
+	if (field.type === "array" && field.items?.type === "string") return texts(field, changed)
+	if (field.type === "integer" || field.type === "number") return number(field, changed)
+	return text(field, changed)
 }
 
 /** What surrounds a control. */
-function labelled(/** @type {import("./schema.js").Field} */ field, entry, ...inside) {
-	const id = `in-${field.name}`;
-	entry.id = id;
-	entry.name = field.name;
-	entry.setAttribute("aria-describedby", `about-${field.name}`);
+function labelled(/** @type {Field} */ field, entry, ...inside) {
+	const id = `in-${field.name}`
+	entry.id = id
+	entry.name = field.name
+	entry.setAttribute("aria-describedby", `about-${field.name}`)
 	const bounds =
-		field.minimum !== undefined && field.maximum !== undefined ? ` ${field.minimum} to ${field.maximum}.` : "";
+		field.minimum !== undefined && field.maximum !== undefined ? ` ${field.minimum} to ${field.maximum}.` : ""
 	return el(
 		"div",
 		{ class: "field", id: `of-${field.name}` },
@@ -36,59 +28,59 @@ function labelled(/** @type {import("./schema.js").Field} */ field, entry, ...in
 		...inside,
 		el("p", { class: "about", id: `about-${field.name}` }, `${field.description.replace(/\.?$/, ".")}${bounds}`),
 		el("p", { class: "wrong", id: `wrong-${field.name}`, hidden: true }),
-	);
+	)
 }
 
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 function text(field, changed) {
-	const json = field.type !== "string";
-	const entry = el("textarea", { rows: 2, spellcheck: !json, placeholder: json ? "JSON" : "", on: { input: changed } });
-	if (!json) entry.value = field.default ?? "";
+	const json = field.type !== "string"
+	const entry = el("textarea", { rows: 2, spellcheck: !json, placeholder: json ? "JSON" : "", on: { input: changed } })
+	if (!json) entry.value = field.default ?? ""
 	return {
 		node: labelled(field, entry, entry),
 		entry,
 		read() {
-			if (json) return entry.value.trim();
-			return entry.value === (field.default ?? "") ? "" : JSON.stringify(entry.value);
+			if (json) return entry.value.trim()
+			return entry.value === (field.default ?? "") ? "" : JSON.stringify(entry.value)
 		},
 		write(value) {
-			entry.value = json ? (value === undefined ? "" : JSON.stringify(value)) : (value ?? field.default ?? "");
+			entry.value = json ? (value === undefined ? "" : JSON.stringify(value)) : (value ?? field.default ?? "")
 		},
-	};
+	}
 }
 
-/** Several texts, one in each line. @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** Several texts, one in each line. @param {Field} field @param {() => void} changed @returns {Control} */
 function texts(field, changed) {
-	const entry = el("textarea", { rows: 3, placeholder: "one in each line", on: { input: changed } });
+	const entry = el("textarea", { rows: 3, placeholder: "one in each line", on: { input: changed } })
 	const read = () =>
 		entry.value
 			.split("\n")
 			.map(line => line.trim())
-			.filter(Boolean);
+			.filter(Boolean)
 	return {
 		node: labelled(field, entry, entry),
 		entry,
 		read: () => (read().length > 0 ? JSON.stringify(read()) : ""),
 		write(value) {
-			entry.value = (value ?? []).join("\n");
+			entry.value = (value ?? []).join("\n")
 		},
-	};
+	}
 }
 
 /** The JSON of a number as it was typed: it may be larger than a double can hold. @param {string} text */
 export function literal(text) {
-	const typed = text.trim();
-	if (typed === "") return "";
-	return /^-?\d+$/.test(typed) ? typed.replace(/^(-?)0+(?=\d)/, "$1") : JSON.stringify(Number(typed));
+	const typed = text.trim()
+	if (typed === "") return ""
+	return /^-?\d+$/.test(typed) ? typed.replace(/^(-?)0+(?=\d)/, "$1") : JSON.stringify(Number(typed))
 }
 
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 function number(field, changed) {
-	const step = field.type === "integer" ? "1" : "any";
-	const entry = el("input", { type: "number", step, placeholder: String(field.default ?? ""), on: { input: changed } });
-	const { minimum, maximum } = field;
-	if (minimum !== undefined) entry.min = minimum;
-	if (maximum !== undefined) entry.max = maximum;
+	const step = field.type === "integer" ? "1" : "any"
+	const entry = el("input", { type: "number", step, placeholder: String(field.default ?? ""), on: { input: changed } })
+	const { minimum, maximum } = field
+	if (minimum !== undefined) entry.min = minimum
+	if (maximum !== undefined) entry.max = maximum
 	const slider =
 		minimum !== undefined && maximum !== undefined
 			? el("input", {
@@ -100,87 +92,87 @@ function number(field, changed) {
 					step: field.type === "integer" ? 1 : (maximum - minimum) / 100,
 					value: field.default ?? minimum,
 				})
-			: null;
+			: null
 	const follow = () => {
-		if (slider) slider.value = entry.value === "" ? (field.default ?? minimum) : entry.value;
-	};
+		if (slider) slider.value = entry.value === "" ? (field.default ?? minimum) : entry.value
+	}
 	slider?.addEventListener("input", () => {
-		entry.value = String(Number(Number(slider.value).toFixed(4)));
-		changed();
-	});
-	entry.addEventListener("input", follow);
+		entry.value = String(Number(Number(slider.value).toFixed(4)))
+		changed()
+	})
+	entry.addEventListener("input", follow)
 	return {
 		node: labelled(field, entry, el("div", { class: "number" }, slider, entry)),
 		entry,
 		read: () => literal(entry.value),
 		write(value) {
-			entry.value = value ?? "";
-			follow();
+			entry.value = value ?? ""
+			follow()
 		},
-	};
+	}
 }
 
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 function choice(field, changed) {
-	const usual = field.default === undefined ? "not given" : `${field.default} (default)`;
-	const entry = el("select", { on: { change: changed } }, el("option", { value: "" }, usual));
+	const usual = field.default === undefined ? "not given" : `${field.default} (default)`
+	const entry = el("select", { on: { change: changed } }, el("option", { value: "" }, usual))
 	// The default can be chosen, too: what is left out may depend on other inputs.
-	for (const word of field.enum ?? []) entry.append(el("option", { value: JSON.stringify(word) }, String(word)));
+	for (const word of field.enum ?? []) entry.append(el("option", { value: JSON.stringify(word) }, String(word)))
 	return {
 		node: labelled(field, entry, entry),
 		entry,
 		read: () => entry.value,
 		write(value) {
-			entry.value = value === undefined ? "" : JSON.stringify(value);
+			entry.value = value === undefined ? "" : JSON.stringify(value)
 		},
-	};
+	}
 }
 
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 function checkbox(field, changed) {
-	const entry = el("input", { type: "checkbox", checked: field.default === true, on: { change: changed } });
-	const node = labelled(field, entry);
-	node.classList.add("check");
-	node.prepend(entry);
+	const entry = el("input", { type: "checkbox", checked: field.default === true, on: { change: changed } })
+	const node = labelled(field, entry)
+	node.classList.add("check")
+	node.prepend(entry)
 	return {
 		node,
 		entry,
 		read: () => (entry.checked === (field.default === true) ? "" : String(entry.checked)),
 		write(value) {
-			entry.checked = value ?? field.default === true;
+			entry.checked = value ?? field.default === true
 		},
-	};
+	}
 }
 
-/** @param {import("./schema.js").Field} field @param {() => void} changed @returns {Control} */
+/** @param {Field} field @param {() => void} changed @returns {Control} */
 function picture(field, changed) {
-	let url = "";
-	const shown = el("div", { class: "chosen" });
-	const entry = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp" });
+	let url = ""
+	const shown = el("div", { class: "chosen" })
+	const entry = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp" })
 	const write = (/** @type {string | undefined} */ value) => {
-		url = value ?? "";
-		entry.value = "";
+		url = value ?? ""
+		entry.value = ""
 		put(
 			shown,
 			url.startsWith("data:") ? el("img", { src: url, alt: "The chosen picture" }) : url && el("code", {}, url),
 			url && tool("close", "Remove", () => (write(undefined), entry.focus(), changed()), { bare: true }),
-		);
-	};
+		)
+	}
 	entry.addEventListener("change", async () => {
-		if (entry.files[0]) write(await dataUrl(entry.files[0]));
-		changed();
-	});
-	return { node: labelled(field, entry, entry, shown), entry, read: () => (url ? JSON.stringify(url) : ""), write };
+		if (entry.files[0]) write(await dataUrl(entry.files[0]))
+		changed()
+	})
+	return { node: labelled(field, entry, entry, shown), entry, read: () => (url ? JSON.stringify(url) : ""), write }
 }
 
 /** A file as a data URI. @param {Blob} file @returns {Promise<string>} */
 export function dataUrl(file) {
 	return new Promise((done, fail) => {
-		const reader = new FileReader();
-		reader.onload = () => done(String(reader.result));
-		reader.onerror = () => fail(reader.error);
-		reader.readAsDataURL(file);
-	});
+		const reader = new FileReader()
+		reader.onload = () => done(String(reader.result))
+		reader.onerror = () => fail(reader.error)
+		reader.readAsDataURL(file)
+	})
 }
 
 /**
@@ -189,8 +181,8 @@ export function dataUrl(file) {
  * @param {(value: string) => void} chosen
  */
 export function chips(legend, options, chosen) {
-	const name = `chips-${legend.toLowerCase().replace(/\W+/g, "-")}`;
-	const node = el("fieldset", { class: "chips" }, el("legend", {}, legend));
+	const name = `chips-${legend.toLowerCase().replace(/\W+/g, "-")}`
+	const node = el("fieldset", { class: "chips" }, el("legend", {}, legend))
 	for (const { value, label, about, shape } of options)
 		node.append(
 			el(
@@ -200,24 +192,24 @@ export function chips(legend, options, chosen) {
 				shape && outline(shape),
 				el("span", {}, label),
 			),
-		);
+		)
 	return {
 		node,
 		/** @param {string} value */
 		choose(value) {
-			for (const entry of node.querySelectorAll("input[type=radio]")) entry.checked = entry.value === value;
+			for (const entry of node.querySelectorAll("input[type=radio]")) entry.checked = entry.value === value
 		},
 		value: () => node.querySelector("input[type=radio]:checked")?.value ?? "",
-	};
+	}
 }
 
 /** The outline of a picture of a shape. @param {[number, number]} shape */
 export function outline([width, height]) {
-	const scale = Math.min(22 / width, 14 / height);
-	const [w, h] = [width * scale, height * scale];
+	const scale = Math.min(22 / width, 14 / height)
+	const [w, h] = [width * scale, height * scale]
 	return svg(
 		"svg",
 		{ viewBox: "0 0 24 16", class: "outline", "aria-hidden": "true" },
 		svg("rect", { x: 12 - w / 2, y: 8 - h / 2, width: w, height: h, rx: 1.5 }),
-	);
+	)
 }

@@ -3,7 +3,7 @@
 /** @typedef {Record<string, any>} Props */
 
 /** The element of an id. @param {string} id @returns {any} */
-export const $ = id => document.getElementById(id);
+export const $ = id => document.getElementById(id)
 
 /**
  * An element. Of the properties, `on` has listeners, `style` styles, `data` the dataset; those with a dash, `role`,
@@ -12,30 +12,30 @@ export const $ = id => document.getElementById(id);
  * @returns {any}
  */
 export function el(tag, props = {}, ...children) {
-	return fill(document.createElement(tag), props, children);
+	return fill(document.createElement(tag), props, children)
 }
 
 /** An element of SVG; its properties are attributes. @param {string} tag @param {Props} [props] @param {...any} children @returns {any} */
 export function svg(tag, props = {}, ...children) {
-	const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-	for (const [name, value] of Object.entries(props)) node.setAttribute(name, String(value));
-	node.append(...children.filter(Boolean));
-	return node;
+	const node = document.createElementNS("http://www.w3.org/2000/svg", tag)
+	for (const [name, value] of Object.entries(props)) node.setAttribute(name, String(value))
+	node.append(...children.filter(Boolean))
+	return node
 }
 
-const ATTRIBUTES = new Set(["role", "for", "class", "list", "popover", "inputmode", "enterkeyhint"]);
+const ATTRIBUTES = new Set(["role", "for", "class", "list", "popover", "inputmode", "enterkeyhint"])
 
-function fill(node, /** @type {Props} */ props, /** @type {any[]} */ children) {
+function fill(node, /** @type {Props} */ props, children) {
 	for (const [name, value] of Object.entries(props)) {
-		if (value === undefined || value === null) continue;
-		if (name === "on") for (const [event, act] of Object.entries(value)) node.addEventListener(event, act);
-		else if (name === "style") Object.assign(node.style, value);
-		else if (name === "data") Object.assign(node.dataset, value);
-		else if (name.includes("-") || ATTRIBUTES.has(name)) node.setAttribute(name, String(value));
-		else node[name] = value;
+		if (value === undefined || value === null) continue
+		if (name === "on") for (const [event, act] of Object.entries(value)) node.addEventListener(event, act)
+		else if (name === "style") Object.assign(node.style, value)
+		else if (name === "data") Object.assign(node.dataset, value)
+		else if (name.includes("-") || ATTRIBUTES.has(name)) node.setAttribute(name, String(value))
+		else node[name] = value
 	}
-	node.append(...children.filter(child => child !== null && child !== undefined && child !== false));
-	return node;
+	node.append(...children.filter(child => child !== null && child !== undefined && child !== false))
+	return node
 }
 
 /** @type {Record<string, string>} Paths of icons on a field of 24 by 24. */
@@ -62,11 +62,11 @@ const ICONS = {
 	stop: "M7 7h10v10H7z",
 	text: "M5 6h14M5 11h14M5 16h8",
 	trash: "M5 7h14M10 4h4M7 7l1 13h8l1-13",
-};
+}
 
 /** An icon, which screen readers skip. @param {string} name */
 export function icon(name) {
-	return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+	return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }))
 }
 
 /**
@@ -74,20 +74,20 @@ export function icon(name) {
  * @param {string} name of the icon @param {string} label @param {(event: any) => void} act @param {Props} [props]
  */
 export function tool(name, label, act, props = {}) {
-	const { bare = false, ...rest } = props;
-	const word = bare ? el("span", { class: "hidden-text" }, label) : el("span", {}, label);
+	const { bare = false, ...rest } = props
+	const word = bare ? el("span", { class: "hidden-text" }, label) : el("span", {}, label)
 	return el(
 		"button",
 		{ type: "button", class: "tool", title: bare ? label : "", ...rest, on: { click: act } },
 		icon(name),
 		word,
-	);
+	)
 }
 
 /** Replaces the children of an element. @param {Element} node @param {...any} children */
 export function put(node, ...children) {
-	node.replaceChildren(...children.filter(child => child !== null && child !== undefined && child !== false));
+	node.replaceChildren(...children.filter(child => child !== null && child !== undefined && child !== false))
 }
 
 /** Whether the reader asked for less movement. */
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches

@@ -75,7 +75,7 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
         hash.update(file.name);
         hash.update(file.text);
     }
-    hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
+    hash.finalize().iter().take(4).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -103,8 +103,8 @@ impl File {
     }
 }
 
-/// A page with the path of its files, which asks for all of its modules at once: otherwise a browser sees what a module
-/// imports only when it has read it.
+/// A page with the path of its files, which asks at once for the modules that its first one does not import itself:
+/// otherwise a browser sees that they are needed only when it has read others.
 fn page(html: &str, entry: &'static str) -> String {
     let mut modules = vec![entry];
     let mut at = 0;
@@ -118,10 +118,11 @@ fn page(html: &str, entry: &'static str) -> String {
     }
     let base = html.split("src=\"").nth(1).and_then(|rest| rest.split("page/").next()).unwrap_or_default();
     let mut links = String::new();
-    for name in modules.iter().skip(1) {
-        let _ = writeln!(links, "    <link rel=\"modulepreload\" href=\"{base}page/{{version}}/{name}\" />");
+    let direct: Vec<&str> = File::find(entry).into_iter().flat_map(File::imports).collect();
+    for name in modules.iter().skip(1).filter(|name| !direct.contains(name)) {
+        let _ = writeln!(links, "<link rel=\"modulepreload\" href=\"{base}page/{{version}}/{name}\" />");
     }
-    html.replacen("  </head>", &format!("{links}  </head>"), 1).replace("{version}", &VERSION)
+    html.replacen("</head>", &format!("{links}</head>"), 1).replace("{version}", &VERSION)
 }
 
 #[cfg(test)]
@@ -139,7 +140,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page");
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            if name.ends_with(".rs") {
+            if name.ends_with(".rs") || name.ends_with(".d.ts") {
                 continue;
             }
             assert!(name.ends_with(".html") || File::find(&name).is_some(), "`{name}` is not in the table");
@@ -161,7 +162,7 @@ mod tests {
                 assert!(File::find(name).is_some(), "`{}` imports `{name}`", file.name);
             }
         }
-        assert!(PLAYGROUND.contains(&format!("href=\"page/{}/dom.js\"", &**VERSION)));
+        assert!(PLAYGROUND.contains(&format!("href=\"page/{}/viewer.js\"", &**VERSION)));
         assert!(VIEW.contains(&format!("href=\"../page/{}/cylinder.js\"", &**VERSION)));
         assert!(!VIEW.contains("history.js"), "a page loads what it needs only");
     }

@@ -1,12 +1,12 @@
 // The state of the server in words: what it does, what is wrong, and what to do.
 
-import { ask, reached } from "./api.js";
-import { $, el, put } from "./dom.js";
-import { hasten, jobs, tend } from "./jobs.js";
-import { toast } from "./toast.js";
+import { ask, reached } from "./api.js"
+import { $, el, put } from "./dom.js"
+import { hasten, jobs, tend } from "./jobs.js"
+import { toast } from "./toast.js"
 
 /** Milliseconds between two looks, while all is well and while it is not. */
-const [CALM, EAGER] = [5000, 1500];
+const [CALM, EAGER] = [5000, 1500]
 
 /** @type {Record<string, [kind: string, word: string, more: string]>} */
 const STATES = {
@@ -24,38 +24,38 @@ const STATES = {
 	],
 	UNHEALTHY: ["ill", "In trouble", "The server tries to recover by itself."],
 	DEFUNCT: ["ill", "No worker is left", "Nothing can be drawn until the server is restarted."],
-};
+}
 
-let lost = false;
+let lost = false
 
 export async function start() {
-	reached.watch(here => here || gone());
+	reached.watch(here => here || gone())
 	for (;;) {
-		const wait = await look();
-		await new Promise(done => setTimeout(done, wait));
+		const wait = await look()
+		await new Promise(done => setTimeout(done, wait))
 	}
 }
 
 async function look() {
-	let now;
+	let now
 	try {
-		now = await (await ask("health-check", { patient: false })).json();
+		now = await (await ask("health-check", { patient: false })).json()
 	} catch {
-		gone();
-		return EAGER;
+		gone()
+		return EAGER
 	}
 	if (lost) {
-		lost = false;
-		toast("The server is back.");
-		hasten();
-		tend();
+		lost = false
+		toast("The server is back.")
+		hasten()
+		tend()
 	}
-	const [kind, word, more] = STATES[now.status] ?? ["wait", now.status, ""];
-	const waiting = [...jobs.values()].filter(job => job.phase !== "running").length;
-	const trouble = now.user_healthcheck_error ?? "";
+	const [kind, word, more] = STATES[now.status] ?? ["wait", now.status, ""]
+	const waiting = [...jobs.values()].filter(job => job.phase !== "running").length
+	const trouble = now.user_healthcheck_error ?? ""
 	const about = /disk|space|written/.test(trouble)
 		? "The disk cannot be written. New pictures are refused until it has room; nothing that was accepted is lost."
-		: more;
+		: more
 	show(
 		kind,
 		now.status === "BUSY" && waiting > 0
@@ -66,40 +66,34 @@ async function look() {
 		about,
 		trouble,
 		now,
-	);
-	return now.status === "READY" && jobs.size === 0 ? CALM : EAGER;
+	)
+	return now.status === "READY" && jobs.size === 0 ? CALM : EAGER
 }
 
 function gone() {
 	if (!lost) {
-		lost = true;
+		lost = true
 		show(
 			"ill",
 			"The server cannot be reached",
 			"Is it still running? What you typed stays here, and what was accepted goes on when it is back.",
 			"",
 			null,
-		);
+		)
 	}
 }
 
-let seen = "";
+let seen = ""
 
-function show(
-	/** @type {string} */ kind,
-	/** @type {string} */ word,
-	/** @type {string} */ more,
-	/** @type {string} */ trouble,
-	now,
-) {
-	const key = JSON.stringify([kind, word, trouble, now?.setup?.logs?.length]);
-	if (key === seen) return;
-	seen = key;
-	const status = $("status");
-	status.dataset.kind = kind;
-	put($("status-word"), word);
-	const device = /device=(\S+)|\bon (cpu|cuda\S*)/.exec(now?.setup?.logs ?? "");
-	const on = ["READY", "BUSY"].includes(now?.status) && (device?.[1] ?? device?.[2]);
+function show(kind, word, more, trouble, now) {
+	const key = JSON.stringify([kind, word, trouble, now?.setup?.logs?.length])
+	if (key === seen) return
+	seen = key
+	const status = $("status")
+	status.dataset.kind = kind
+	put($("status-word"), word)
+	const device = /device=(\S+)|\bon (cpu|cuda\S*)/.exec(now?.setup?.logs ?? "")
+	const on = ["READY", "BUSY"].includes(now?.status) && (device?.[1] ?? device?.[2])
 	put(
 		$("status-more"),
 		el("p", {}, more),
@@ -107,7 +101,7 @@ function show(
 			el(
 				"p",
 				{ class: "reason" },
-				trouble.replace(/^./, (/** @type {string} */ first) => first.toUpperCase()),
+				trouble.replace(/^./, first => first.toUpperCase()),
 				".",
 			),
 		on &&
@@ -126,5 +120,5 @@ function show(
 				el("summary", {}, "Log of the start"),
 				el("pre", { class: "logs", tabIndex: 0, role: "group", "aria-label": "Log of the start" }, now.setup.logs),
 			),
-	);
+	)
 }
