@@ -75,9 +75,9 @@ test-s3: build ## Test outputs in a bucket with a real S3-compatible store
 	S3_SERVER=$(CURDIR)/target/s3-server/bin/s3s-fs $(CARGO) test --release --locked --workspace --test service -- --ignored a_real_store
 
 .PHONY: fuzz
-fuzz: libtorch ## Fuzz inputs, frames and bundles with libFuzzer (FUZZ_SECONDS for each target)
+fuzz: libtorch ## Fuzz inputs, frames, bundles and pictures with libFuzzer (FUZZ_SECONDS for each target)
 	$(CARGO) install --quiet --locked --root .tools/cargo --target-dir target/tools cargo-fuzz@0.13.2
-	for target in input frame bundle; do \
+	for target in input frame bundle picture; do \
 		LD_LIBRARY_PATH=$${LIBTORCH:-$(CURDIR)/.libtorch/torch}/lib .tools/cargo/bin/cargo-fuzz run --sanitizer none $$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; \
 	done

@@ -54,6 +54,12 @@ impl Tasks {
     pub fn on_canvas(windows: u64, steps: u64, synchronised: u64, parts: u64) -> Self {
         Self { denoise: windows * steps + synchronised, target: synchronised, synchronise: parts, decode: 1 }
     }
+
+    /// The same, synchronised with a picture that was given: nothing is computed to find what to compare with, and no
+    /// window is left out. `gradients` are those of all steps.
+    pub fn towards_picture(windows: u64, steps: u64, gradients: u64) -> Self {
+        Self { denoise: windows * steps, target: 0, synchronise: gradients, decode: 1 }
+    }
 }
 
 /// The latent values of a window of Stable Diffusion 2: in units of a billion multiply-accumulates over this number,

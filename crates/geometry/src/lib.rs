@@ -5,9 +5,11 @@
 
 mod canvas;
 mod cost;
+mod place;
 mod sizes;
 mod windows;
 
 pub use cost::{Prices, Tasks, is_synchronised, synchronised_steps};
+pub use place::{Misplaced, Placed, kept_steps};
 pub use sizes::{Error, Geometry};
 pub use windows::{Ends, Layout};

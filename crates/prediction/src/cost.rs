@@ -6,6 +6,8 @@
 use geometry::{Ends, Geometry, Prices, Tasks, synchronised_steps};
 use protocol::{Input, SyncMode};
 
+use crate::given_pictures::names;
+
 /// Weight of the newest measurement in the moving average.
 const NEW: f64 = 0.3;
 
@@ -20,6 +22,14 @@ fn tasks(input: &Input, geometry: Geometry) -> Tasks {
     let windows = layout.count();
     let steps = input.num_inference_steps;
     let synchronised = synchronised_steps(steps, input.sync_freq, input.sync_threshold);
+    if names(input).next().is_some() {
+        // Synchronised with a picture: no window is left out.
+        let gradients = match input.sync_mode {
+            SyncMode::Windows => synchronised * windows,
+            SyncMode::Canvas => synchronised * layout.parts(),
+        };
+        return Tasks::towards_picture(windows, steps.into(), gradients);
+    }
     match input.sync_mode {
         SyncMode::Windows => Tasks::new(windows, steps.into(), synchronised),
         SyncMode::Canvas => Tasks::on_canvas(windows, steps.into(), synchronised, synchronised * layout.parts()),
@@ -63,6 +73,15 @@ mod tests {
         let saved = units(json!({"prompt": "a"})) - units(json!({"prompt": "a", "sync_mode": "canvas"}));
         assert!((saved - 5.0 * (8.0 * 10.0 - 2.0)).abs() < 1e-9, "{saved}");
         assert!(units(json!({"prompt": "a"})) > units(json!({"prompt": "a", "sync_freq": 3})));
+        // A picture is there already, and the window in the middle is synchronised like the others.
+        let anchored = |more| {
+            let mut input = json!({"prompt": "a", "anchor_image": "https://a/b"});
+            input["sync_mode"] = more;
+            units(input)
+        };
+        let unsynchronised = units(json!({"prompt": "a", "sync_threshold": 0}));
+        assert!(anchored(json!("windows")) > unsynchronised && anchored(json!("canvas")) > unsynchronised);
+        assert!(anchored(json!("canvas")) < anchored(json!("windows")));
     }
 
     /// By the prices of an estimate, and by those of the counters.

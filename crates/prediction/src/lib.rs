@@ -10,6 +10,7 @@
 //! - `lifecycle`: the phases of a prediction; `active`: one that has not ended.
 //! - [`service`]: who accepts it, who works on it, how it ends; [`store`]: where it is kept.
 //! - [`preview`]: how far a prediction is, in small, for those who watch.
+//! - [`given_pictures`]: pictures that come in, from a URL or a file to RGB.
 //! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs
 //!   may be called.
 //! - [`worker`]: the processes; `progress`, `cost`: what their names say.
@@ -20,6 +21,7 @@ mod active;
 mod cost;
 pub mod feed;
 mod files;
+pub mod given_pictures;
 pub mod input;
 mod lifecycle;
 pub mod outgoing;

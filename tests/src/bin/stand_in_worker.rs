@@ -5,10 +5,10 @@
 //! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
 //! compressed), `until=FILE` (stops after the first step until FILE exists), `flood=N` (logs N lines of 1000
 //! characters), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one
-//! with more bytes than it has). The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
-//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine
-//! with a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as
-//! its figures.
+//! with more bytes than it has). It logs the size and the mean colour of each picture that it was given. The
+//! environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`,
+//! `STAND_IN_JOBS`, `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine with a CPU, or
+//! `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::frame::{self, Received};
-use protocol::{Command, Event, Figures, Input, Model, Net, Stage, Work};
+use protocol::{Command, Event, Figures, Given, Input, Model, Net, Stage, Work};
 
 /// The number of windows in every batch, and the maximum.
 const BATCH: (u32, u32) = (13, 26);
@@ -78,7 +78,7 @@ fn main() {
         let mut stdin = BufReader::new(io::stdin());
         loop {
             match frame::read(&mut stdin) {
-                Ok(Received::Frame(command, _)) => _ = to.send(command),
+                Ok(Received::Frame(command, bytes)) => _ = to.send((command, bytes)),
                 Ok(Received::Malformed(error)) => say(&Event::Malformed { error }, &[]),
                 Ok(Received::End) | Err(_) => exit(0),
             }
@@ -119,13 +119,14 @@ fn say(event: &Event, bytes: &[u8]) {
 }
 
 /// Advances the first jobs step by step, until the commands end.
-fn work(commands: &Receiver<Command>, at_once: usize) {
+fn work(commands: &Receiver<(Command, Vec<u8>)>, at_once: usize) {
     let mut jobs: Vec<Job> = Vec::new();
     let mut leaving = false;
     loop {
         let wait = jobs.iter().take(at_once).map(|job| job.next.saturating_duration_since(Instant::now())).min();
         match commands.recv_timeout(wait.unwrap_or(Duration::from_hours(1))) {
-            Ok(Command::Run { job: name, input, .. }) => {
+            Ok((Command::Run { job: name, input, pictures }, rgb)) => {
+                describe(&name, &pictures, &rgb);
                 let now = Instant::now();
                 let job = Job { name, input: *input, begun: now, step: 0, next: now, canceled: false };
                 if job.asks_for("clock") {
@@ -134,20 +135,20 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
                 }
                 jobs.push(job);
             }
-            Ok(Command::Cancel { job: name }) => {
+            Ok((Command::Cancel { job: name }, _)) => {
                 if let Some(job) = jobs.iter_mut().find(|job| job.name == name) {
                     job.canceled = !job.asks_for("stubborn");
                 }
             }
-            Ok(Command::Preview { job: name }) => {
+            Ok((Command::Preview { job: name }, _)) => {
                 if let Some(Job { input, step, .. }) = jobs.iter().find(|job| job.name == name) {
                     let (width, height) = (input.width / 8, input.height / 8);
                     let preview = Event::Preview { job: name, step: *step, width, height };
                     say(&preview, &gradient(width, height, input.seed));
                 }
             }
-            Ok(Command::Shutdown) => leaving = true,
-            Ok(Command::Evaluate { .. }) | Err(RecvTimeoutError::Timeout) => {}
+            Ok((Command::Shutdown, _)) => leaving = true,
+            Ok((Command::Evaluate { .. }, _)) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = Instant::now();
@@ -164,6 +165,20 @@ fn work(commands: &Receiver<Command>, at_once: usize) {
             return;
         }
     }
+}
+
+/// Logs what was given.
+fn describe(job: &str, pictures: &[Given], mut rgb: &[u8]) {
+    for Given { field, width, height } in pictures {
+        let (own, rest) = rgb.split_at((3 * width * height) as usize);
+        rgb = rest;
+        let mean = |at: usize| {
+            own.iter().skip(at).step_by(3).map(|&byte| u64::from(byte)).sum::<u64>() / (own.len() as u64 / 3)
+        };
+        let line = format!("given {field} {width}x{height} {},{},{}", mean(0), mean(1), mean(2));
+        say(&Event::Log { job: job.to_owned(), line }, &[]);
+    }
+    assert!(rgb.is_empty(), "{} bytes belong to no picture", rgb.len());
 }
 
 impl Job {

@@ -13,6 +13,7 @@ mod evaluate;
 mod events;
 mod files;
 mod generate;
+mod given_pictures;
 mod hostile;
 mod idempotence;
 mod killing;

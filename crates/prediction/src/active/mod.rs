@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::feed::{Event, Feed};
+use crate::given_pictures::Given;
 use crate::lifecycle::{End, Lifecycle, Phase, Stop};
 use crate::preview::Previews;
 use crate::progress;
@@ -32,6 +33,8 @@ pub(crate) struct ActivePrediction {
     pub(crate) feed: Arc<Feed>,
     /// For those who watch it.
     pub(crate) previews: Previews,
+    /// What is known of the pictures that its input names.
+    pub(crate) given: Given,
     /// Cancelled when it is asked to stop, for what is under way outside of a worker.
     pub(crate) stopping: CancellationToken,
     /// What is logged of it is logged in here.
@@ -106,6 +109,7 @@ impl ActivePrediction {
             accepted,
             feed: Arc::new(Feed::new(history)),
             previews: Previews::default(),
+            given: Given::default(),
             stopping: CancellationToken::new(),
             span,
             state: watch::Sender::new(State { life, seq, shown }),

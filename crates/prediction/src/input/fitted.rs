@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_schema_says_so() {
-        let schema = crate::input::table::schema(&table(geometry(96, 8), None));
+        let schema = crate::input::schema::of(&table(geometry(96, 8), None));
         let height = &schema["properties"]["height"];
         assert_eq!(
             (&height["default"], &height["minimum"], &height["maximum"]),

@@ -3,13 +3,15 @@
 //! A tree of JSON takes up to a hundred times the memory of its text. So only scalars of known names are kept whole (a
 //! text up to the longest valid one), and of anything else the beginning, which is enough for a message.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::table::{self, Kind};
-use super::validate::MAX_TEXT;
+use super::data_uri;
+use super::table::{self, Kind, MAX_PROMPTS};
+use super::validate::{MAX_TEXT, MAX_TEXTS, MAX_URL};
 
 /// How many unknown names are kept for the log.
 const MAX_NAMES: usize = 16;
@@ -23,10 +25,39 @@ const MAX_WRONG: usize = 512;
 /// What a request gives as `input`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Given {
-    /// The values of known names, for [`super::parse`].
+    /// The values of known names, for [`super::parse`]. Of a data URI it is the head.
     pub value: Value,
     /// The first unknown names, cut.
     pub unknown: Vec<String>,
+    /// What data URIs contain.
+    pub sent: Sent,
+}
+
+/// The pictures that came with a request, by field: their bytes, or why there are none.
+#[derive(Clone, Default, PartialEq)]
+pub struct Sent(BTreeMap<String, Result<Vec<u8>, String>>);
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_map().entries(self.0.iter().map(|(field, bytes)| (field, bytes.as_ref().map(Vec::len)))).finish()
+    }
+}
+
+impl Sent {
+    /// Adds the bytes of a picture, whatever the input says in its field.
+    pub fn insert(&mut self, field: &str, bytes: Vec<u8>) {
+        self.0.insert(field.to_owned(), Ok(bytes));
+    }
+
+    /// Takes what came in a field, if anything did.
+    pub(crate) fn take(&mut self, field: &str) -> Option<Result<Vec<u8>, String>> {
+        self.0.remove(field)
+    }
+
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl<'de> Deserialize<'de> for Given {
@@ -45,11 +76,23 @@ impl<'de> Visitor<'de> for Fields {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
-        let (mut values, mut unknown) = (Map::new(), Vec::new());
+        let (mut values, mut unknown, mut sent) = (Map::new(), Vec::new(), Sent::default());
         while let Some(Name { known, shown }) = map.next_key()? {
             if let Some(field) = known {
-                let text = if field.kind == Kind::Text { MAX_TEXT + 1 } else { MAX_WRONG };
-                values.insert(field.name.to_owned(), map.next_value_seed(Short { nodes: &mut { MAX_NODES }, text })?);
+                let (mut nodes, mut data) = (MAX_NODES, None);
+                let short = Short::of(&mut nodes);
+                let short = match field.kind {
+                    Kind::Text => Short { text: MAX_TEXT + 1, ..short },
+                    Kind::Texts { .. } => Short { items: MAX_TEXTS + 1, ..short },
+                    Kind::Picture => Short { text: MAX_URL + 1, data: Some(&mut data), ..short },
+                    _ => short,
+                };
+                values.insert(field.name.to_owned(), map.next_value_seed(short)?);
+                match data {
+                    Some(data) => _ = sent.0.insert(field.name.to_owned(), data),
+                    // The last of several wins.
+                    None => _ = sent.0.remove(field.name),
+                }
             } else {
                 map.next_value::<IgnoredAny>()?;
                 if unknown.len() < MAX_NAMES && !unknown.contains(&shown) {
@@ -58,11 +101,11 @@ impl<'de> Visitor<'de> for Fields {
             }
         }
         unknown.sort();
-        Ok(Given { value: Value::Object(values), unknown })
+        Ok(Given { value: Value::Object(values), unknown, sent })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Given, A::Error> {
-        Short { nodes: &mut { MAX_NODES }, text: MAX_WRONG }.visit_seq(seq).map(whole)
+        Short::of(&mut { MAX_NODES }).visit_seq(seq).map(whole)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Given, E> {
@@ -91,7 +134,7 @@ impl<'de> Visitor<'de> for Fields {
 }
 
 fn whole(value: Value) -> Given {
-    Given { value, unknown: Vec::new() }
+    Given { value, ..Given::default() }
 }
 
 /// The beginning of a text, in bytes.
@@ -128,7 +171,19 @@ impl<'de> Deserialize<'de> for Name {
 /// Reads the beginning of a value and skips the rest.
 struct Short<'a> {
     nodes: &'a mut usize,
+    /// How many bytes of a text.
     text: usize,
+    /// How many bytes of a text in a list.
+    items: usize,
+    /// Where the data of a data URI goes.
+    data: Option<&'a mut Option<Result<Vec<u8>, String>>>,
+}
+
+impl<'a> Short<'a> {
+    /// Reads up to a number of values, and little of each.
+    fn of(nodes: &'a mut usize) -> Self {
+        Self { nodes, text: MAX_WRONG, items: MAX_WRONG, data: None }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Short<'_> {
@@ -148,13 +203,17 @@ impl<'de> Visitor<'de> for Short<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
+        if self.items > MAX_WRONG {
+            // One more than is valid.
+            *self.nodes = MAX_PROMPTS + 1;
+        }
         loop {
             if *self.nodes == 0 {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
                 return Ok(Value::Array(values));
             }
             *self.nodes -= 1;
-            match seq.next_element_seed(Short { nodes: self.nodes, text: MAX_WRONG })? {
+            match seq.next_element_seed(Short { text: self.items, ..Short::of(self.nodes) })? {
                 Some(value) => values.push(value),
                 None => return Ok(Value::Array(values)),
             }
@@ -171,11 +230,17 @@ impl<'de> Visitor<'de> for Short<'_> {
             *self.nodes -= 1;
             let Some(Name { known, shown }) = map.next_key()? else { return Ok(Value::Object(values)) };
             let name = known.map_or(shown, |field| field.name.to_owned());
-            values.insert(name, map.next_value_seed(Short { nodes: self.nodes, text: MAX_WRONG })?);
+            values.insert(name, map.next_value_seed(Short::of(self.nodes))?);
         }
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        if let Some(into) = self.data
+            && let Some(head) = data_uri::head(text)
+        {
+            *into = Some(data_uri::data(text));
+            return Ok(head.into());
+        }
         Ok(cut(text, self.text).into())
     }
 
@@ -232,6 +297,30 @@ mod tests {
         assert_eq!(given.value, json!({"prompt": "a"}));
         assert_eq!(given.unknown.len(), MAX_NAMES);
         assert!(given.unknown.iter().all(|name| name.len() <= MAX_NAME) && given.unknown[0].starts_with("k0000x"));
+    }
+
+    #[test]
+    fn data_of_pictures_leaves_the_input() {
+        let given = read(r#"{"image":"data:image\/png;base64,aGk=","anchor_image":"https://a/b","prompts":["a","b"]}"#);
+        let value = json!({"image": "data:image/png;base64,", "anchor_image": "https://a/b", "prompts": ["a", "b"]});
+        assert_eq!(given.value, value);
+        let mut sent = given.sent;
+        assert_eq!(
+            (sent.take("image"), sent.take("anchor_image"), sent.is_empty()),
+            (Some(Ok(b"hi".into())), None, true)
+        );
+        assert!(matches!(read(r#"{"image":"data:,hi"}"#).sent.take("image"), Some(Err(_))));
+        assert!(read(r#"{"image":"data:;base64,aGk=","image":"http://a"}"#).sent.is_empty());
+        assert!(read(r#"{"prompt":"data:;base64,aGk=","image":["data:;base64,aGk="]}"#).sent.is_empty());
+        let secret = format!("{:?}", read(r#"{"image":"data:;base64,aGk="}"#));
+        assert!(secret.contains("\"image\": Ok(2)") || secret.contains("\"image\":Ok(2)"), "{secret}");
+    }
+
+    #[test]
+    fn of_several_texts_one_more_than_is_valid_is_kept() {
+        let long = "x".repeat(MAX_WRONG + 1);
+        let given = read(&json!({ "prompts": vec![&long; 100] }).to_string());
+        assert_eq!(given.value, json!({ "prompts": vec![&long; MAX_PROMPTS + 1] }));
     }
 
     #[test]

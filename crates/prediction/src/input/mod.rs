@@ -7,13 +7,16 @@
 //! What always holds: an `Input` that leaves this module can be drawn by a model of the geometry it was checked
 //! against.
 
+pub(crate) mod data_uri;
 pub mod fitted;
 mod given;
+pub mod schema;
 pub mod table;
 pub mod validate;
 
+pub use data_uri::MAX_PICTURE;
 pub use geometry::Geometry;
-pub use given::Given;
+pub use given::{Given, Sent};
 pub use table::{Default, Field, HOSTED, Kind, TABLE};
 pub use validate::{Invalid, Parsed, parse};
 

@@ -1,7 +1,7 @@
 //! The inputs, written once: name, type, default, bounds and description. The thirteen of the hosted model come first,
 //! in its order; what comes after them is this project's own, and changes nothing at its default.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// One input.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +41,15 @@ pub enum Kind {
     Boolean,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Several texts.
+    Texts {
+        /// The smallest number of texts, if there are any.
+        minimum: usize,
+        /// The greatest number.
+        maximum: usize,
+    },
+    /// A picture: the URL of one, or a data URI that contains it. On the command line, a file.
+    Picture,
 }
 
 /// The default of an input.
@@ -56,13 +65,17 @@ pub enum Default {
     Number(f64),
     /// True or false.
     Boolean(bool),
+    /// No texts.
+    Empty,
+    /// Nothing: it may be left out, or `null`.
+    Nothing,
 }
 
 /// How many inputs the hosted model has.
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 5;
+pub const COUNT: usize = HOSTED + 10;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -175,7 +188,45 @@ pub const TABLE: [Field; COUNT] = [
          sync_weight of 10, and scheduler unipc with 20 steps",
         "what is given wins",
     ),
+    field(
+        "prompts",
+        Kind::Texts { minimum: 2, maximum: MAX_PROMPTS },
+        Default::Empty,
+        "Texts from left to right, each beside prompt: the panorama goes from one to the next",
+        "2 to 10",
+    ),
+    field(
+        "anchor_image",
+        Kind::Picture,
+        Default::Nothing,
+        "Picture in whose look the panorama is drawn",
+        "PNG, JPEG or WebP",
+    ),
+    field(
+        "image",
+        Kind::Picture,
+        Default::Nothing,
+        "Picture that becomes part of the panorama, which is drawn around it",
+        "PNG, JPEG or WebP, not larger than the panorama",
+    ),
+    field(
+        "image_left",
+        between(0, 3071),
+        Default::Nothing,
+        "Column of the panorama at which image begins; in the middle if left out",
+        "with image",
+    ),
+    field(
+        "strength",
+        Kind::Number { minimum: 0.0, maximum: 1.0 },
+        Default::Nothing,
+        "How much of image is drawn again; nothing if left out",
+        "with image",
+    ),
 ];
+
+/// The greatest number of texts from left to right.
+pub const MAX_PROMPTS: usize = 10;
 
 /// The inputs that the preset `fast` sets where they are left out.
 pub const FAST: [(&str, Default); 6] = [
@@ -216,17 +267,18 @@ impl Kind {
     /// The name of the type in JSON Schema.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Text | Self::Choice(_) => "string",
+            Self::Text | Self::Choice(_) | Self::Picture => "string",
             Self::Integer { .. } => "integer",
             Self::Number { .. } => "number",
             Self::Boolean => "boolean",
+            Self::Texts { .. } => "array",
         }
     }
 
     /// The inclusive bounds as JSON, whole numbers without a fraction.
     pub fn bounds(self) -> (Option<Value>, Option<Value>) {
         match self {
-            Self::Text | Self::Boolean | Self::Choice(_) => (None, None),
+            Self::Text | Self::Boolean | Self::Choice(_) | Self::Texts { .. } | Self::Picture => (None, None),
             Self::Integer { minimum, maximum } => (minimum.map(Value::from), maximum.map(Value::from)),
             Self::Number { minimum, maximum } => (Some(number(minimum)), Some(number(maximum))),
         }
@@ -236,13 +288,15 @@ impl Kind {
     pub fn placeholder(self) -> String {
         match self {
             Self::Choice(words) => words.join("|"),
+            Self::Texts { .. } => "TEXT".to_owned(),
+            Self::Picture => "FILE".to_owned(),
             other => other.name().to_uppercase(),
         }
     }
 }
 
 impl Default {
-    /// The default as JSON, whole numbers without a fraction; `None` where the input must be given.
+    /// The default as JSON, whole numbers without a fraction; `None` where the input must be given. Nothing is `null`.
     pub fn value(self) -> Option<Value> {
         match self {
             Self::Required => None,
@@ -250,15 +304,17 @@ impl Default {
             Self::Integer(value) => Some(value.into()),
             Self::Number(value) => Some(number(value)),
             Self::Boolean(value) => Some(value.into()),
+            Self::Empty => Some(json!([])),
+            Self::Nothing => Some(Value::Null),
         }
     }
 }
 
 impl Field {
     /// An argument of the command line as JSON: what cannot be parsed as the type stays a text, which the validator
-    /// refuses.
+    /// refuses. Of several texts it is one.
     pub fn read(&self, word: &str) -> Value {
-        if self.kind.name() == "string" {
+        if matches!(self.kind.name(), "string" | "array") {
             return word.into();
         }
         match serde_json::from_str(word) {
@@ -292,6 +348,7 @@ impl Field {
         let rule = if self.rule.is_empty() { String::new() } else { format!("; {}", self.rule) };
         let default = match self.default.value() {
             Some(Value::String(text)) if text.is_empty() => String::new(),
+            Some(Value::Null | Value::Array(_)) => String::new(),
             Some(Value::String(text)) => format!(" [default: {text}]"),
             Some(default) if self.is_fitted() => {
                 format!(" [default: {default}, or the nearest that the model can draw]")
@@ -299,33 +356,9 @@ impl Field {
             Some(default) => format!(" [default: {default}]"),
             None => " [required]".to_owned(),
         };
-        format!("{}{bounds}{rule}{default}", self.description)
+        let again = if let Kind::Texts { .. } = self.kind { "; a flag for each" } else { "" };
+        format!("{}{bounds}{rule}{again}{default}", self.description)
     }
-
-    /// The property of the schema.
-    fn schema(&self, order: usize) -> Value {
-        let mut property = Map::new();
-        property.insert("type".to_owned(), self.kind.name().into());
-        property.insert("title".to_owned(), self.title().into());
-        property.insert("description".to_owned(), self.description.into());
-        property.insert("x-order".to_owned(), order.into());
-        if let Kind::Choice(words) = self.kind {
-            property.insert("enum".to_owned(), words.into());
-        }
-        let (minimum, maximum) = self.kind.bounds();
-        let optional = [("default", self.default.value()), ("minimum", minimum), ("maximum", maximum)];
-        property.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
-        Value::Object(property)
-    }
-}
-
-/// The component `Input` of the OpenAPI document, as Cog writes it, of [`TABLE`] or that of a model.
-pub fn schema(table: &[Field]) -> Value {
-    let properties: Map<String, Value> =
-        table.iter().enumerate().map(|(order, field)| (field.name.to_owned(), field.schema(order))).collect();
-    let required: Vec<&str> =
-        table.iter().filter(|field| field.default == Default::Required).map(|field| field.name).collect();
-    json!({ "title": "Input", "type": "object", "required": required, "properties": properties })
 }
 
 /// A whole number without a fraction, as Cog's schema prints them.
@@ -336,33 +369,6 @@ fn number(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_schema_is_that_of_the_hosted_model() {
-        let schema = schema(&TABLE);
-        assert_eq!(schema["required"], json!(["prompt"]));
-        assert_eq!(
-            schema["properties"]["guidance_scale"],
-            json!({"default": 7.5, "description": "Scale of the guidance image", "maximum": 20, "minimum": 0,
-                "title": "Guidance Scale", "type": "number", "x-order": 4})
-        );
-        assert_eq!(
-            schema["properties"]["sync_weight"].to_string(),
-            concat!(
-                r#"{"default":20,"description":"Weight of the SyncDiffusion","maximum":30,"minimum":0,"#,
-                r#""title":"Sync Weight","type":"number","x-order":5}"#
-            )
-        );
-        assert_eq!(
-            schema["properties"]["prompt"],
-            json!({"description": "Prompt to generate from", "title": "Prompt", "type": "string", "x-order": 0})
-        );
-        let blend = &schema["properties"]["blend"];
-        assert_eq!(
-            (&blend["type"], &blend["enum"], &blend["default"], &blend["x-order"]),
-            (&json!("string"), &json!(["even", "smooth"]), &json!("even"), &json!(13))
-        );
-    }
 
     #[test]
     fn words_of_the_command_line_become_json() {

@@ -1,5 +1,5 @@
-//! The SSRF guard (server-side request forgery) for URLs that clients name: webhooks, and pictures with an
-//! `output_file_prefix`.
+//! The SSRF guard (server-side request forgery) for URLs that clients name: webhooks, pictures with an
+//! `output_file_prefix`, and pictures that are inputs.
 //!
 //! Without it, a client could make this server call what only the server can reach. What always holds of an HTTP client
 //! that a [`Gate`] made:

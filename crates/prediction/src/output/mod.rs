@@ -58,7 +58,15 @@ pub fn picture(rgb: &[u8], width: u32, height: u32, metadata: Option<&Metadata<'
 /// # Errors
 /// If the system has no random bytes.
 pub(crate) fn name() -> io::Result<String> {
-    Ok(format!("{}.png", hex::encode(random::bytes::<20>()?)))
+    name_of("png")
+}
+
+/// The same for a picture of another format, whose names have this ending.
+///
+/// # Errors
+/// If the system has no random bytes.
+pub(crate) fn name_of(ending: &str) -> io::Result<String> {
+    Ok(format!("{}.{ending}", hex::encode(random::bytes::<20>()?)))
 }
 
 /// Writes a PNG whole, or not at all.

@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::active::ActivePrediction;
+use crate::given_pictures::names;
 use crate::lifecycle::{End, Stop};
 use crate::store::{Claim, Claimed, Outcome, StoreError};
 
@@ -83,8 +84,11 @@ impl Shared {
             self.finish(&active, End::Canceled, None);
             return;
         };
-        table.workers.run(worker, job, Arc::clone(&active), suspect);
+        table.workers.run(worker, job.clone(), Arc::clone(&active), suspect);
         drop(table);
+        if names(active.input()).next().is_some() {
+            self.send_with_pictures(worker, job, Arc::clone(&active));
+        }
         active.span.in_scope(|| tracing::info!(worker, attempts, "prediction started"));
         metrics::histogram!("syncdiffusion_queue_wait_seconds").record(queue_time);
         self.limit(&active, claim);

@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::active::ActivePrediction;
+use crate::given_pictures::told;
 use crate::lifecycle::End;
 use crate::output::{self, Metadata};
 use crate::store::{Claim, Outcome, Picture, Record, StoreError, Which};
@@ -37,7 +38,8 @@ impl Shared {
         let shared = Arc::clone(self);
         let model = self.table().model.clone();
         self.tasks.spawn_blocking(move || {
-            let metadata = shared.options.metadata.then(|| Metadata::new(active.input(), model.as_ref()));
+            let input = told(active.input(), active.given.hashes());
+            let metadata = shared.options.metadata.then(|| Metadata::new(&input, model.as_ref()));
             match output::picture(&rgb, width, height, metadata.as_ref()) {
                 Ok(png) => shared.deliver(&active, png.into(), work),
                 Err(error) => {

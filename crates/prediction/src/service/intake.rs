@@ -8,11 +8,14 @@ use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 
 use super::follow::Ticket;
+use super::receive::{Received, Unreceived};
 use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
 use crate::cost;
+use crate::given_pictures::names;
+use crate::input::{Invalid, Sent};
 use crate::lifecycle::Phase;
-use crate::store::{Accepted, Board, New, Record, StoreError, Stored};
+use crate::store::{Accepted, Board, New, Picture, Record, StoreError, Stored};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
@@ -27,6 +30,8 @@ pub struct Request {
     pub id: Option<String>,
     /// What is to be made.
     pub input: Input,
+    /// Pictures that came with it.
+    pub sent: Sent,
     /// Where its events are sent.
     pub webhook: Option<Webhook>,
     /// Where its picture is sent: a URL to which the name of the file is added.
@@ -95,6 +100,17 @@ pub enum Refused {
     /// The store failed for the request that first named the id.
     #[error("{0}")]
     NotStored(String),
+    /// Pictures that the input names cannot be had, read or placed.
+    #[error("{}", sentences(.0))]
+    Pictures(Vec<Invalid>),
+    /// There is no room for pictures beside those of other requests.
+    #[error("pictures of other requests fill the memory for pictures; try again")]
+    PicturesFull,
+}
+
+/// Errors in one line.
+fn sentences(errors: &[Invalid]) -> String {
+    errors.iter().map(|Invalid { field, message, .. }| format!("{field}: {message}")).collect::<Vec<_>>().join("; ")
 }
 
 impl Refused {
@@ -108,7 +124,26 @@ impl Refused {
             Self::Exists(_) | Self::Undelivered(_) => "exists",
             Self::Closing => "closing",
             Self::Trouble(_) | Self::Store(_) | Self::NotStored(_) => "store",
+            Self::Pictures(_) => "pictures",
+            Self::PicturesFull => "pictures_full",
         }
+    }
+}
+
+impl From<Unreceived> for Refused {
+    fn from(unreceived: Unreceived) -> Self {
+        match unreceived {
+            Unreceived::Invalid(errors) => Self::Pictures(errors),
+            Unreceived::Full => Self::PicturesFull,
+            Unreceived::Store(error) => error.into(),
+        }
+    }
+}
+
+impl Request {
+    /// Whether its input names pictures.
+    fn names_pictures(&self) -> bool {
+        names(&self.input).next().is_some()
     }
 }
 
@@ -132,14 +167,29 @@ impl Shared {
     /// Accepts a prediction. When this returns [`Submitted::New`] it is stored.
     pub(super) async fn submit(self: &Arc<Self>, request: Request) -> Result<Submitted, Refused> {
         let submitted = self.admit(request).await;
-        if let Err(refused) = &submitted {
+        // Pictures that cannot be used are an input that is not valid.
+        if let Err(refused) = &submitted
+            && !matches!(refused, Refused::Pictures(_))
+        {
             metrics::counter!("syncdiffusion_predictions_refused_total", "reason" => refused.name()).increment(1);
         }
         submitted
     }
 
-    async fn admit(self: &Arc<Self>, request: Request) -> Result<Submitted, Refused> {
+    async fn admit(self: &Arc<Self>, mut request: Request) -> Result<Submitted, Refused> {
         let (idempotent, detached) = (request.idempotent, request.detached);
+        // Whoever waits or runs already needs no pictures.
+        let known = request.id.as_ref().filter(|_| request.names_pictures()).and_then(|id| self.active(id));
+        if let Some(active) = known {
+            return self.known(&active, idempotent).await;
+        }
+        let received = if request.names_pictures() {
+            self.expects()?;
+            let sent = std::mem::take(&mut request.sent);
+            self.receive(&mut request.input, sent, &request.base).await?
+        } else {
+            Received::default()
+        };
         let active = match self.reserve(request)? {
             Reserved::New(active) => active,
             Reserved::Known(active) => return self.known(&active, idempotent).await,
@@ -147,8 +197,25 @@ impl Shared {
         // From here on the id is reserved, so this part runs to its end even if nobody waits for it any more.
         let shared = Arc::clone(self);
         let span = active.span.clone();
-        let accepted = tokio::spawn(async move { shared.accept(active, idempotent, detached).await }.instrument(span));
+        let accepted =
+            tokio::spawn(async move { shared.accept(active, received, idempotent, detached).await }.instrument(span));
         accepted.await.unwrap_or(Err(Refused::Closing))
+    }
+
+    /// Whether a prediction would be accepted, before anything is done for it.
+    fn expects(&self) -> Result<(), Refused> {
+        if let Some(why) = self.trouble() {
+            return Err(Refused::Trouble(why));
+        }
+        let room = {
+            let table = self.table();
+            if table.closing {
+                return Err(Refused::Closing);
+            }
+            table.readiness()?;
+            table.room(self.options.queue_size, self.options.queue_seconds)
+        };
+        if self.store.admits(&room) { Ok(()) } else { Err(self.full(self.store.board())) }
     }
 
     /// Reserves an id among the requests of this process, or finds who has it.
@@ -195,12 +262,14 @@ impl Shared {
     async fn accept(
         self: Arc<Self>,
         active: Arc<ActivePrediction>,
+        Received { pictures, room }: Received,
         idempotent: bool,
         detached: bool,
     ) -> Result<Submitted, Refused> {
-        match self.ask(&active, idempotent).await {
+        match self.ask(&active, pictures, idempotent).await {
             Ok(Accepted::New(seq)) => {
                 tracing::info!("prediction accepted");
+                active.given.hold(room);
                 let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&active), detached);
                 active.stored(seq);
                 self.webhooks.follow(&active);
@@ -216,13 +285,19 @@ impl Shared {
 
     /// Asks the store to accept a prediction. A webhook that is being delivered is waited for a moment: whoever has
     /// received it may use the id again at once.
-    async fn ask(&self, active: &ActivePrediction, idempotent: bool) -> Result<Accepted, StoreError> {
+    async fn ask(
+        &self,
+        active: &ActivePrediction,
+        pictures: Vec<Picture>,
+        idempotent: bool,
+    ) -> Result<Accepted, StoreError> {
         let mut waits = DELIVERY_WAITS.into_iter();
         loop {
             let (new, room) = {
                 let table = self.table();
                 let units = cost::units(active.input(), table.geometry());
-                let new = New { idempotent, ..New::of(active.accepted().clone(), units) };
+                let inputs = pictures.clone();
+                let new = New { idempotent, inputs, ..New::of(active.accepted().clone(), units) };
                 (new, table.room(self.options.queue_size, self.options.queue_seconds))
             };
             let accepted = self.store.accept(new, room).await?;

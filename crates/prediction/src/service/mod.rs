@@ -18,6 +18,7 @@ mod gone;
 mod health;
 mod intake;
 mod pulse;
+mod receive;
 mod setup;
 mod shared;
 mod shutdown;
@@ -34,6 +35,7 @@ pub use intake::{Refused, Request, Submitted};
 pub use setup::Setup;
 pub use shared::Options;
 
+use crate::given_pictures::PictureIntake;
 use crate::input::{Geometry, geometry_of};
 use crate::outgoing::Gate;
 use crate::store::{Query, Store, StoreError, Stored};
@@ -59,7 +61,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There can be no HTTP client.
-    #[error("cannot set up the sending of webhooks: {0}")]
+    #[error("cannot set up an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
     /// Pictures cannot be sent where they are to go.
     #[error(transparent)]
@@ -85,8 +87,9 @@ impl Service {
         let adopted = store.adopt().await?;
         let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
         let uploader = Uploader::new(&options.place, &options.gate)?;
+        let picture_intake = PictureIntake::new(&options.gate)?;
         let table = Table::new(workers);
-        let shared = Arc::new(Shared::new(options, store, webhooks, uploader, table));
+        let shared = Arc::new(Shared::new(options, store, webhooks, uploader, picture_intake, table));
         for record in adopted {
             shared.adopt(record);
         }

@@ -17,6 +17,7 @@ use super::setup::Setup;
 use super::workers::Workers;
 use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
+use crate::given_pictures::PictureIntake;
 use crate::input::{Geometry, geometry_of};
 use crate::lifecycle::Phase;
 use crate::outgoing::Gate;
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     pub(super) webhooks: WebhookSender,
     /// Sends pictures where they are to go, by its HTTP clients.
     pub(super) uploader: Uploader,
+    /// Receives pictures, and bounds how many at once.
+    pub(super) picture_intake: PictureIntake,
     /// One lock for what changes together: which workers there are, what they hold, and how many claims that makes.
     table: Mutex<Table>,
     /// Notified when there may be something to claim, or room for it.
@@ -101,6 +104,7 @@ impl Shared {
         store: Arc<dyn Store>,
         webhooks: WebhookSender,
         uploader: Uploader,
+        picture_intake: PictureIntake,
         table: Table,
     ) -> Self {
         Self {
@@ -108,6 +112,7 @@ impl Shared {
             store,
             webhooks,
             uploader,
+            picture_intake,
             table: Mutex::new(table),
             wake: Arc::default(),
             tasks: TaskTracker::new(),

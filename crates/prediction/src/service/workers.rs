@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::Command;
+use protocol::{Command, Given};
 
 use crate::active::ActivePrediction;
+use crate::given_pictures::names;
 use crate::worker::Worker;
 
 /// How often in a row a worker may end by itself before it is given up.
@@ -155,13 +156,28 @@ impl WorkerSlot {
         self.running.get(job)
     }
 
-    /// Gives it a job.
+    /// Gives it a job. One whose input names pictures is sent by [`Self::start`], once they are read.
     fn run(&mut self, job: String, active: Arc<ActivePrediction>, exclusive: bool) {
         self.touch();
         self.exclusive = exclusive;
-        let input = Box::new(active.input().clone());
-        self.send(Command::Run { job: job.clone(), input, pictures: Vec::new() });
+        if names(active.input()).next().is_none() {
+            self.start(job.clone(), &active, Vec::new(), Vec::new());
+        }
         self.running.insert(job, active);
+    }
+
+    /// Sends its process a job, with the pictures that the input names.
+    pub(super) fn start(&mut self, job: String, active: &ActivePrediction, pictures: Vec<Given>, rgb: Vec<u8>) {
+        self.touch();
+        if let Some(process) = &self.process {
+            let input = Box::new(active.input().clone());
+            process.worker.send_with(Command::Run { job, input, pictures }, rgb);
+        }
+    }
+
+    /// Whether it holds a job of a prediction.
+    pub(super) fn holds(&self, job: &str, active: &Arc<ActivePrediction>) -> bool {
+        self.job(job).is_some_and(|held| Arc::ptr_eq(held, active))
     }
 
     /// Sends a command to its process, if there is one.

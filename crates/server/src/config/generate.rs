@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 use prediction::input::{Kind, TABLE};
 use serde_json::{Map, Value};
 
@@ -38,6 +38,8 @@ impl Args for Inputs {
             let arg = Arg::new(field.name).long(field.flag()).help(field.help()).value_name(field.kind.placeholder());
             match field.kind {
                 Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
+                Kind::Texts { .. } => arg.allow_hyphen_values(true).action(ArgAction::Append),
+                Kind::Picture => arg.value_hint(ValueHint::FilePath),
                 _ => arg.allow_hyphen_values(true),
             }
         }))
@@ -57,7 +59,11 @@ impl FromArgMatches for Inputs {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for field in &TABLE {
-            if let Some(word) = matches.get_one::<String>(field.name) {
+            if let Kind::Texts { .. } = field.kind {
+                if let Some(words) = matches.get_many::<String>(field.name) {
+                    self.0.insert(field.name.to_owned(), words.map(|word| field.read(word)).collect());
+                }
+            } else if let Some(word) = matches.get_one::<String>(field.name) {
                 self.0.insert(field.name.to_owned(), field.read(word));
             }
         }

@@ -8,6 +8,8 @@ use protocol::{Command, Event, Input, Model, Work};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::pictures::Pictures;
+
 /// What a run comes to.
 pub(super) enum Outcome {
     Picture(Box<Picture>),
@@ -31,7 +33,7 @@ pub(super) struct Picture {
 pub(super) async fn draw(
     worker: &Worker,
     mut messages: UnboundedReceiver<Message>,
-    inputs: &Value,
+    (inputs, mut pictures): (&Value, Pictures),
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
     let job = || "generate".to_owned();
@@ -52,8 +54,12 @@ pub(super) async fn draw(
         match event {
             Event::Loading { model } => {
                 // What is left out is what this model can draw.
-                match input::parse(inputs, Some(input::geometry_of(&model))) {
-                    Ok(parsed) => input = Some(parsed.input),
+                let geometry = input::geometry_of(&model);
+                match input::parse(inputs, Some(geometry)) {
+                    Ok(parsed) => match pictures.misplaced(&parsed.input, geometry) {
+                        errors if errors.is_empty() => input = Some(parsed.input),
+                        errors => return Ok(Outcome::Refused(errors)),
+                    },
                     Err(errors) => return Ok(Outcome::Refused(errors)),
                 }
                 bar.set_message(format!("loading `{}` on {}", model.name, model.device));
@@ -63,7 +69,8 @@ pub(super) async fn draw(
                 bar.set_message("starting");
                 loaded = Some((model, load_seconds));
                 let input = input.clone().context("the worker was ready before it named its model")?;
-                worker.send(Command::Run { job: job(), input: Box::new(input), pictures: Vec::new() });
+                let (pictures, rgb) = (std::mem::take(&mut pictures.given), std::mem::take(&mut pictures.rgb));
+                worker.send_with(Command::Run { job: job(), input: Box::new(input), pictures }, rgb);
             }
             Event::Progress { step, of, .. } => {
                 if bar.length() != Some(u64::from(of)) {

@@ -4,6 +4,7 @@
 //! untouched, and an interrupted run leaves nothing behind.
 
 mod draw;
+mod pictures;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
+use prediction::given_pictures::told;
 use prediction::input::{self, Default as InputDefault, Geometry, Invalid};
 use prediction::output::{self, Metadata};
 use protocol::Work;
@@ -22,6 +24,7 @@ use crate::config::Generate;
 use crate::evaluate;
 use crate::signals::{INTERRUPTED, interrupt};
 use draw::{Outcome, Picture, draw};
+use pictures::Pictures;
 
 /// Exit code for inputs that are refused, as for flags that are.
 const REFUSED: u8 = 2;
@@ -48,10 +51,22 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let Generate { inputs, mut worker, output, no_metadata, evaluate, json } = generate;
     // The geometry of the embedded model is known before its worker reports it, so errors are found before any work.
     let known = (worker.model == "demo").then(Geometry::default);
-    let inputs = Value::Object(inputs.0);
-    if let Err(errors) = input::parse(&inputs, known) {
-        return Ok(refuse(&errors));
+    let mut inputs = inputs.0;
+    let pictures = match Pictures::read(&mut inputs) {
+        Ok(pictures) => pictures,
+        Err(errors) => return Ok(refuse(&errors)),
+    };
+    let inputs = Value::Object(inputs);
+    match input::parse(&inputs, known) {
+        Err(errors) => return Ok(refuse(&errors)),
+        Ok(parsed) => {
+            let errors = known.map(|known| pictures.misplaced(&parsed.input, known)).unwrap_or_default();
+            if !errors.is_empty() {
+                return Ok(refuse(&errors));
+            }
+        }
     }
+    let hashes = pictures.hashes.clone();
     check_output(&output)?;
     worker.resolve()?;
     let Some(program) = worker.programs(1).into_iter().next() else { bail!("`--device` names no device") };
@@ -60,7 +75,7 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new_spinner().with_message(format!("loading `{}`", worker.model));
     bar.enable_steady_tick(Duration::from_millis(100));
     let drawn = tokio::select! {
-        drawn = draw(&process, messages, &inputs, &bar) => drawn,
+        drawn = draw(&process, messages, (&inputs, pictures), &bar) => drawn,
         () = interrupt() => Ok(Outcome::Interrupted),
     };
     bar.finish_and_clear();
@@ -74,7 +89,8 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         }
     };
     let Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
-    let metadata = (!no_metadata).then(|| Metadata::new(&input, Some(&model)));
+    let told = told(&input, &hashes);
+    let metadata = (!no_metadata).then(|| Metadata::new(&told, Some(&model)));
     let png = output::picture(&rgb, width, height, metadata.as_ref())?;
     output::save(&output, &png).with_context(|| format!("cannot write `{}`", output.display()))?;
     let figures = if evaluate {

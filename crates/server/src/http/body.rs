@@ -43,6 +43,9 @@ pub(super) struct PredictionRequest {
     /// Read separately, so that messages stay those of Cog, which no longer has it.
     #[serde(skip)]
     pub(super) output_file_prefix: Option<String>,
+    /// The room of a body with pictures, which stay until they are stored.
+    #[serde(skip)]
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What Cog up to 0.16 had besides.
@@ -121,10 +124,12 @@ where
         if bytes.len() <= SMALL {
             return Self::parse(&bytes);
         }
-        let parse = move || {
-            let parsed = Self::parse(&bytes);
-            drop((bytes, held));
-            parsed
+        let parse = move || -> Result<Self, Error> {
+            let mut parsed = Self::parse(&bytes)?;
+            if !parsed.input.sent.is_empty() {
+                parsed.room = held;
+            }
+            Ok(parsed)
         };
         tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Error::BodiesFull))
     }

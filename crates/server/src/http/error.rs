@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prediction::input::Invalid;
 use prediction::input::validate::Detail;
 use prediction::service::Refused;
 use prediction::shown::{shown, shown_up_to};
@@ -60,7 +61,7 @@ impl Error {
             Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::NoMethod(..) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Invalid(_) | Self::Refused(Refused::Pictures(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NoPath(_) | Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_) | Refused::Undelivered(_)) => {
@@ -78,7 +79,8 @@ impl Error {
                 | Refused::Closing
                 | Refused::Trouble(_)
                 | Refused::Store(_)
-                | Refused::NotStored(_),
+                | Refused::NotStored(_)
+                | Refused::PicturesFull,
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -127,7 +129,10 @@ impl Error {
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
+        match refused {
+            Refused::Pictures(errors) => Self::Invalid(errors.iter().map(Invalid::detail).collect()),
+            refused => Self::Refused(refused),
+        }
     }
 }
 
@@ -144,7 +149,13 @@ impl IntoResponse for Error {
                 self,
                 Self::BodiesFull
                     | Self::PagesFull
-                    | Self::Refused(Refused::NotReady | Refused::NoWorker(_) | Refused::Closing | Refused::Trouble(_))
+                    | Self::Refused(
+                        Refused::NotReady
+                            | Refused::NoWorker(_)
+                            | Refused::Closing
+                            | Refused::Trouble(_)
+                            | Refused::PicturesFull
+                    )
             )
         {
             tracing::error!(error = %shown_up_to(&self.body().to_string(), 1000), "a request failed");
@@ -152,7 +163,9 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(self.body())).into_response();
         let (name, value) = match self {
             Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            Self::BodiesFull | Self::PagesFull => (header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::BodiesFull | Self::PagesFull | Self::Refused(Refused::PicturesFull) => {
+                (header::RETRY_AFTER, HeaderValue::from_static("5"))
+            }
             Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
             Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             _ => return response,

@@ -1,4 +1,5 @@
-//! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts on request.
+//! Pictures under names that nobody can guess: GET and HEAD `/files/{name}`, in parts on request. They are what was
+//! drawn, and what was given.
 //!
 //! Everybody who knows the name may see the picture, so no token is needed. A name refers to the same bytes as long as
 //! it exists.
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
+use prediction::given_pictures::Format;
 
 use super::error::Error;
 use super::state::App;
@@ -18,9 +20,10 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let png = app.service.file(&name).await?.ok_or(Error::NoFile)?;
+    let bytes = app.service.file(&name).await?.ok_or(Error::NoFile)?;
     // The store knows the name, so it is one of ours: plain ASCII.
-    let tag = format!("\"{}\"", name.trim_end_matches(".png"));
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((&name, "png"));
+    let tag = format!("\"{stem}\"");
     let short: String = name.chars().take(8).collect();
     let mut answer = HeaderMap::new();
     let mut set =
@@ -32,20 +35,20 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     if text(&headers, header::IF_NONE_MATCH).is_some_and(unchanged) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    set(header::CONTENT_TYPE, "image/png");
-    set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.png\""));
+    set(header::CONTENT_TYPE, Format::of(&bytes).unwrap_or(Format::Png).media());
+    set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.{ending}\""));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::ACCEPT_RANGES, "bytes");
     let range = text(&headers, header::RANGE).filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
-    let length = png.len() as u64;
+    let length = bytes.len() as u64;
     let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| is_one(parsed, length));
-    let Some(parsed) = parsed else { return Ok((answer, png.to_vec()).into_response()) };
+    let Some(parsed) = parsed else { return Ok((answer, bytes.to_vec()).into_response()) };
     let Some(range) = parsed.validate(length).ok().and_then(|ranges| ranges.into_iter().next()) else {
         let range = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
         return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
     };
     set(header::CONTENT_RANGE, &format!("bytes {}-{}/{length}", range.start(), range.end()));
-    let part = png[*range.start() as usize..=*range.end() as usize].to_vec();
+    let part = bytes[*range.start() as usize..=*range.end() as usize].to_vec();
     Ok((StatusCode::PARTIAL_CONTENT, answer, part).into_response())
 }
 

@@ -102,6 +102,7 @@ async fn make(
     let request = service::Request {
         id,
         input: parsed.input,
+        sent: body.input.sent,
         webhook,
         output_file_prefix: body.output_file_prefix,
         base: app.base(headers),
@@ -110,7 +111,9 @@ async fn make(
         idempotent,
         span: telemetry::prediction(request_id),
     };
-    let ticket = match app.service.submit(request).await? {
+    let submitted = app.service.submit(request).await?;
+    drop(body.room);
+    let ticket = match submitted {
         Submitted::New(ticket) => ticket,
         Submitted::Live(known) if streams => return events::attach(app, &known.id, 0, prefer.preview).await,
         Submitted::Live(known) | Submitted::Ended(known) => return Ok(existing(*known)),

@@ -1,7 +1,7 @@
 //! The components. Those of Cog are as Cog has them.
 
 use prediction::Status;
-use prediction::input::{Geometry, fitted, table};
+use prediction::input::{Geometry, fitted, schema};
 use serde_json::{Value, json};
 
 use super::parts::reference;
@@ -9,7 +9,7 @@ use crate::http::body::MAX_ID;
 
 pub(super) fn schemas(model: Option<Geometry>) -> Value {
     json!({
-        "Input": table::schema(&fitted::table(model.unwrap_or_default(), None)),
+        "Input": schema::of(&fitted::table(model.unwrap_or_default(), None)),
         "Output": { "title": "Output", "type": "string", "format": "uri" },
         "Status": {
             "title": "Status",

@@ -3,23 +3,30 @@
 //! Order of the errors: fields by name, then what is missing. Numbers follow JSON Schema: `1024.0` and `1e3` are
 //! integers. Unknown keys are stripped and reported; the caller warns of them.
 
+mod conflicts;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 use geometry::Geometry;
 use protocol::Input;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::input::fitted;
 use crate::input::table::{self, Field, Kind, TABLE};
+use crate::input::{data_uri, fitted};
 use crate::shown::shown_up_to;
 
-/// The longest text in bytes. Two of them, each character escaped, fit into a frame.
+/// The longest text in bytes. Two of them and several short ones, each character escaped, fit into a frame.
 pub(super) const MAX_TEXT: usize = 1 << 20;
+/// The bytes of several texts together.
+pub(super) const MAX_TEXTS: usize = 1 << 18;
+/// The longest URL of a picture in bytes; those that a bucket has signed have two thousand.
+pub(super) const MAX_URL: usize = 8 << 10;
 /// How many characters of a value a message repeats.
 const MAX_VALUE: usize = 100;
-const _: () = assert!(2 * 6 * MAX_TEXT < protocol::frame::MAX_LINE);
+const _: () = assert!(6 * (2 * MAX_TEXT + MAX_TEXTS) < protocol::frame::MAX_LINE);
 
 /// One reason why a JSON value is not a valid input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +111,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
                 message: "Field required".to_owned(),
                 kind: "value_error.missing",
             }),
+            Some(Value::Null) if field.default == table::Default::Nothing => {}
             Some(value) => match check(field, &value) {
                 Err(messages) => {
                     errors.insert(field.name, messages);
@@ -119,7 +127,7 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
     }
     values.remove("preset");
     let looped = values.get("loop_closure") == Some(&Value::Bool(true));
-    for (field, message) in conflicts(&values).into_iter().chain(rules(&whole, looped, geometry)) {
+    for (field, message) in conflicts::of(&values).into_iter().chain(rules(&whole, looped, geometry)) {
         let by_preset = fast && matches!(field, "width" | "height" | "stride") && !given.contains_key("stride");
         let message = if by_preset {
             format!("{message}; the `preset` \"fast\" sets the stride, unless you give a `stride`")
@@ -147,18 +155,6 @@ fn implied(name: &str, given: &Map<String, Value>) -> Option<Value> {
         return Some("smooth".into());
     }
     given.get("preset").filter(|preset| *preset == "fast").and_then(|_| table::fast(name))
-}
-
-/// Inputs that are valid each, but not together.
-fn conflicts(values: &Map<String, Value>) -> BTreeMap<&'static str, String> {
-    let is = |name: &str| values.get(name) == Some(&Value::Bool(true));
-    let mut errors = BTreeMap::new();
-    if is("seamless") && is("loop_closure") {
-        let message = "`seamless` cannot be used with `loop_closure`; leave out `loop_closure` for a loop without a seam, \
-            or `seamless` for the original's";
-        errors.insert("seamless", message.to_owned());
-    }
-    errors
 }
 
 /// Checks a finished input against the geometry of a model, which may be known only later.
@@ -192,6 +188,11 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
             }
             Some(_) => Ok(value.clone()),
         },
+        Kind::Texts { minimum, maximum } => texts(field.name, value, minimum..=maximum).map_err(|error| vec![error]),
+        Kind::Picture => match value.as_str() {
+            None => Err(vec![wrong_type()]),
+            Some(text) => picture(text).map(Value::from).map_err(|error| vec![error]),
+        },
         Kind::Boolean => value.is_boolean().then(|| value.clone()).ok_or_else(|| vec![wrong_type()]),
         Kind::Choice(words) if value.as_str().is_some_and(|word| words.contains(&word)) => Ok(value.clone()),
         Kind::Choice(words) => Err(vec![format!("{} is not one of {}", short(value), alternatives(words))]),
@@ -221,6 +222,49 @@ fn check(field: &Field, value: &Value) -> Result<Value, Vec<String>> {
             }
         }
     }
+}
+
+/// Checks several texts.
+fn texts(name: &str, value: &Value, count: RangeInclusive<usize>) -> Result<Value, String> {
+    let Some(texts) = value.as_array() else { return Err(format!("{} is not of type \"array\"", short(value))) };
+    if let Some(other) = texts.iter().find(|text| !text.is_string()) {
+        return Err(format!("{} in `{name}` is not of type \"string\"", short(other)));
+    }
+    let (least, most) = (count.start(), count.end());
+    match texts.len() {
+        0 => {}
+        1 => {
+            return Err(format!("one text leads nowhere; give {least} to {most} in `{name}`, or this one as `prompt`"));
+        }
+        more if more > *most => return Err(format!("`{name}` has more than {most} texts; give {least} to {most}")),
+        _ => {}
+    }
+    if let Some(at) = texts.iter().position(|text| text.as_str().is_some_and(|text| text.trim().is_empty())) {
+        return Err(format!("text {} of `{name}` is empty; say what is there, or leave it out", at + 1));
+    }
+    if texts.iter().filter_map(Value::as_str).map(str::len).sum::<usize>() > MAX_TEXTS {
+        return Err(format!("the texts are longer than the maximum of {MAX_TEXTS} bytes together"));
+    }
+    Ok(value.clone())
+}
+
+/// Checks what is said of a picture. Of a data URI only the head is kept: its data travels beside the input.
+fn picture(text: &str) -> Result<&str, String> {
+    if let Some(head) = data_uri::head(text) {
+        return Ok(head);
+    }
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    if !matches!(scheme.as_deref(), Some("http" | "https")) {
+        return Err(format!(
+            "{} is not the URL of a picture; write one such as `https://example.com/picture.jpg`, or a data URI \
+             (`data:image/jpeg;base64,…`)",
+            short(&text.into())
+        ));
+    }
+    if text.len() > MAX_URL {
+        return Err(format!("the URL is longer than the maximum of {MAX_URL} bytes"));
+    }
+    Ok(text)
 }
 
 /// The words of a choice as a message lists them.

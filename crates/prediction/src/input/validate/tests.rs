@@ -42,6 +42,26 @@ fn the_words_are_those_of_cog() {
         ("blend", json!(1), r#"1 is not one of "even" or "smooth""#),
         ("blend", Value::Null, r#"null is not one of "even" or "smooth""#),
         ("preset", json!("slow"), r#""slow" is not one of "default" or "fast""#),
+        ("prompts", json!("a"), r#""a" is not of type "array""#),
+        ("prompts", json!(["a", 5]), r#"5 in `prompts` is not of type "string""#),
+        ("prompts", json!(["a"]), "one text leads nowhere; give 2 to 10 in `prompts`, or this one as `prompt`"),
+        ("prompts", json!(vec!["a"; 11]), "`prompts` has more than 10 texts; give 2 to 10"),
+        ("prompts", json!(["a", " "]), "text 2 of `prompts` is empty; say what is there, or leave it out"),
+        ("prompts", Value::Null, r#"null is not of type "array""#),
+        ("image", json!(5), r#"5 is not of type "string""#),
+        (
+            "image",
+            json!("/etc/passwd"),
+            "\"/etc/passwd\" is not the URL of a picture; write one such as `https://example.com/picture.jpg`, or a data URI \
+             (`data:image/jpeg;base64,…`)",
+        ),
+        (
+            "anchor_image",
+            json!(format!("https://{}", "x".repeat(8192))),
+            "the URL is longer than the maximum of 8192 bytes",
+        ),
+        ("strength", json!(1.5), "1.5 is greater than the maximum of 1"),
+        ("image_left", json!(-8), "-8 is less than the minimum of 0"),
         ("scheduler", json!("euler"), r#""euler" is not one of "ddim", "unipc" or "dpmpp_2m""#),
     ] {
         assert_eq!(one(field, &value), message);
@@ -168,6 +188,8 @@ fn an_input_can_be_given_again() {
         json!({"prompt": "a", "seamless": true, "blend": "even"}),
         json!({"prompt": "a", "sync_mode": "canvas"}),
         json!({"prompt": "a", "scheduler": "unipc"}),
+        json!({"prompt": "a", "prompts": ["b", "c"]}),
+        json!({"prompt": "a", "image": "https://a/b", "image_left": 8, "strength": 0.5, "anchor_image": "HTTP://c"}),
     ] {
         let input = parse(&given, Some(Geometry::default())).unwrap().input;
         let again = parse(&serde_json::to_value(&input).unwrap(), Some(Geometry::default())).unwrap();
@@ -194,6 +216,35 @@ fn a_ring_is_of_any_height_and_not_the_original_s_loop() {
     for proposed in [json!({"prompt": "a", "seamless": true}), json!({"prompt": "a", "loop_closure": true})] {
         assert!(ask(proposed).is_ok());
     }
+}
+
+#[test]
+fn what_belongs_to_a_picture_needs_one() {
+    let refused = |value| {
+        let mut errors = parse(&value, Some(Geometry::default())).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let error = errors.remove(0);
+        (error.field, error.message)
+    };
+    for (field, value) in [("strength", json!(0.5)), ("image_left", json!(0))] {
+        let (named, message) = refused(json!({"prompt": "a", field: value}));
+        assert_eq!(named, field);
+        assert!(message.contains("`image`") && message.contains(&format!("`{field}`")), "{message}");
+        assert!(parse(&json!({"prompt": "a", field: value, "image": "https://a/b"}), None).is_ok());
+    }
+    let (field, message) = refused(json!({"prompt": "a", "image": "https://a/b", "image_left": 2048}));
+    assert!(field == "image_left" && message.contains("`width` of 2048"), "{message}");
+    for nothing in [json!({"prompt": "a", "image": null, "strength": null}), json!({"prompt": "a", "prompts": []})] {
+        assert_eq!(parse(&nothing, None).unwrap().input, parse(&json!({"prompt": "a"}), None).unwrap().input);
+    }
+}
+
+/// An input never has the data of a picture, whoever parses it.
+#[test]
+fn of_a_data_uri_the_head_is_kept() {
+    let data = format!("data:image/png;base64,{}", "A".repeat(1 << 20));
+    let input = parse(&json!({"prompt": "a", "image": data}), None).unwrap().input;
+    assert_eq!(input.image.as_deref(), Some("data:image/png;base64,"));
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn request(id: &str) -> Request {
     Request {
         id: Some(id.to_owned()),
         input: crate::input::parse(&json!({"prompt": id, "width": 512, "height": 512}), None).unwrap().input,
+        sent: crate::input::Sent::default(),
         webhook: None,
         output_file_prefix: None,
         base: "http://localhost:5000".to_owned(),

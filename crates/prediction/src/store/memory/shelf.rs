@@ -50,7 +50,13 @@ fn text(record: &Record) -> usize {
     let prediction = &record.prediction;
     let input = &prediction.input;
     let error = prediction.error.as_ref().map_or(0, String::len);
-    1024 + prediction.id.len() + input.prompt.len() + input.negative_prompt.len() + prediction.logs.len() + error
+    let prompts: usize = input.prompts.iter().map(String::len).sum();
+    1024 + prediction.id.len()
+        + input.prompt.len()
+        + input.negative_prompt.len()
+        + prompts
+        + prediction.logs.len()
+        + error
 }
 
 impl Shelf {

@@ -1,0 +1,185 @@
+//! Pictures that come in: received before their prediction is queued, and read for the worker that draws it.
+//!
+//! What always holds: a prediction with pictures is accepted together with their files, or not at all; from then on its
+//! input has their URLs on this server, and nothing else that was said of them. What its worker gets is read from the
+//! store, so a restart and another worker make no difference.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Given, Input};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
+
+use super::shared::Shared;
+use crate::active::ActivePrediction;
+use crate::given_pictures::{Format, Full, Pixels, Unfetched, decode, fields, hash, misplaced, names, size};
+use crate::input::data_uri::head;
+use crate::input::{Invalid, Sent};
+use crate::lifecycle::End;
+use crate::output;
+use crate::store::{Kind, Picture, StoreError, Which};
+use crate::wire::Urls;
+
+/// The wait after a picture could not be read from the store.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The pictures of a request, ready to be stored, and the room that they take until their prediction has ended.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    pub(super) pictures: Vec<Picture>,
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why pictures were not received.
+#[derive(Debug)]
+pub(super) enum Unreceived {
+    /// They are at fault.
+    Invalid(Vec<Invalid>),
+    /// There is no room.
+    Full,
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl Unreceived {
+    /// One of them is at fault, for a reason in words for whoever sent it.
+    fn invalid(field: &str, message: String) -> Self {
+        Self::Invalid(vec![Invalid { field: field.to_owned(), message, kind: "value_error" }])
+    }
+}
+
+impl Shared {
+    /// Receives the pictures that an input names; it then has their URLs on this server, whose address is `base`.
+    pub(super) async fn receive(&self, input: &mut Input, mut sent: Sent, base: &str) -> Result<Received, Unreceived> {
+        let (asked, urls) = (input.clone(), Urls::new(base, ""));
+        let (mut pictures, mut errors) = (Vec::new(), Vec::new());
+        for (field, said) in fields(input) {
+            let Some(url) = said.as_deref() else { continue };
+            match self.receive_one(&asked, (field, url), sent.take(field), base).await {
+                Ok(picture) => {
+                    *said = picture.file.as_deref().map(|name| urls.file(name));
+                    pictures.push(picture);
+                }
+                Err(Unreceived::Invalid(more)) => errors.extend(more),
+                Err(other) => return Err(other),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Unreceived::Invalid(errors));
+        }
+        let size: usize = pictures.iter().map(|picture: &Picture| picture.bytes.len()).sum();
+        let in_memory = !self.store.durable() && size > 0;
+        let room = in_memory.then(|| self.picture_intake.keep(size)).transpose().map_err(|Full| Unreceived::Full)?;
+        Ok(Received { pictures, room })
+    }
+
+    /// Receives one picture: its bytes from the request, from this server or from another, and whether it can be what
+    /// the input says.
+    async fn receive_one(
+        &self,
+        input: &Input,
+        (field, url): (&str, &str),
+        sent: Option<Result<Vec<u8>, String>>,
+        base: &str,
+    ) -> Result<Picture, Unreceived> {
+        let invalid = |message| Unreceived::invalid(field, message);
+        // What was fetched takes room until it is decoded.
+        let (bytes, _fetched) = match sent {
+            Some(sent) => (sent.map_err(invalid)?, None),
+            None if head(url).is_some() => return Err(invalid("the data URI has no data".to_owned())),
+            None => match url.strip_prefix(base).and_then(|path| path.strip_prefix("/files/")) {
+                Some(name) => {
+                    let stored = self.store.file(name).await.map_err(Unreceived::Store)?;
+                    let gone = "this server has no such file, or no longer keeps it; send the picture again";
+                    (stored.ok_or_else(|| invalid(gone.to_owned()))?.to_vec(), None)
+                }
+                None => match self.picture_intake.fetcher.fetch(url).await {
+                    Ok((bytes, room)) => (bytes, room),
+                    Err(Unfetched::Refused(why)) => return Err(invalid(why)),
+                    Err(Unfetched::Full) => return Err(Unreceived::Full),
+                },
+            },
+        };
+        let pixels = size(&bytes).map_err(invalid)?;
+        let _room = self.picture_intake.pixels.hurry(pixels).await.map_err(|Full| Unreceived::Full)?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let file = Arc::clone(&bytes);
+        let read = tokio::task::spawn_blocking(move || -> Result<_, String> {
+            let Pixels { width, height, .. } = decode(&file)?;
+            Ok(((width, height), Format::of(&file)?))
+        });
+        let read = read.await.unwrap_or_else(|_| Err("the picture cannot be read".to_owned()));
+        let (size, format) = read.map_err(invalid)?;
+        if let Some((field, why)) = misplaced(input, self.table().geometry(), field, size) {
+            return Err(Unreceived::invalid(field, why));
+        }
+        tracing::debug!(field, bytes = bytes.len(), width = size.0, height = size.1, "a picture was received");
+        let name = output::name_of(format.ending());
+        let name = name.map_err(|error| Unreceived::Store(StoreError::Engine(error.to_string())))?;
+        let which = Which { kind: Kind::Input(field.to_owned()), n: 0 };
+        Ok(Picture { which, media: format.media().to_owned(), file: Some(name), bytes })
+    }
+
+    /// Sends a job that a worker holds, once the pictures that its input names are read.
+    pub(super) fn send_with_pictures(self: &Arc<Self>, worker: usize, job: String, active: Arc<ActivePrediction>) {
+        let shared = Arc::clone(self);
+        let span = active.span.clone();
+        let sending = async move {
+            let read = active.stopping.run_until_cancelled(shared.read(worker, &job, &active)).await;
+            let mut table = shared.table();
+            let slot = table.workers.slot(worker);
+            if !slot.holds(&job, &active) {
+                return;
+            }
+            match read {
+                // A wish to stop that comes from here on is sent behind it.
+                Some(Ok((pictures, rgb))) if !active.stopping.is_cancelled() => slot.start(job, &active, pictures, rgb),
+                other => {
+                    slot.complete(&job, false);
+                    drop(table);
+                    shared.wake();
+                    let end = if let Some(Err(why)) = other { End::Failed(why) } else { End::Canceled };
+                    shared.finish(&active, end, None);
+                }
+            }
+        };
+        self.tasks.spawn(sending.instrument(span));
+    }
+
+    /// Reads the pictures that an input names, as the frame of its command has them.
+    async fn read(
+        &self,
+        worker: usize,
+        job: &str,
+        active: &Arc<ActivePrediction>,
+    ) -> Result<(Vec<Given>, Vec<u8>), String> {
+        let (mut pictures, mut rgb, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        for (field, _) in names(active.input()) {
+            let which = Which { kind: Kind::Input(field.to_owned()), n: 0 };
+            let bytes = loop {
+                match self.store.picture(active.id(), which.clone()).await {
+                    Ok(Some(picture)) => break picture.bytes,
+                    Ok(None) => return Err(format!("the picture that was given as `{field}` is not stored any more")),
+                    Err(error) => {
+                        tracing::error!(%error, field, "a picture cannot be read from the store; trying again");
+                        tokio::time::sleep(RETRY).await;
+                        if !self.table().workers.slot(worker).holds(job, active) {
+                            return Err("its worker was lost".to_owned());
+                        }
+                    }
+                }
+            };
+            let unreadable = |why: String| format!("the picture that was given as `{field}` cannot be read: {why}");
+            let _room = self.picture_intake.pixels.wait(size(&bytes).map_err(unreadable)?).await;
+            let read = tokio::task::spawn_blocking(move || decode(&bytes).map(|pixels| (pixels, hash(&bytes))));
+            let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+            let (Pixels { width, height, rgb: more }, hash) = read.map_err(unreadable)?;
+            pictures.push(Given { field: field.to_owned(), width, height });
+            hashes.push((field.to_owned(), hash));
+            if rgb.is_empty() { rgb = more } else { rgb.extend(more) }
+        }
+        active.given.read(hashes);
+        Ok((pictures, rgb))
+    }
+}

@@ -1,0 +1,346 @@
+//! Pictures as inputs: how they come in, where they are shown, and what becomes of those that cannot be used.
+
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tests::{Receiver, Server};
+use tokio::net::TcpListener;
+
+/// Four quarters of 48x32 pixels in all: red and green above blue and white.
+const QUARTERS: &[u8] = include_bytes!("../../pictures/quarters.png");
+const JPEG: &[u8] = include_bytes!("../../pictures/quarters.jpg");
+const TURNED: &[u8] = include_bytes!("../../pictures/turned.jpg");
+const WEBP: &[u8] = include_bytes!("../../pictures/quarters.webp");
+/// What the stand-in logs of the quarters.
+const SEEN: &str = "48x32 130,125,130";
+
+fn uri(bytes: &[u8]) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(bytes))
+}
+
+fn body(more: &Value) -> Value {
+    let mut input = json!({"prompt": "a", "num_inference_steps": 1, "width": 1024});
+    for (name, value) in more.as_object().unwrap() {
+        input[name] = value.clone();
+    }
+    json!({ "input": input })
+}
+
+/// A server of files that are good for nothing or something, which counts what it is asked for.
+struct Host {
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let serve = get(move |Path(name): Path<String>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Self::answer(&name))
+        });
+        let routes = Router::new().route("/{name}", serve);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { url, asked }
+    }
+
+    fn answer(name: &str) -> Response {
+        let (media, bytes) = match name {
+            "picture.png" => ("image/png", QUARTERS),
+            // A type that is not true does not matter, and neither does a name.
+            "lie.gif" => ("text/html", JPEG),
+            "page.png" => ("image/png", &b"<!doctype html><title>no picture</title>"[..]),
+            "half.png" => ("image/png", &QUARTERS[..QUARTERS.len() / 2]),
+            "moved" => return (StatusCode::FOUND, [("location", "/picture.png")]).into_response(),
+            "inside" => return (StatusCode::FOUND, [("location", "http://169.254.169.254/")]).into_response(),
+            _ => return StatusCode::NOT_FOUND.into_response(),
+        };
+        ([("content-type", media)], bytes).into_response()
+    }
+
+    fn count(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// The bytes under a URL of the server, asked for without a token.
+async fn file(server: &Server, url: &Value) -> (u16, String, Vec<u8>) {
+    let path = url.as_str().unwrap().strip_prefix(&server.url).unwrap_or_else(|| panic!("{url} is not of this server"));
+    let response = server.request("GET", path).send().await.unwrap();
+    let media = response.headers()["content-type"].to_str().unwrap().to_owned();
+    (response.status().as_u16(), media, response.bytes().await.unwrap().to_vec())
+}
+
+#[tokio::test]
+async fn a_data_uri_is_stored_once_and_shown_as_a_url() {
+    for data in [&[][..], &["--data-dir", "none"]] {
+        let server = Server::start(&[data, &["--output", "files", "--log", "debug"]].concat()).await;
+        let receiver = Receiver::start(&[]).await;
+        let mut asks =
+            body(&json!({"image": uri(QUARTERS), "anchor_image": uri(JPEG), "image_left": 8, "strength": 0.5}));
+        asks["id"] = json!("a");
+        asks["webhook"] = json!(format!("{}/hook", receiver.url));
+        let made = server.predict(&asks).await;
+        assert_eq!((made.status, &made.json["status"]), (200, &json!("succeeded")), "{}", made.text);
+        let input = &made.json["input"];
+        assert_eq!((&input["image_left"], &input["strength"]), (&json!(8), &json!(0.5)));
+        let logs = made.json["logs"].as_str().unwrap();
+        assert!(logs.contains(&format!("given image {SEEN}")) && logs.contains("given anchor_image 48x32"), "{logs}");
+
+        assert_eq!(file(&server, &input["image"]).await, (200, "image/png".to_owned(), QUARTERS.to_vec()));
+        assert_eq!(file(&server, &input["anchor_image"]).await, (200, "image/jpeg".to_owned(), JPEG.to_vec()));
+        let (_, _, png) = file(&server, &made.json["output"]).await;
+        let tells = |text: &str| png.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(tells("\"image\":\"sha256:") && tells(", Image: sha256:") && !tells("/files/"));
+
+        let stream = server.get("/predictions/a/stream").await.text;
+        let list = server.get("/predictions").await.text;
+        let sent = receiver.wait(|sent| sent.iter().any(|one| one.json["status"] == "succeeded")).await;
+        let bodies: Vec<String> = sent.iter().map(|one| one.json.to_string()).collect();
+        for said in bodies.iter().chain([&made.text, &stream, &list, &server.log()]) {
+            for data in [QUARTERS, JPEG] {
+                assert!(!said.contains(&STANDARD.encode(data)[..40]), "{said}");
+            }
+        }
+        assert_eq!(sent.last().unwrap().json["input"], *input);
+        assert_eq!(server.get("/predictions/a").await.json["input"], *input);
+
+        // What a response shows makes the same again, of which there is another copy.
+        let again = server.predict(&json!({"input": input})).await.json;
+        assert!(again["logs"].as_str().unwrap().contains(SEEN), "{again}");
+        assert_eq!(server.send(server.request("DELETE", "/predictions/a")).await.status, 204);
+        assert_eq!(file(&server, &input["image"]).await.0, 404);
+        assert_eq!(file(&server, &again["input"]["image"]).await.2, QUARTERS);
+        let gone = server.predict(&json!({"input": input})).await;
+        assert!(gone.status == 422 && gone.text.contains("no such file"), "{}", gone.text);
+    }
+}
+
+#[tokio::test]
+async fn no_token_is_needed_to_see_a_picture_that_was_given() {
+    let server = Server::start(&["--api-token", "secret"]).await;
+    let headers = [("authorization", "Bearer secret")];
+    let made = server.json("POST", "/predictions", &headers, &body(&json!({"image": uri(WEBP)}))).await;
+    assert_eq!(made.json["status"], "succeeded", "{}", made.text);
+    assert_eq!(file(&server, &made.json["input"]["image"]).await, (200, "image/webp".to_owned(), WEBP.to_vec()));
+}
+
+#[tokio::test]
+async fn a_url_is_fetched_before_its_prediction_is_queued_and_never_again() {
+    let (dir, host) = (tempfile::tempdir().unwrap(), Host::start().await);
+    let go = dir.path().join("go");
+    let mut server = Server::launch_in(&dir.path().join("data"), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let busy = json!({"prompt": format!("until={}", go.display()), "num_inference_steps": 2, "width": 512});
+    server.predict_async(&json!({"id": "busy", "input": busy})).await;
+    let asks = body(&json!({"image": format!("{}/moved?secret=hush", host.url)}));
+    for round in 0..3 {
+        let put = server.json("PUT", "/predictions/waits", &[("prefer", "respond-async")], &asks).await;
+        assert_eq!((put.status, &put.json["status"]), (202, &json!("starting")), "{round}: {}", put.text);
+        assert_eq!(host.count(), 2, "the redirect and the picture, once");
+    }
+    let posted = server.predict(&json!({"id": "waits", "input": asks["input"]})).await;
+    assert!(posted.status == 409 && host.count() == 2, "{}", posted.text);
+    server.kill();
+
+    std::fs::write(&go, "").unwrap();
+    let server = Server::launch_in(&dir.path().join("data"), &[], &[]);
+    let made = server.ended("waits").await;
+    assert_eq!((&made["status"], host.count()), (&json!("succeeded"), 2));
+    assert!(made["logs"].as_str().unwrap().contains(&format!("given image {SEEN}")), "{made}");
+    assert!(!made.to_string().contains("hush") && !server.log().contains("hush"));
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_for_what_there_is_no_room_for() {
+    let (dir, host) = (tempfile::tempdir().unwrap(), Host::start().await);
+    let server = Server::start(&["--queue-size", "0"]).await;
+    let never = json!({"prompt": format!("until={}", dir.path().join("never").display()), "width": 512});
+    server.predict_async(&json!({"id": "busy", "input": never})).await;
+    let asks = body(&json!({"image": format!("{}/picture.png", host.url)}));
+    let refused = server.predict(&asks).await;
+    assert_eq!((refused.status, host.count()), (409, 0), "{}", refused.text);
+    server.json("POST", "/predictions/busy/cancel", &[], &json!({})).await;
+    server.ended("busy").await;
+    assert_eq!((server.predict(&asks).await.status, host.count()), (200, 1));
+}
+
+#[tokio::test]
+async fn another_worker_gets_the_pictures_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&[]).await;
+    let prompt = format!("crash-once={}", dir.path().join("crashed").display());
+    let made = server.predict(&body(&json!({"prompt": prompt, "image": uri(QUARTERS)}))).await.json;
+    assert_eq!(made["status"], "succeeded", "{made}");
+    let logs = made["logs"].as_str().unwrap();
+    assert_eq!(logs.matches(&format!("given image {SEEN}")).count(), 2, "{logs}");
+}
+
+#[tokio::test]
+async fn jobs_with_pictures_are_canceled_and_mixed_with_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::launch(&[], &[("STAND_IN_JOBS", "4")]);
+    server.until_health(&["READY"]).await;
+    let never = format!("until={}", dir.path().join("never").display());
+    for n in 0..6 {
+        let picture = if n % 2 == 0 { json!(uri(TURNED)) } else { Value::Null };
+        let mut asks = body(&json!({"prompt": never, "num_inference_steps": 2, "image": picture}));
+        asks["id"] = json!(n.to_string());
+        assert_eq!(server.predict_async(&asks).await.status, 202);
+    }
+    for n in 0..6 {
+        assert_eq!(server.json("POST", &format!("/predictions/{n}/cancel"), &[], &json!({})).await.status, 200);
+    }
+    for n in 0..6 {
+        assert_eq!(server.ended(&n.to_string()).await["status"], "canceled");
+    }
+    let made = server.predict(&body(&json!({"image": uri(TURNED)}))).await.json;
+    assert!(made["logs"].as_str().unwrap().contains("given image 48x32"), "turned as its EXIF says: {made}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_by_its_field_and_leaves_nothing() {
+    let (server, host) = (Server::start(&[]).await, Host::start().await);
+    let url = |name: &str| json!(format!("{}/{name}", host.url));
+    let bomb = {
+        // A header that claims 30,000 pixels each way, without a checksum that fits.
+        let mut bytes = JPEG.to_vec();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0x75, 0x30, 0x75, 0x30]);
+        bytes
+    };
+    for (picture, words) in [
+        (url("nothing.png"), "404"),
+        (url("page.png"), "HTML"),
+        (url("half.png"), "damaged, or ends too early"),
+        (json!("http://127.0.0.1:1/x.png"), "cannot be fetched"),
+        (json!(uri(b"GIF89a")), "a GIF"),
+        (json!(uri(b"")), "no bytes"),
+        (json!(uri(&JPEG[..500])), "ends too early"),
+        (json!(uri(&bomb)), "30000x30000"),
+        (json!("data:image/png;base64,not base64!"), "not base64"),
+        (json!("data:text/plain,hello"), "not in base64"),
+        (json!("C:\\photo.png"), "not the URL of a picture"),
+        (json!("ftp://example.com/x.png"), "not the URL of a picture"),
+        (json!("http://user:hush@example.com/x.png"), "password"),
+        (json!(5), "is not of type \"string\""),
+    ] {
+        let refused = server.predict(&body(&json!({ "anchor_image": picture }))).await;
+        assert_eq!(refused.status, 422, "{picture}: {}", refused.text);
+        let detail = &refused.json["detail"];
+        assert_eq!(detail[0]["loc"], json!(["body", "input", "anchor_image"]), "{}", refused.text);
+        assert!(detail[0]["msg"].as_str().unwrap().contains(words), "{words}: {}", refused.text);
+        assert!(!refused.text.contains("hush") && detail.as_array().unwrap().len() == 1, "{}", refused.text);
+    }
+    // Both pictures are told of at once.
+    let both = server.predict(&body(&json!({"image": uri(b"BM"), "anchor_image": url("nothing.png")}))).await;
+    assert_eq!(both.json["detail"].as_array().map(Vec::len), Some(2), "{}", both.text);
+    assert_eq!(server.get("/predictions").await.json["results"], json!([]));
+    let made = server.predict(&body(&json!({"image": url("lie.gif")}))).await;
+    assert_eq!(made.json["status"], "succeeded", "{}", made.text);
+    assert_eq!(file(&server, &made.json["input"]["image"]).await.1, "image/jpeg");
+
+    let guarded = Server::start(&["--allow-private-urls=false"]).await;
+    let before = host.count();
+    for private in [format!("{}/picture.png", host.url), "http://[::ffff:10.0.0.1]/hush".to_owned()] {
+        let refused = guarded.predict(&body(&json!({ "image": private }))).await;
+        assert!(refused.status == 422 && refused.text.contains("--allow-private-urls"), "{}", refused.text);
+    }
+    assert_eq!(host.count(), before);
+}
+
+#[tokio::test]
+async fn forbidden_combinations_name_both_fields() {
+    let server = Server::start(&[]).await;
+    let picture = uri(QUARTERS);
+    for (input, field, words) in [
+        (json!({"strength": 0.5}), "strength", &["`image`", "`strength`"][..]),
+        (json!({"image_left": 0}), "image_left", &["`image`", "`image_left`"]),
+        (json!({"prompts": ["one"]}), "prompts", &["`prompts`", "`prompt`"]),
+        (json!({"prompts": vec!["x"; 11]}), "prompts", &["more than 10 texts"]),
+        (json!({"prompts": ["a", ""]}), "prompts", &["text 2 of `prompts` is empty"]),
+        (json!({"image": picture, "image_left": 1024}), "image_left", &["`width` of 1024"]),
+        (json!({"image": picture, "image_left": 300}), "image_left", &["`image_left` is 300", "`image`", "256"]),
+        (json!({"image": picture, "width": 640}), "image", &["`width` of at least 768", "`height`"]),
+        (json!({"image": picture, "width": 768}), "image", &["`width`", "`strength`"]),
+    ] {
+        let refused = server.predict(&body(&input)).await;
+        assert_eq!(refused.status, 422, "{input}: {}", refused.text);
+        assert_eq!(refused.json["detail"][0]["loc"][2], field, "{}", refused.text);
+        let said = refused.json["detail"][0]["msg"].as_str().unwrap();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    assert_eq!(server.get("/predictions").await.json["results"], json!([]));
+    assert_eq!(
+        server
+            .predict(&body(&json!({"image": picture, "width": 768, "strength": 0.5, "num_inference_steps": 2})))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(server.predict(&body(&json!({"anchor_image": picture, "prompts": ["b", "c"]}))).await.status, 200);
+}
+
+/// The text of a picture, its bytes and what a reader needs besides: less than three times what came.
+#[tokio::test]
+async fn a_large_picture_costs_less_than_three_times_its_size() {
+    let server = Server::start(&[]).await;
+    server.predict(&body(&json!({"image": uri(QUARTERS)}))).await;
+    let before = server.peak_memory();
+    // Escaped, so that it cannot be read in place.
+    let text = format!("data:image\\/png;base64,{}", "A".repeat(42 << 20));
+    let asks = format!(r#"{{"input":{{"prompt":"a","image":"{text}"}}}}"#);
+    let length = asks.len();
+    let request = server.request("POST", "/predictions").header("content-type", "application/json").body(asks);
+    let refused = server.send(request).await;
+    assert!(refused.status == 422 && refused.text.contains("not a PNG"), "{}", refused.text);
+    let grown = server.peak_memory() - before;
+    assert!(grown < 3 * length + (20 << 20), "{} MiB for {} MiB", grown >> 20, length >> 20);
+}
+
+fn generate(arguments: &[&str]) -> (Output, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("picture.png"), QUARTERS).unwrap();
+    std::fs::write(dir.path().join("page.png"), "<html>").unwrap();
+    let mut command = Command::new(tests::binary());
+    command.arg("generate").arg("--worker").arg(tests::stand_in()).current_dir(dir.path());
+    let output =
+        command.args(["--prompt", "a", "--width", "1024", "--num-inference-steps", "1"]).args(arguments).output();
+    (output.unwrap(), dir)
+}
+
+#[test]
+fn on_the_command_line_a_picture_is_a_file() {
+    let (output, dir) = generate(&["--image", "picture.png", "--image-left", "8", "--prompts", "b", "--prompts", "-c"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains(&format!("given image {SEEN}")), "{said}");
+    let png = std::fs::read(dir.path().join("out.png")).unwrap();
+    let tells = |text: &str| png.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(tells("\"image\":\"sha256:") && tells("[\"b\",\"-c\"]"));
+    for (arguments, words) in [
+        (&["--image", "nothing.png"][..], "image: cannot read `nothing.png`"),
+        (&["--image", "page.png"], "image: this is not a picture, but HTML"),
+        (&["--anchor-image", "https://example.com/a.png"], "anchor_image: on the command line a picture is a file"),
+        (&["--image", "picture.png", "--image-left", "300"], "image_left: `image_left` is 300"),
+        (&["--image", "picture.png", "--width", "640"], "image: `image` is 768 pixels wide"),
+        (&["--strength", "0.5"], "strength: it says how much of `image`"),
+        (&["--prompts", "b"], "prompts: one text leads nowhere"),
+    ] {
+        let (output, dir) = generate(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.starts_with(words), "{arguments:?}: {said}");
+        assert!(!dir.path().join("out.png").exists());
+    }
+}
