@@ -16,7 +16,7 @@ const WORKER = process.env.WORKER ?? join(ROOT, "target/release/stand-in-worker"
 const SHOTS = process.env.SHOTS ?? join(ROOT, "target/page")
 
 /** Ends a test that hangs. */
-export const LIMIT = 30_000
+export const LIMIT = 120_000
 
 export const folder = mkdtempSync(join(tmpdir(), "page-"))
 const servers = new Set()

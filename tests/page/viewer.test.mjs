@@ -196,7 +196,7 @@ test("the code is always what the form says, and it works", async t => {
 	assert.equal(answer.input.width, 1024)
 	await page.getByRole("tab", { name: "curl" }).focus()
 	await page.keyboard.press("ArrowRight")
-	assert.match(await code.innerText(), /^import base64/)
+	assert.match(await code.innerText(), /^import requests/)
 	assert.equal(await page.getByRole("tab", { name: "Python" }).getAttribute("aria-selected"), "true")
 	await page.getByRole("tab", { name: "JavaScript" }).click()
 	const script = join(folder, "example.mjs")

@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use futures_util::stream::{self, Stream};
 use prediction::Prediction;
 use prediction::feed::{Event, Item};
@@ -73,7 +74,12 @@ fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static
 fn frames(app: &App, follower: Follower) -> impl Stream<Item = Result<Frame, Infallible>> + use<> {
     stream::unfold(Some((app.over.clone(), follower)), |state| async {
         let (over, mut follower) = state?;
-        match over.run_until_cancelled(follower.next()).await.flatten() {
+        // What has happened is told even if the server ends in the same moment.
+        let news = match over.run_until_cancelled(follower.next()).await {
+            Some(news) => news,
+            None => follower.next().now_or_never().flatten(),
+        };
+        match news {
             Some(News::Item(item)) => Some((Ok(name(follower.id(), &item)), Some((over, follower)))),
             Some(News::Preview(preview)) => Some((Ok(show(&preview)), Some((over, follower)))),
             None => follower.left().map(|why| (Ok(frame("error", &json!({ "error": why }))), None)),

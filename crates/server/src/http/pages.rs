@@ -70,5 +70,5 @@ fn page(html: &'static str, policy: &'static str) -> Response {
 async fn file(Path((version, name)): Path<(String, String)>, uri: Uri) -> Result<Response, Error> {
     let file = File::find(&name).ok_or_else(|| Error::NoPath(uri.path().to_owned()))?;
     let kept = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-cache" };
-    Ok(([(header::CONTENT_TYPE, file.kind()), (header::CACHE_CONTROL, kept)], file.text).into_response())
+    Ok(([(header::CONTENT_TYPE, file.kind()), (header::CACHE_CONTROL, kept)], file.text()).into_response())
 }

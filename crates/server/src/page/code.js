@@ -1,6 +1,6 @@
 // The same picture by other means: always what the form says now.
 
-import { token } from "./api.js"
+import { json, token } from "./api.js"
 import { $, el, put, tool } from "./dom.js"
 import { read, toJson, typed } from "./form.js"
 import { toast } from "./toast.js"
@@ -12,6 +12,8 @@ const lines = (entries, /** @type {(entry: [string, string]) => string} */ line,
 const dict = (/** @type {Told} */ { entries }, indent = "    ") =>
 	`{\n${lines(entries, ([name, json]) => `${JSON.stringify(name)}: ${python(json)}`, `${indent}    `)}${indent}}`
 
+const secret = told => (told.token ? 'os.environ["TOKEN"]' : '"none"')
+
 /** @type {{ name: string, needs?: string, write: (told: Told) => string }[]} */
 export const WAYS = [
 	{
@@ -22,25 +24,53 @@ export const WAYS = [
 	{
 		name: "Python",
 		write: told => {
-			const headers = told.token ? `\n    headers={"authorization": f"Bearer {os.environ['TOKEN']}"},` : ""
-			return `import base64${told.token ? "\nimport os" : ""}\n\nimport requests\n\nmade = requests.post(\n    "${told.base}/predictions",${headers}\n    json={"input": ${dict(told)}},\n).json()\nassert made["status"] == "succeeded", made\npicture = made["output"].split(",")[1]\nopen("panorama.png", "wb").write(base64.b64decode(picture))`
+			const { base, token } = told
+			const headers = token ? ", headers=headers" : ""
+			return [
+				...(token ? ["import os", ""] : []),
+				"import requests",
+				"",
+				...(token ? [`headers = {"authorization": f"Bearer {os.environ['TOKEN']}"}`] : []),
+				`url = "${base}/predictions"`,
+				`made = requests.post(url${headers}, json={"input": ${dict(told, "")}}).json()`,
+				'assert made["status"] == "succeeded", made',
+				`picture = requests.get(f"{url}/{made['id']}/output"${headers})`,
+				`open("panorama.${told.end}", "wb").write(picture.content)`,
+			].join("\n")
 		},
 	},
 	{
 		name: "JavaScript",
 		write: told => {
-			const header = told.token ? `\n    authorization: "Bearer " + process.env.TOKEN,` : ""
-			return `import { writeFile } from "node:fs/promises";\n\nconst answer = await fetch("${told.base}/predictions", {\n  method: "POST",\n  headers: {\n    "content-type": "application/json",${header}\n  },\n  body: JSON.stringify({\n    input: {\n${lines(told.entries, ([name, json]) => `${name}: ${safe(json)}`, "      ")}    },\n  }),\n});\nconst made = await answer.json();\nif (made.status !== "succeeded") throw new Error(JSON.stringify(made));\nconst picture = await fetch(made.output);\nawait writeFile("panorama.png", Buffer.from(await picture.arrayBuffer()));`
+			const header = told.token ? ", authorization: `Bearer ${process.env.TOKEN}`" : ""
+			return [
+				'import { writeFile } from "node:fs/promises";',
+				"",
+				`const url = "${told.base}/predictions";`,
+				`const headers = { "content-type": "application/json"${header} };`,
+				"const input = {",
+				...told.entries.map(([name, json]) => `  ${name}: ${safe(json)},`),
+				"};",
+				'const made = await (await fetch(url, { method: "POST", headers, body: JSON.stringify({ input }) })).json();',
+				'if (made.status !== "succeeded") throw new Error(JSON.stringify(made));',
+				"const picture = await fetch(`${url}/${made.id}/output`, { headers });",
+				`await writeFile("panorama.${told.end}", Buffer.from(await picture.arrayBuffer()));`,
+			].join("\n")
 		},
 	},
 	{
 		name: "Replicate",
 		needs: "/v1/predictions",
 		write: told =>
-			`# pip install replicate\nfrom replicate.client import Client\n\nclient = Client(api_token=${told.token ? 'os.environ["TOKEN"]' : '"none"'}, base_url="${told.base}")\noutput = client.run(\n    "${told.model}",\n    input=${dict(told)},\n)\nopen("panorama.png", "wb").write(output.read())`.replace(
-				"from replicate",
-				told.token ? "import os\n\nfrom replicate" : "from replicate",
-			),
+			[
+				'# pip install "replicate<2"',
+				...(told.token ? ["import os", ""] : []),
+				"from replicate.client import Client",
+				"",
+				`client = Client(api_token=${secret(told)}, base_url="${told.base}")`,
+				`output = client.run("${told.model}", input=${dict(told, "")})`,
+				`open("panorama.${told.end}", "wb").write(output.read())`,
+			].join("\n"),
 	},
 	{
 		name: "OpenAI",
@@ -49,14 +79,28 @@ export const WAYS = [
 			const of = name => told.entries.find(([known]) => known === name)?.[1]
 			const rest = told.entries.filter(([name]) => !["prompt", "width", "height"].includes(name))
 			const size = of("width") || of("height") ? `${of("width") ?? 2048}x${of("height") ?? 512}` : "auto"
-			const more = rest.length ? `\n    extra_body=${dict({ ...told, entries: rest })},` : ""
-			return `# pip install openai\nimport base64\n${told.token ? "import os\n" : ""}\nfrom openai import OpenAI\n\nclient = OpenAI(api_key=${told.token ? 'os.environ["TOKEN"]' : '"none"'}, base_url="${told.base}/v1")\nmade = client.images.generate(\n    prompt=${of("prompt") ?? '""'},\n    size="${size}",${more}\n)\nopen("panorama.png", "wb").write(base64.b64decode(made.data[0].b64_json))`
+			return [
+				"# pip install openai",
+				"import base64",
+				...(told.token ? ["import os"] : []),
+				"",
+				"from openai import OpenAI",
+				"",
+				`client = OpenAI(api_key=${secret(told)}, base_url="${told.base}/v1")`,
+				"made = client.images.generate(",
+				`    prompt=${of("prompt") ?? '""'},`,
+				`    size="${size}",`,
+				'    response_format="b64_json",',
+				...(rest.length > 0 ? [`    extra_body=${dict({ ...told, entries: rest })},`] : []),
+				")",
+				`open("panorama.${told.end}", "wb").write(base64.b64decode(made.data[0].b64_json))`,
+			].join("\n")
 		},
 	},
 	{
 		name: "Command line",
-		write: ({ entries }) =>
-			`syncdiffusion generate \\\n${entries.map(([name, json]) => `  --${name.replaceAll("_", "-")} ${shell(json.startsWith('"') ? JSON.parse(json) : json)} \\\n`).join("")}  --out panorama.png`,
+		write: ({ entries, end }) =>
+			`syncdiffusion generate \\\n${entries.map(([name, json]) => `  --${name.replaceAll("_", "-")} ${shell(json.startsWith('"') ? JSON.parse(json) : json)} \\\n`).join("")}  --output panorama.${end}`,
 	},
 ]
 
@@ -67,16 +111,15 @@ const safe = json => (/^\d{16,}$/.test(json) && !Number.isSafeInteger(Number(jso
 export function start(schema) {
 	const ways = WAYS.filter(({ needs }) => !needs || needs in schema.paths)
 	let chosen = ways[0]
+	// Its usual name, until the server says another one.
+	let model = "syncdiffusion/panorama"
 	const text = el("pre", { id: "code-text", tabIndex: 0, role: "tabpanel", "aria-labelledby": "tab-0" })
 	const draw = () => {
 		const base = new URL(".", document.baseURI).href.replace(/\/$/, "")
-		text.textContent = chosen.write({
-			entries: shorter(read()),
-			base,
-			host: location.host,
-			token: token.value !== "",
-			model: model(schema),
-		})
+		const entries = shorter(read())
+		const format = JSON.parse(entries.find(([name]) => name === "output_format")?.[1] ?? '"png"')
+		const end = format === "jpeg" ? "jpg" : format
+		text.textContent = chosen.write({ entries, base, end, token: token.value !== "", model })
 	}
 	const tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Ways to draw the same picture" })
 	const choose = (at, focus = false) => {
@@ -112,6 +155,14 @@ export function start(schema) {
 	choose(0)
 	typed.on(draw)
 	token.watch(draw)
+	if ("/v1/predictions" in schema.paths)
+		json("v1/models").then(
+			({ results: [{ owner, name }] }) => {
+				model = `${owner}/${name}`
+				draw()
+			},
+			() => {},
+		)
 }
 
 /** Pictures are long as text. */
@@ -119,6 +170,3 @@ const shorter = entries =>
 	entries.map(
 		([name, json]) => /** @type {[string, string]} */ ([name, json.length > 2000 ? `${json.slice(0, 60)}…"` : json]),
 	)
-
-/** The name of the model for Replicate's client. */
-const model = (/** @type {Schema} */ schema) => schema.document.info["x-model"] ?? "syncdiffusion/syncdiffusion"

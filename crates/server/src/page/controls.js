@@ -31,7 +31,6 @@ function labelled(/** @type {Field} */ field, entry, ...inside) {
 	)
 }
 
-/** @param {Field} field @param {() => void} changed @returns {Control} */
 function text(field, changed) {
 	const json = field.type !== "string"
 	const entry = el("textarea", { rows: 2, spellcheck: !json, placeholder: json ? "JSON" : "", on: { input: changed } })
@@ -49,7 +48,7 @@ function text(field, changed) {
 	}
 }
 
-/** Several texts, one in each line. @param {Field} field @param {() => void} changed @returns {Control} */
+/** Several texts, one in each line. */
 function texts(field, changed) {
 	const entry = el("textarea", { rows: 3, placeholder: "one in each line", on: { input: changed } })
 	const read = () =>
@@ -74,7 +73,6 @@ export function literal(text) {
 	return /^-?\d+$/.test(typed) ? typed.replace(/^(-?)0+(?=\d)/, "$1") : JSON.stringify(Number(typed))
 }
 
-/** @param {Field} field @param {() => void} changed @returns {Control} */
 function number(field, changed) {
 	const step = field.type === "integer" ? "1" : "any"
 	const entry = el("input", { type: "number", step, placeholder: String(field.default ?? ""), on: { input: changed } })
@@ -112,7 +110,6 @@ function number(field, changed) {
 	}
 }
 
-/** @param {Field} field @param {() => void} changed @returns {Control} */
 function choice(field, changed) {
 	const usual = field.default === undefined ? "not given" : `${field.default} (default)`
 	const entry = el("select", { on: { change: changed } }, el("option", { value: "" }, usual))
@@ -128,7 +125,6 @@ function choice(field, changed) {
 	}
 }
 
-/** @param {Field} field @param {() => void} changed @returns {Control} */
 function checkbox(field, changed) {
 	const entry = el("input", { type: "checkbox", checked: field.default === true, on: { change: changed } })
 	const node = labelled(field, entry)
@@ -144,7 +140,6 @@ function checkbox(field, changed) {
 	}
 }
 
-/** @param {Field} field @param {() => void} changed @returns {Control} */
 function picture(field, changed) {
 	let url = ""
 	const shown = el("div", { class: "chosen" })

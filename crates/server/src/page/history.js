@@ -33,7 +33,7 @@ let first = () => {}
 
 /** @param {Schema} schema @param {(newest: any[]) => void} begin what happens with the first page */
 export function start(schema, begin) {
-	searches = takes(schema, "/predictions", "q")
+	searches = takes(schema, "predictions", "q")
 	first = begin
 	$("filter-status").addEventListener("change", () => ((status = $("filter-status").value), restart()))
 	let timer = 0

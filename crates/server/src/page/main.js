@@ -32,7 +32,7 @@ async function start() {
 		}
 	}
 	form.build(schema)
-	thumbnails(schemas.takes(schema, "/predictions/{prediction_id}/output", "width"))
+	thumbnails(schemas.takes(schema, "predictions/{prediction_id}/output", "width"))
 	stage.start("/view/{prediction_id}" in schema.paths)
 	queue.start()
 	welcome.start()

@@ -14,15 +14,21 @@ pub(crate) struct File {
     /// Its name, the last part of its path.
     pub(crate) name: &'static str,
     /// Its contents.
-    pub(crate) text: &'static str,
+    text: &'static str,
+    /// What is served of them: neither indentation nor lines of comments.
+    served: LazyLock<String>,
 }
 
 macro_rules! files {
-    ($($name:literal),* $(,)?) => { [$(File { name: $name, text: include_str!($name) }),*] };
+    ($($name:literal),* $(,)?) => { [$(File {
+        name: $name,
+        text: include_str!($name),
+        served: LazyLock::new(|| bare(include_str!($name))),
+    }),*] };
 }
 
 /// Everything that pages load.
-pub(crate) static FILES: &[File] = &files![
+pub(crate) static FILES: [File; 36] = files![
     "api.js",
     "base.css",
     "code.js",
@@ -71,7 +77,7 @@ pub(crate) static VIEW: LazyLock<String> = LazyLock::new(|| page(include_str!("v
 /// What distinguishes these files from those of other versions.
 pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
-    for file in FILES {
+    for file in &FILES {
         hash.update(file.name);
         hash.update(file.text);
     }
@@ -85,6 +91,11 @@ impl File {
     /// The file of a name.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         FILES.iter().find(|file| file.name == name)
+    }
+
+    /// What is served.
+    pub(crate) fn text(&self) -> &str {
+        &self.served
     }
 
     /// Its media type.
@@ -103,8 +114,24 @@ impl File {
     }
 }
 
-/// A page with the path of its files, which asks at once for the modules that its first one does not import itself:
-/// otherwise a browser sees that they are needed only when it has read others.
+/// A module or a style without indentation (by tabs; in a text it is by blanks) and without lines of comments.
+fn bare(text: &str) -> String {
+    let mut in_comment = false;
+    let mut bare = String::with_capacity(text.len());
+    for line in text.lines().map(|line| line.trim_start_matches('\t')) {
+        let begins = line.starts_with("/*") && (line.ends_with("*/") || !line.contains("*/"));
+        if begins || in_comment {
+            in_comment = !line.ends_with("*/");
+        } else if !line.is_empty() && !line.starts_with("//") {
+            bare.push_str(line);
+            bare.push('\n');
+        }
+    }
+    bare
+}
+
+/// A page with the path of its files, which asks for all of its modules at once: otherwise a browser sees that one is
+/// needed only when it has read another.
 fn page(html: &str, entry: &'static str) -> String {
     let mut modules = vec![entry];
     let mut at = 0;
@@ -118,8 +145,7 @@ fn page(html: &str, entry: &'static str) -> String {
     }
     let base = html.split("src=\"").nth(1).and_then(|rest| rest.split("page/").next()).unwrap_or_default();
     let mut links = String::new();
-    let direct: Vec<&str> = File::find(entry).into_iter().flat_map(File::imports).collect();
-    for name in modules.iter().skip(1).filter(|name| !direct.contains(name)) {
+    for name in modules.iter().skip(1) {
         let _ = writeln!(links, "<link rel=\"modulepreload\" href=\"{base}page/{{version}}/{name}\" />");
     }
     html.replacen("</head>", &format!("{links}</head>"), 1).replace("{version}", &VERSION)
@@ -140,10 +166,11 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page");
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            if name.ends_with(".rs") || name.ends_with(".d.ts") {
+            let ending = name.rsplit('.').next();
+            if ending == Some("rs") || ending == Some("ts") {
                 continue;
             }
-            assert!(name.ends_with(".html") || File::find(&name).is_some(), "`{name}` is not in the table");
+            assert!(ending == Some("html") || File::find(&name).is_some(), "`{name}` is not in the table");
         }
     }
 
@@ -152,12 +179,13 @@ mod tests {
         for (page, entry) in [(&PLAYGROUND, "main.js"), (&DOCS, "docs.js"), (&VIEW, "view.js")] {
             assert!(page.contains(&format!("page/{}/{entry}\"></script>", &**VERSION)), "{}", &**page);
             assert!(!page.contains("{version}"), "{}", &**page);
-            let names = page.split(&format!("page/{}/", &**VERSION)).skip(1).filter_map(|rest| rest.split('"').next());
+            let prefix = format!("page/{}/", &**VERSION);
+            let names = page.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next());
             let files: Vec<&File> = names.map(|name| File::find(name).unwrap_or_else(|| panic!("{name}"))).collect();
-            let bytes = page.len() + files.iter().map(|file| file.text.len()).sum::<usize>();
+            let bytes = page.len() + files.iter().map(|file| file.text().len()).sum::<usize>();
             assert!(bytes <= MAX_BYTES, "{entry}: {bytes} bytes");
         }
-        for file in FILES {
+        for file in &FILES {
             for name in file.imports() {
                 assert!(File::find(name).is_some(), "`{}` imports `{name}`", file.name);
             }

@@ -14,7 +14,7 @@ export async function load() {
 
 /** Whether an operation takes a parameter. @param {Schema} schema @param {string} path @param {string} name */
 export function takes(schema, path, name) {
-	const parameters = schema.paths[path]?.get?.parameters ?? []
+	const parameters = schema.paths[`/${path}`]?.get?.parameters ?? []
 	return parameters.some(parameter => parameter.name === name)
 }
 

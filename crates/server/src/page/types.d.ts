@@ -78,7 +78,8 @@ interface Picture {
 interface Told {
 	entries: Entries
 	base: string
-	host: string
+	/** How the name of the file ends. */
+	end: string
 	token: boolean
 	model: string
 }
