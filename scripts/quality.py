@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""quality.py borders|seam|canvas|preset [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...] [--keep DIR]
+"""quality.py borders|seam|canvas|preset|prompts|anchor|photo [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...] [--keep DIR]
 
 Draws panoramas with inputs that the hosted model does not have, and with those that they are compared with; measures them with
 `syncdiffusion evaluate`; prints a table in Markdown, and fails if a figure does not pass. docs/inputs.md has the tables of the demo model.
@@ -9,15 +9,22 @@ seam     the kink where the ends meet: of seamless panoramas 1.25 at most, of th
 canvas   Intra-LPIPS without synchronisation, of all windows, and of the canvas at two weights: at the recommended one the canvas must be
          no worse than the windows, with a third of the gradients
 preset   Intra-LPIPS and borders of the presets; the fast one must be no worse
+prompts  brightness of eight columns from a text of day to one of night: without synchronisation it must fall from each to the next
+anchor   LPIPS and the distance of histograms to a picture of night and one of sunset, drawn here: both must fall when it is the anchor
+photo    a picture extended to both sides: the kink at its edges must be 1.25 at most, and the LPIPS of the new parts to it lower with it
+         as the anchor than without synchronisation
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from pictures import Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = (
@@ -30,6 +37,9 @@ MOST = 1.25
 ORIGINAL_LOOP = 10
 # Of the canvas; the weight of the original is 20.
 RECOMMENDED_WEIGHT = 10
+# Of the panoramas that follow a picture.
+COMMON = "a landscape"
+WINDOW = 512
 
 
 class Measurement:
@@ -54,8 +64,7 @@ class Measurement:
         for number, prompt in enumerate(PROMPTS[: self.options.prompts]):
             for seed in seeds or [number + 1]:
                 given = {"prompt": prompt, "seed": seed, "guidance_scale": 5, "num_inference_steps": self.options.steps, **inputs}
-                given = {key: value for key, value in given.items() if value is not None}
-                flags = [f"--{key.replace('_', '-')}={str(value).lower() if key != 'prompt' else value}" for key, value in given.items()]
+                flags = [flag for key, value in given.items() for flag in flags_of(key, value)]
                 picture = folder / f"{number:02}-{seed}.png"
                 printed = self.folder / f"{name}-{picture.stem}.json"
                 if not (picture.exists() and printed.exists()):
@@ -65,6 +74,29 @@ class Measurement:
         report = json.loads(self.run("evaluate", folder, "--json"))
         self.net = report["net"]
         return report["pictures"], work
+
+
+    def drawn(self, name, seeds, **inputs):
+        """The same, as pictures."""
+        self.figures(name, seeds, **inputs)
+        return [Picture.read(file) for file in sorted((self.folder / name).glob("*.png"))]
+
+    def distance(self, name, anchor, parts):
+        """The mean LPIPS of squares to an anchor: Intra-LPIPS of pictures that have one beside the other."""
+        folder = self.folder / f"beside-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, part in enumerate(parts):
+            anchor.beside(part).write(folder / f"{number:03}.png")
+        return mean(json.loads(self.run("evaluate", folder, "--json"))["pictures"], "intra_lpips")[0]
+
+
+def flags_of(key, value):
+    """The flags of an input; several for a list, none for nothing."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [flag for each in value for flag in flags_of(key, each)]
+    return [f"--{key.replace('_', '-')}={value if isinstance(value, (str, Path)) else str(value).lower()}"]
 
 
 def mean(pictures, figure):
@@ -148,27 +180,105 @@ def preset(measure, failures):
                 failures.append(f"{figure} of the preset fast, width {width}: {value:.3f} is worse than {found['default'][figure]:.3f}")
 
 
+def squares(picture):
+    return [picture.columns(left, left + WINDOW) for left in range(0, picture.width - WINDOW + 1, WINDOW)]
+
+
+def prompts(measure, failures):
+    seeds = range(1, measure.options.seeds + 1)
+    head("width", "`sync_weight`", "seed", "brightness of eight columns", "Intra-LPIPS")
+    for width in measure.options.width:
+        for weight in (0, 10, 20):
+            name = f"prompts-{weight}-{width}"
+            texts = {"prompt": "a beach with palms", "prompts": ["by day", "at night"]}
+            pictures = measure.drawn(name, seeds, width=width, sync_weight=weight, **texts)
+            figures, _ = measure.figures(name, seeds, width=width, sync_weight=weight, **texts)
+            for seed, picture, figure in zip(seeds, pictures, figures, strict=True):
+                part = width // 8
+                columns = [picture.columns(part * i, part * (i + 1)).brightness() for i in range(8)]
+                row(width, weight, seed, " ".join(f"{column:.2f}" for column in columns), f"{figure['intra_lpips']:.3f}")
+                if weight == 0 and any(b > a for a, b in itertools.pairwise(columns)):
+                    failures.append(f"brightness with seed {seed}, width {width}: it does not fall from each column to the next")
+
+
+def anchor(measure, failures):
+    seeds = range(1, measure.options.seeds + 1)
+    head("picture", "width", "`sync_weight`", "anchor", "LPIPS to it", "histograms", "Intra-LPIPS")
+    for name, prompt in (("night", "a city at night"), ("sunset", "a beach with palms at sunset")):
+        given = measure.drawn(f"anchor-{name}", [101], prompt=prompt, width=WINDOW)[0]
+        file = measure.folder / f"anchor-{name}.png"
+        given.write(file)
+        for width in measure.options.width:
+            found = {}
+            for weight, picture in ((20, None), (10, file), (20, file)):
+                setting = f"to-{name}-{weight}-{'anchor' if picture else 'none'}-{width}"
+                inputs = {"prompt": COMMON, "width": width, "sync_weight": weight, "anchor_image": picture}
+                pictures = measure.drawn(setting, seeds, **inputs)
+                figures, _ = measure.figures(setting, seeds, **inputs)
+                parts = [part for each in pictures for part in squares(each)]
+                lpips = measure.distance(setting, given, parts)
+                histograms = statistics.mean(given.histogram_distance(each) for each in pictures)
+                found[weight, picture is not None] = lpips, histograms
+                row(name, width, weight, "yes" if picture else "no", f"{lpips:.3f}", f"{histograms:.3f}", mean(figures, "intra_lpips")[1])
+            for what, without, reached in zip(("LPIPS", "histograms"), found[20, False], found[20, True], strict=True):
+                if reached >= without:
+                    failures.append(f"{what} to {name}, width {width}: {reached:.3f} with it is no less than {without:.3f} without")
+
+
+def photo(measure, failures):
+    seeds = range(1, measure.options.seeds + 1)
+    head("`sync_weight`", "kept, dB to the picture", "kink at its edges", "LPIPS of the new parts to it")
+    given = measure.drawn("photo", [101], prompt="a lake at dawn", width=WINDOW)[0]
+    file = measure.folder / "photo.png"
+    given.write(file)
+    left, width = WINDOW, 3 * WINDOW
+    found = {}
+    for weight in (0, 10, 20):
+        pictures = measure.drawn(f"extended-{weight}", seeds, prompt=COMMON, width=width, image=file, sync_weight=weight)
+        psnr = statistics.mean(each.columns(left, left + WINDOW).psnr(given) for each in pictures)
+        # As `evaluate` has it: against the grid of latents.
+        edges = (left - 1, left + WINDOW - 1)
+        grid = [column for column in range(7, width - 3, 8) if column not in edges]
+        kinks = [
+            statistics.mean(map(each.kink, edges)) / statistics.mean(map(each.kink, grid))
+            for each in pictures
+        ]
+        new = [part for each in pictures for part in (each.columns(0, WINDOW), each.columns(left + WINDOW, width))]
+        found[weight] = measure.distance(f"new-{weight}", given, new), statistics.mean(kinks)
+        row(weight, f"{psnr:.1f}", f"{found[weight][1]:.3f}", f"{found[weight][0]:.3f}")
+        if found[weight][1] > MOST:
+            failures.append(f"kink at the edges with `sync_weight` {weight}: {found[weight][1]:.2f} is more than {MOST}")
+    if found[20][0] >= found[0][0]:
+        failures.append(f"LPIPS of the new parts: {found[20][0]:.3f} with the anchor is no less than {found[0][0]:.3f} without")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["borders", "seam", "canvas", "preset"])
+    parser.add_argument("what", choices=list(WHAT))
     parser.add_argument("--model", default="demo")
     parser.add_argument("--server", default=ROOT / "target/release/syncdiffusion", type=Path)
     parser.add_argument("--worker", default=ROOT / "target/release/syncdiffusion-worker", type=Path)
     parser.add_argument("--prompts", type=int, default=12, help="the first of the 12; default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="of each prompt, for canvas; default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="of each prompt, where a row has several; default: %(default)s")
     parser.add_argument("--steps", type=int, default=25, help="default: %(default)s")
-    parser.add_argument("--width", type=int, nargs="+", help="default: 1024 2048, for canvas 2048")
+    parser.add_argument("--width", type=int, nargs="+", help="default: 1024 2048; for canvas and prompts 2048, for anchor 1024")
     parser.add_argument("--keep", type=Path, help="keep the pictures in this folder, and do not draw those that are there")
     options = parser.parse_args()
-    options.width = options.width or ([2048] if options.what == "canvas" else [1024, 2048])
+    options.width = options.width or {"canvas": [2048], "prompts": [2048], "anchor": [1024]}.get(options.what, [1024, 2048])
+    if options.what in ("prompts", "anchor", "photo"):
+        options.prompts = 1  # They have prompts of their own.
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         measure = Measurement(options, options.keep or Path(temporary))
-        {"borders": borders, "seam": seam, "canvas": canvas, "preset": preset}[options.what](measure, failures)
+        WHAT[options.what](measure, failures)
     print(f"\n`{options.model}`, {options.prompts} prompts, {options.steps} steps; perceptual network `{measure.net['model']}`")
     if failures:
         sys.exit("\n".join(failures))
 
+
+WHAT = {
+    "borders": borders, "seam": seam, "canvas": canvas, "preset": preset, "prompts": prompts, "anchor": anchor, "photo": photo,
+}
 
 if __name__ == "__main__":
     main()

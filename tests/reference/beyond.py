@@ -1,17 +1,21 @@
-"""What this project adds to the original: tapered windows, the ring of a picture without ends, synchronisation on the canvas.
+"""What this project adds to the original: tapered windows, the ring of a picture without ends, synchronisation on the canvas, texts from
+left to right, and pictures that the panorama looks like or that become part of it.
 
 Window after window, in fp32, as simply as it can be written; `make_beyond.py` makes fixtures with it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 
 from syncdiffusion_reference import Parameters, SyncDiffusion, Window, check_size, find_windows
 
 # What the decoder sees of the other end, in latents.
 MARGIN = 18
+# Over how many latents at its sides a picture is kept less and less.
+TAPER = 2
 MASK = 2**64 - 1
 
 
@@ -23,6 +27,19 @@ class BeyondParameters(Parameters):
     blend: str = "even"
     seamless: bool = False
     sync_mode: str = "windows"
+    prompts: tuple[str, ...] = ()
+    # Pictures are bytes, [height, width, 3].
+    anchor_image: torch.Tensor | None = field(default=None, compare=False)
+    image: torch.Tensor | None = field(default=None, compare=False)
+    image_left: int | None = None
+    strength: float = 0.0
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that windows follow, from left to right."""
+        if not self.prompts:
+            return [self.prompt]
+        return [", ".join(part for part in (self.prompt, text) if part) for text in self.prompts]
 
 
 class Beyond(SyncDiffusion):
@@ -42,7 +59,7 @@ class Beyond(SyncDiffusion):
         height, width = latent.shape[2:]
         size = self.window_size
         check_size(height, width, size, p)
-        embeddings = torch.cat([self.embed(p.negative_prompt), self.embed(p.prompt)])
+        negative, texts = self.embed(p.negative_prompt), [self.embed(text) for text in p.texts]
         if p.seamless:
             windows = find_ring(height, width, size, p.stride)
             rows = (height - size) // p.stride + 1
@@ -53,33 +70,86 @@ class Beyond(SyncDiffusion):
         weights = window_weights(p.blend, windows, size).to(latent)
         self.scheduler.set_timesteps(p.num_inference_steps)
 
-        for step, timestep in enumerate(self.scheduler.timesteps):
+        def embeddings(window: Window) -> torch.Tensor:
+            shares = text_shares(window.column, width, size, len(texts), p.seamless or p.loop_closure)
+            return torch.cat([negative, sum(share * texts[text] for text, share in shares.items())])
 
-            def gradient_of(index: int, view: torch.Tensor) -> torch.Tensor:
-                loss, gradient = self.sync_gradient(view, target, timestep, embeddings, p.guidance_scale)
+        given = p.image if p.anchor_image is None else p.anchor_image
+        if given is not None:
+            given = resize(square(as_image(given)), size * self.factor, size * self.factor)
+        noise, first = latent, 0
+        steps = len(self.scheduler.timesteps)
+        kept_steps = steps - min(int(steps * p.strength), steps)
+        kept = p.image is not None and kept_steps > 0
+        if kept:
+            picture, mask = self.place_image(p, noise)
+            if mask.min() == 1:  # It fills the panorama.
+                latent, first, kept = self.scheduler.add_noise(picture, noise, self.scheduler.timesteps[kept_steps]), kept_steps, False
+
+        for step, timestep in enumerate(self.scheduler.timesteps):
+            if step < first:
+                continue
+            if kept and step < kept_steps:
+                latent = mask * self.scheduler.add_noise(picture, noise, timestep) + (1 - mask) * latent
+
+            def gradient_of(index: int, view: torch.Tensor, window: Window) -> torch.Tensor:
+                loss, gradient = self.sync_gradient(view, target, timestep, embeddings(window), p.guidance_scale)
                 if on_sync is not None:
                     on_sync(step, index, loss.item(), gradient.norm().item())
                 return gradient
 
-            syncs = p.syncs_in(step) and len(windows) > 1
-            if syncs:
+            syncs = p.syncs_in(step) and (len(windows) > 1 or given is not None)
+            target = given
+            if syncs and given is None:
                 with torch.no_grad():
-                    target = self.predict_picture(self.cut(latent, windows[anchor]), timestep, embeddings, p.guidance_scale)
+                    view = self.cut(latent, windows[anchor])
+                    target = self.predict_picture(view, timestep, embeddings(windows[anchor]), p.guidance_scale)
             if syncs and p.sync_mode == "canvas":
                 parts = find_parts(height, width, size, p, step // p.sync_freq)
-                moved = [part for part in parts if part != windows[anchor]]
-                gradients = [gradient_of(index, self.cut(latent, part)) for index, part in enumerate(moved)]
+                moved = [part for part in parts if part != windows[anchor] or given is not None]
+                gradients = [gradient_of(index, self.cut(latent, part), part) for index, part in enumerate(moved)]
                 if moved:
                     latent = latent - p.sync_weight_of(step) * self.fuse(gradients, moved, torch.ones(size, size), latent)
             views = [self.cut(latent, window) for window in windows]
             if syncs and p.sync_mode == "windows":
                 for index in range(len(windows)):
-                    if index != anchor:
-                        views[index] = views[index] - p.sync_weight_of(step) * gradient_of(index, views[index])
+                    if index != anchor or given is not None:
+                        views[index] = views[index] - p.sync_weight_of(step) * gradient_of(index, views[index], windows[index])
             with torch.no_grad():
-                denoised = [self.denoise(view, timestep, embeddings, p.guidance_scale).prev_sample for view in views]
+                denoised = [
+                    self.denoise(view, timestep, embeddings(window), p.guidance_scale).prev_sample
+                    for view, window in zip(views, windows, strict=True)
+                ]
             latent = self.fuse(denoised, windows, weights, latent)
+        if kept and kept_steps == steps:
+            latent = mask * picture + (1 - mask) * latent
         return latent
+
+    @torch.no_grad()
+    def place_image(self, parameters: BeyondParameters, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latents of `image` at its place in a panorama, and how much each of them is kept; 0 elsewhere."""
+        p, image = parameters, as_image(parameters.image)
+        scaled = (2 * image.shape[3] * p.height + image.shape[2]) // (2 * image.shape[2])
+        width = scaled // self.factor * self.factor
+        cut = (scaled - width) // 2
+        image = resize(image, p.height, scaled)[:, :, :, cut : cut + width]
+        latent = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+        columns = width // self.factor
+        if p.image_left is None:
+            left = (like.shape[3] - columns) // 2
+        else:
+            left = (p.image_left + self.factor // 2) // self.factor
+        right = left + columns
+        picture, mask = torch.zeros_like(like), torch.zeros_like(like)
+        picture[:, :, :, left:right] = latent
+        mask[:, :, :, left:right] = 1
+        whole = columns == like.shape[3]
+        for i in range(TAPER):
+            if left > 0 or (p.seamless and not whole):
+                mask[:, :, :, left + i] = torch.minimum(mask[:, :, :, left + i], torch.tensor((i + 1) / (TAPER + 1)))
+            if right < like.shape[3] or (p.seamless and not whole):
+                mask[:, :, :, right - 1 - i] = torch.minimum(mask[:, :, :, right - 1 - i], torch.tensor((i + 1) / (TAPER + 1)))
+        return picture, mask
 
     def fuse(self, views: list[torch.Tensor], windows: list[Window], weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The weighted mean of windows at each latent; 0 where there is none."""
@@ -98,6 +168,44 @@ class Beyond(SyncDiffusion):
         columns = torch.arange(-MARGIN, latent.shape[3] + MARGIN) % latent.shape[3]
         picture = super().picture(latent[:, :, :, columns])
         return picture[:, MARGIN * self.factor : -MARGIN * self.factor]
+
+
+def text_shares(column: int, width: int, size: int, count: int, meets: bool) -> dict[int, float]:
+    """How much each of `count` texts counts for a window: the shares of the nearest two, or of one, by index.
+
+    Texts are at even distances, the first where the first window is and the last where the last one is. Where the ends of the panorama
+    meet, each is in the middle of its share of the width, and the first comes again after the last.
+    """
+    if count == 1:
+        return {0: 1.0}
+    if meets:
+        place = (column + size / 2) * count / width - 0.5
+        place = place % count
+        first, second = int(place), (int(place) + 1) % count
+    else:
+        place = (count - 1) * (column / (width - size) if width > size else 0.5)
+        first = min(int(place), count - 1)
+        second = min(first + 1, count - 1)
+    share = place - first
+    return {first: 1.0} if share == 0 or first == second else {first: 1 - share, second: share}
+
+
+def as_image(picture: torch.Tensor) -> torch.Tensor:
+    """Bytes as the networks take them, in 0..1."""
+    return picture.permute(2, 0, 1)[None].float() / 255
+
+
+def square(image: torch.Tensor) -> torch.Tensor:
+    """The largest square in the middle."""
+    side = min(image.shape[2:])
+    top, left = ((length - side) // 2 for length in image.shape[2:])
+    return image[:, :, top : top + side, left : left + side]
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    if image.shape[2:] == (height, width):
+        return image
+    return F.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def find_ring(height: int, width: int, size: int, stride: int) -> list[Window]:

@@ -190,10 +190,11 @@ def ldm_names() -> None:
             # In the middle of the VAE the converter makes linear layers of the convolutions.
             assert found == wanted, (name, part, set(found.items() if 0 else found) ^ set(wanted))
         pairs = ldm.names(states, name == "sd2")
-        keep = {old: new for old, new in pairs.items() if not old.startswith("first_stage_model.encoder.")}
+        encoder = {old: new for old, new in pairs.items() if old.startswith("first_stage_model.encoder.")}
         cases[name] = {
-            "config": {"layers": 2, "levels": 4, "text_layers": shapes["text"]["num_hidden_layers"]}, "names": keep,
-            "shapes": {old: list(checkpoint[old].shape) for old in keep},
+            "config": {"layers": 2, "levels": 4, "text_layers": shapes["text"]["num_hidden_layers"]},
+            "names": {old: new for old, new in pairs.items() if old not in encoder}, "encoder": encoder,
+            "shapes": {old: list(checkpoint[old].shape) for old in pairs},
         }
     write(OUT / "ldm-names.json", cases)
 

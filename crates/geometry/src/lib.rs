@@ -3,12 +3,14 @@
 //!
 //! Nothing here knows tensors or JSON, and the crate has no dependencies.
 
+mod along;
 mod canvas;
 mod cost;
 mod place;
 mod sizes;
 mod windows;
 
+pub use along::Nearest;
 pub use cost::{Prices, Tasks, is_synchronised, synchronised_steps};
 pub use place::{Misplaced, Placed, kept_steps};
 pub use sizes::{Error, Geometry};

@@ -8,7 +8,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Blend, Checkpointing, Engine, Limits, Scheduler, Settings, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Scheduler, Settings, Sources, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind};
 
@@ -78,6 +78,7 @@ fn pictures(engine: &mut Engine, prompts: usize, (scheduler, steps): (Scheduler,
             seamless: false,
             sync_mode: SyncMode::Windows,
             scheduler,
+            sources: Sources::default(),
         };
         let limits = Limits { checkpointing: Checkpointing::Off, ..Limits::default() };
         let mut panorama = engine.begin(&settings)?;

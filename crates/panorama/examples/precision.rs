@@ -11,7 +11,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Scheduler, Settings, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Picture, Scheduler, Settings, Sources, SyncMode};
 use sd2::{Bundle, Placement, Sd2};
 use tch::{Device, Kind as Dtype, Tensor};
 
@@ -83,6 +83,7 @@ fn run(model: &str, placement: Placement, width: u32, steps: u32, syncs: u32) ->
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     })?;
     let mut gradients = Vec::new();
     while let Some(stage) = panorama.stage() {

@@ -13,7 +13,7 @@ use crate::windows::Windows;
 
 /// Where the windows of one synchronisation lie.
 pub(crate) struct Parts {
-    /// Those that are compared with the anchor; without itself, whose gradient is 0.
+    /// Those that are compared with the target; without the anchor where it is the target, so that its gradient is 0.
     positions: Vec<(i64, i64)>,
     moves_anchor: bool,
 }
@@ -27,7 +27,12 @@ pub(crate) struct Canvas {
 }
 
 impl Parts {
-    /// Those of synchronisation number `sync` of a panorama of these windows; `None` if there is nothing to move.
+    /// All of synchronisation number `sync` of a panorama of these windows.
+    pub(crate) fn all(windows: &Windows, seed: u64, sync: u64) -> Self {
+        Self { positions: windows.parts(seed, sync), moves_anchor: false }
+    }
+
+    /// Those of synchronisation number `sync` that are compared with the anchor; `None` if there is nothing to move.
     pub(crate) fn new(windows: &Windows, seed: u64, sync: u64) -> Option<Self> {
         let anchor = windows.position(windows.anchor());
         let mut positions = windows.parts(seed, sync);
@@ -43,7 +48,7 @@ impl Parts {
         self.positions.len()
     }
 
-    /// Whether the latents of the anchor change.
+    /// Whether the latents of the anchor change, where it is what the others are compared with.
     pub(crate) fn moves_anchor(&self) -> bool {
         self.moves_anchor
     }
@@ -64,6 +69,11 @@ impl Canvas {
     /// Whether the latents of the anchor change.
     pub(crate) fn moves_anchor(&self) -> bool {
         self.moves_anchor
+    }
+
+    /// The column at which part `i` begins.
+    pub(crate) fn column(&self, i: usize) -> i64 {
+        self.parts.position(i).1
     }
 
     /// The latents of part `i`.

@@ -4,7 +4,7 @@
 //! authors' code computes it, its quirks included. A panorama is a bag of overlapping windows: in each step every
 //! window takes a DDIM step of its own and the results are averaged where they overlap. In the first steps each window
 //! is moved, before that, so that the picture it is heading for looks more like the one of the window in the middle,
-//! the *anchor*.
+//! the *anchor*, or like a picture that was given ([`Sources`]).
 //!
 //! [`Panorama`] is one job as a state machine: it returns [`Task`]s of one [`Stage`] and takes their [`Outcome`]s.
 //! [`Engine`] owns the networks and computes batches of tasks, which may belong to different panoramas.
@@ -16,6 +16,7 @@
 mod canvas;
 mod engine;
 mod evaluation;
+mod kept;
 mod limits;
 mod panorama;
 mod picture;
@@ -23,6 +24,7 @@ mod preview;
 pub mod range;
 mod run;
 mod settings;
+mod sources;
 mod task;
 mod windows;
 
@@ -36,4 +38,5 @@ pub use run::run;
 pub use sd2::Checkpointing;
 pub use sd2::schedulers::Scheduler;
 pub use settings::{Blend, Invalid, Settings, SyncMode};
+pub use sources::{Sources, texts};
 pub use task::{Outcome, Stage, Task};

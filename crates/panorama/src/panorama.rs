@@ -9,6 +9,8 @@
 //! 4. *denoise*: the UNet on every window that has no output yet; then all are stepped and fused, or, by a scheduler
 //!    with a memory, fused and stepped as one canvas
 //!
+//! If the target is a picture that was given, the first two phases fall away, and all windows are moved.
+//!
 //! With [`SyncMode::Canvas`] the third moves the panorama, by windows that are not those of phase 4, and what phase 1
 //! computed is of use for the target only.
 //!
@@ -19,10 +21,12 @@ use std::mem;
 use std::rc::Rc;
 
 use geometry::{Prices, Tasks};
+use sd2::lpips::Features;
 use sd2::schedulers::Solver;
 use tch::Tensor;
 
 use crate::canvas::{Canvas, Parts};
+use crate::kept::Kept;
 use crate::picture::Picture;
 use crate::settings::{Settings, SyncMode};
 use crate::task::{Conditions, Operation, Outcome, Stage, Task};
@@ -45,6 +49,25 @@ pub struct Work {
     pub perceptual_backwards: u64,
     /// Texts that went through the text encoder.
     pub text_encodes: u64,
+    /// Pictures that went through the encoder of the VAE.
+    pub picture_encodes: u64,
+}
+
+/// What a panorama begins with.
+pub(crate) struct Beginning {
+    pub(crate) conditions: Conditions,
+    /// What steps the whole canvas; `None` where each window is stepped.
+    pub(crate) solver: Option<Solver>,
+    pub(crate) windows: Windows,
+    /// `[1, c, height, width]` in fp32, as of the start of the first step.
+    pub(crate) latents: Tensor,
+    /// The first step; those before it are left out.
+    pub(crate) step: usize,
+    pub(crate) kept: Option<Kept>,
+    /// The features of the picture that all windows are synchronised with, if it was given.
+    pub(crate) target: Option<Rc<Features>>,
+    /// What was computed already.
+    pub(crate) work: Work,
 }
 
 /// How far a panorama is.
@@ -78,6 +101,12 @@ pub struct Panorama {
     /// `[1, c, height, width]` in fp32, as of the start of the step.
     latents: Tensor,
     step: usize,
+    /// The first step.
+    first: usize,
+    /// What of the panorama is a picture's.
+    kept: Option<Kept>,
+    /// The features of a given picture, which take the place of the anchor's.
+    target: Option<Rc<Features>>,
     /// Step size of this step's synchronisation; 0.0 without one.
     step_size: f64,
     /// This step's synchronisation, if it is one of the canvas.
@@ -99,14 +128,11 @@ pub struct Panorama {
 }
 
 impl Panorama {
-    pub(crate) fn new(
-        settings: Settings,
-        conditions: Conditions,
-        solver: Option<Solver>,
-        windows: Windows,
-        latents: Tensor,
-        text_encodes: u64,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, beginning: Beginning) -> Self {
+        let Beginning { conditions, mut solver, windows, latents, step, kept, target, work } = beginning;
+        if let Some(solver) = &mut solver {
+            solver.begin_at(step);
+        }
         let decoded = windows.with_margin(&latents).numel();
         let prices = Prices::computed(conditions.branches.len() as u64, decoded as u64);
         let mut panorama = Self {
@@ -115,7 +141,10 @@ impl Panorama {
             settings,
             windows,
             latents,
-            step: 0,
+            step,
+            first: step,
+            kept,
+            target,
             step_size: 0.0,
             canvas: None,
             phase: Phase::Denoise,
@@ -123,7 +152,7 @@ impl Panorama {
             outstanding: 0,
             views: Vec::new(),
             outputs: BTreeMap::new(),
-            work: Work { text_encodes, ..Work::default() },
+            work,
             prices,
             cost: 0,
             spent: 0,
@@ -136,15 +165,16 @@ impl Panorama {
     /// All tasks.
     fn tasks(&self) -> Tasks {
         let (windows, steps) = (self.windows() as u64, self.conditions.steps.len());
-        let mut tasks = Tasks::new(windows, steps as u64, 0);
-        for step in (0..steps).filter(|&step| self.step_size(step) != 0.0) {
-            tasks.target += 1;
+        let mut tasks = Tasks::new(windows, (steps - self.first) as u64, 0);
+        let anchor = u64::from(self.target.is_none());
+        for step in (self.first..steps).filter(|&step| self.step_size(step) != 0.0) {
+            tasks.target += anchor;
             match self.parts(step) {
                 Some(parts) => {
                     tasks.synchronise += parts.len() as u64;
                     tasks.denoise += u64::from(parts.moves_anchor());
                 }
-                None => tasks.synchronise += windows - 1,
+                None => tasks.synchronise += windows - anchor,
             }
         }
         tasks
@@ -168,17 +198,19 @@ impl Panorama {
     }
 
     fn task(&self, operation: Operation) -> Task {
-        let latents = match (&operation, &self.canvas) {
-            (Operation::Decode { .. }, _) => self.windows.with_margin(&self.latents),
-            (Operation::Synchronise { window, .. }, Some(canvas)) => canvas.cut(&self.latents, *window),
+        let (latents, column) = match (&operation, &self.canvas) {
+            (Operation::Decode { .. }, _) => (self.windows.with_margin(&self.latents), 0),
+            (Operation::Synchronise { window, .. }, Some(canvas)) => {
+                (canvas.cut(&self.latents, *window), canvas.column(*window))
+            }
             (
                 Operation::Denoise { window }
                 | Operation::Target { window, .. }
                 | Operation::Synchronise { window, .. },
                 _,
-            ) => self.views[*window].shallow_clone(),
+            ) => (self.views[*window].shallow_clone(), self.windows.position(*window).1),
         };
-        Task { latents, conditions: Rc::clone(&self.conditions), step: self.step, operation }
+        Task { latents, column, conditions: Rc::clone(&self.conditions), step: self.step, operation }
     }
 
     /// Puts in the outcome of a task of this panorama. The last one is the picture.
@@ -205,12 +237,7 @@ impl Panorama {
                 self.work.window_decodes += 1;
                 self.work.perceptual_forwards += 1;
                 self.spent += self.prices.target;
-                let target = Rc::new(features);
-                let synchronise = |window| Operation::Synchronise { window, target: Rc::clone(&target) };
-                match self.canvas.as_ref().map(Canvas::len) {
-                    Some(parts) => self.enter(Phase::Synchronise, (0..parts).map(synchronise)),
-                    None => self.enter(Phase::Synchronise, self.others().map(synchronise)),
-                }
+                self.synchronise(&Rc::new(features));
             }
             Outcome::Gradient { window, gradient } => {
                 self.work.unet_forwards += branches;
@@ -260,6 +287,9 @@ impl Panorama {
     }
 
     fn begin_step(&mut self) {
+        if let Some(kept) = &self.kept {
+            self.latents = kept.put(self.latents.shallow_clone(), self.step, &self.conditions.steps);
+        }
         if self.step == self.conditions.steps.len() {
             self.views.clear();
             self.enter(Phase::Decode, [Operation::Decode { margin: self.windows.margin() }]);
@@ -271,9 +301,22 @@ impl Panorama {
         self.canvas = self.parts(self.step).map(|parts| Canvas::new(&self.windows, parts));
         if self.step_size == 0.0 {
             self.enter(Phase::Denoise, (0..n).map(|window| Operation::Denoise { window }));
+        } else if let Some(target) = self.target.clone() {
+            self.synchronise(&target);
         } else {
             self.enter(Phase::Anchor, [Operation::Denoise { window: self.windows.anchor() }]);
         }
+    }
+
+    /// Moves windows towards a target, on the canvas if this step does so.
+    fn synchronise(&mut self, target: &Rc<Features>) {
+        let windows: Vec<usize> = match &self.canvas {
+            Some(canvas) => (0..canvas.len()).collect(),
+            None if self.target.is_some() => (0..self.windows.len()).collect(),
+            None => self.others().collect(),
+        };
+        let operations = windows.into_iter().map(|window| Operation::Synchronise { window, target: Rc::clone(target) });
+        self.enter(Phase::Synchronise, operations);
     }
 
     fn enter(&mut self, phase: Phase, operations: impl IntoIterator<Item = Operation>) {
@@ -307,12 +350,12 @@ impl Panorama {
         (0..self.windows.len()).filter(move |&window| window != anchor)
     }
 
-    /// The step size of the synchronisation in step `i`; a single window has nothing to be synchronised with, and on
-    /// the canvas there may be no other part than the anchor.
+    /// The step size of the synchronisation in step `i`; a single window has nothing to be synchronised with but a
+    /// picture that was given, and on the canvas there may be no other part than the anchor.
     fn step_size(&self, i: usize) -> f64 {
         let size = self.settings.step_size(i);
         let moves = size != 0.0
-            && self.windows.len() > 1
+            && (self.windows.len() > 1 || self.target.is_some())
             && (self.settings.sync_mode == SyncMode::Windows || self.parts(i).is_some());
         if moves { size } else { 0.0 }
     }
@@ -320,8 +363,12 @@ impl Panorama {
     /// Where step `i` synchronises, if it does so on the canvas and moves anything.
     fn parts(&self, i: usize) -> Option<Parts> {
         let moves = self.settings.sync_mode == SyncMode::Canvas && self.settings.step_size(i) != 0.0;
-        let sync = i as u64 / self.settings.sync_freq;
-        moves.then(|| Parts::new(&self.windows, self.settings.seed, sync)).flatten()
+        let (seed, sync) = (self.settings.seed, i as u64 / self.settings.sync_freq);
+        match &self.target {
+            _ if !moves => None,
+            Some(_) => Some(Parts::all(&self.windows, seed, sync)),
+            None => Parts::new(&self.windows, seed, sync),
+        }
     }
 
     /// Number of its windows.
@@ -347,8 +394,8 @@ impl Panorama {
     /// How far it is.
     pub fn progress(&self) -> Progress {
         Progress {
-            step: self.step as u32,
-            of: self.conditions.steps.len() as u32,
+            step: (self.step - self.first) as u32,
+            of: (self.conditions.steps.len() - self.first) as u32,
             fraction: (self.spent as f64 / self.cost as f64).min(1.0),
         }
     }

@@ -133,6 +133,14 @@ impl InF32 {
         })
     }
 
+    /// The perceptual features of a picture `[1, 3, h, w]` in 0..1.
+    pub(crate) fn features_of_picture(&self, sd2: &Sd2, picture: &Tensor) -> Result<Features, Network> {
+        self.in_range(sd2, |_, lpips| {
+            let features = lpips.features(&(picture * 2.0 - 1.0));
+            if features.is_finite() { Ok(features) } else { Err(Network::Perceptual) }
+        })
+    }
+
     /// What `compute` makes with decoder and perceptual network, in f32 where they are to blame otherwise.
     pub(crate) fn in_range<T>(
         &self,

@@ -1,7 +1,9 @@
 //! What a panorama is made from.
 
-use geometry::{Ends, Geometry, is_synchronised};
+use geometry::{Ends, Geometry, Placed, is_synchronised, kept_steps};
 use sd2::schedulers::Scheduler;
+
+use crate::sources::Sources;
 
 /// How windows are averaged where they overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Settings {
     pub sync_mode: SyncMode,
     /// How latents are stepped. DDIM steps window by window, as the original; the others step the whole canvas.
     pub scheduler: Scheduler,
+    /// What the panorama follows beside its prompt.
+    pub sources: Sources,
 }
 
 /// A parameter that a model cannot make a panorama from.
@@ -74,7 +78,8 @@ pub struct Invalid {
 
 impl Settings {
     /// Checks what the algorithm itself cannot do without. Bounds and taste are the business of whoever takes requests.
-    pub(crate) fn check(&self, geometry: Geometry) -> Result<(), Invalid> {
+    /// Returns the place of the picture that becomes part of the panorama.
+    pub(crate) fn check(&self, geometry: Geometry) -> Result<Option<Placed>, Invalid> {
         let (factor, window) = (geometry.vae_factor, geometry.window_pixels());
         let invalid = |field, message| Err(Invalid { field, message });
         for (field, size) in [("width", self.width), ("height", self.height)] {
@@ -97,7 +102,39 @@ impl Settings {
         if self.seamless && self.loop_closure {
             return invalid("seamless", "cannot be used with `loop_closure`".to_owned());
         }
-        Ok(())
+        self.check_sources(geometry)
+    }
+
+    /// Checks what it follows beside its prompt; where its picture lies.
+    fn check_sources(&self, geometry: Geometry) -> Result<Option<Placed>, Invalid> {
+        let Sources { prompts, image, image_left, strength, .. } = &self.sources;
+        let invalid = |field, message: &str| Err(Invalid { field, message: message.to_owned() });
+        if prompts.len() == 1 {
+            return invalid("prompts", "has one text, which is what `prompt` is for; give two or more, or none");
+        }
+        if !(0.0..=1.0).contains(strength) {
+            return invalid("strength", &format!("is {strength}, not from 0 to 1"));
+        }
+        let Some(image) = image else {
+            return match image_left {
+                Some(_) => invalid("image_left", "needs an `image`, whose place it is"),
+                None if *strength > 0.0 => invalid("strength", "needs an `image`, which is redrawn"),
+                None => Ok(None),
+            };
+        };
+        let canvas = (self.width, self.height);
+        let placed = geometry
+            .place((image.width, image.height), canvas, *image_left)
+            .map_err(|why| Invalid { field: why.field(), message: why.to_string() })?;
+        let steps = self.num_inference_steps;
+        if placed.width == self.width && kept_steps(steps, *strength) == steps {
+            return invalid(
+                "image",
+                "fills the whole panorama and is kept in every step, so nothing is drawn; choose a larger `width`, or a \
+                 `strength` of at least one step",
+            );
+        }
+        Ok(Some(placed))
     }
 
     /// What windows do at the ends.

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use geometry::{Layout, Nearest};
 use sd2::ddim::Step;
 use sd2::lpips::Features;
-use sd2::unet::{TextKeys, TimeTable};
+use sd2::unet::{Mixture, TextKeys, TimeTable};
 use tch::Tensor;
 
 use crate::picture::Picture;
@@ -28,6 +29,8 @@ pub struct Task {
     /// `[1, c, h, w]` in fp32: of the window, or of the whole panorama with its margin for
     /// [`Operation::Decode`].
     pub(crate) latents: Tensor,
+    /// Where the window begins in the panorama, by which it follows its text.
+    pub(crate) column: i64,
     pub(crate) conditions: Rc<Conditions>,
     /// Index of the step in [`Conditions::steps`].
     pub(crate) step: usize,
@@ -93,10 +96,25 @@ impl Outcome {
 /// What all tasks of a panorama share.
 pub(crate) struct Conditions {
     /// The texts of the guidance branches: the negative one and the prompt, or the only one with any influence.
-    pub(crate) branches: Vec<Rc<TextKeys>>,
+    pub(crate) branches: Vec<Branch>,
     pub(crate) guidance: f64,
     pub(crate) time: TimeTable,
     pub(crate) steps: Vec<Step>,
+}
+
+/// The texts of a guidance branch, from left to right.
+pub(crate) struct Branch {
+    /// At least one, which is then the text of all windows.
+    pub(crate) texts: Vec<Rc<TextKeys>>,
+    pub(crate) layout: Layout,
+}
+
+impl Branch {
+    /// What a window that begins at a column attends to.
+    pub(crate) fn at(&self, column: i64) -> Mixture<'_> {
+        let Nearest { first, second, share } = self.layout.texts_at(column as u32, self.texts.len());
+        Mixture::new(&self.texts[first], &self.texts[second], share)
+    }
 }
 
 impl Operation {

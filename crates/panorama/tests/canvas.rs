@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fixtures::{F32, assert_within, json, path, root};
-use panorama::{Blend, Engine, Limits, Panorama, Scheduler, Settings, Stage, SyncMode};
+use panorama::{Blend, Engine, Limits, Panorama, Scheduler, Settings, Sources, Stage, SyncMode};
 use sd2::{Bundle, Sd2};
 use serde_json::Value;
 use tch::Tensor;
@@ -32,6 +32,7 @@ fn settings(parameters: &Value) -> Settings {
         blend: Blend::Even,
         seamless: false,
         sync_mode: SyncMode::Windows,
+        sources: Sources::default(),
         scheduler: match parameters["scheduler"].as_str().unwrap() {
             "unipc" => Scheduler::UniPc,
             "dpmpp_2m" => Scheduler::DpmPp2m,

@@ -1,7 +1,9 @@
 //! Previews of the demo model against its pictures.
 
 use fixtures::{F32, root};
-use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Preview, Scheduler, Settings, Stage, SyncMode, Widths};
+use panorama::{
+    Blend, Checkpointing, Engine, Limits, Picture, Preview, Scheduler, Settings, Sources, Stage, SyncMode, Widths,
+};
 use sd2::{Bundle, Sd2};
 use tch::{Kind, Tensor};
 
@@ -27,6 +29,7 @@ fn settings(prompt: &str, seed: u64) -> Settings {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Whole pictures against the Python reference, by the fixtures of `tests/reference`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use fixtures::{BEYOND, BUNDLES, Cases, F32, assert_within, bundle};
-use panorama::{Blend, Checkpointing, Engine, Limits, Panorama, Picture, Scheduler, Settings, Stage, SyncMode, Widths};
+use panorama::{
+    Blend, Checkpointing, Engine, Limits, Panorama, Picture, Scheduler, Settings, Sources, Stage, SyncMode, Widths,
+};
 use sd2::vae::Decoder;
 use sd2::{Bundle, Placement, Sd2};
 use serde_json::Value;
@@ -44,7 +47,28 @@ fn settings(parameters: &Value) -> Settings {
         },
         seamless: parameters.get("seamless").is_some_and(|seamless| seamless.as_bool().unwrap()),
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
+}
+
+/// The settings of a case, with what its panorama follows beside its prompt.
+fn settings_of(cases: &Cases, case: &Value) -> Settings {
+    let parameters = &case["parameters"];
+    let picture = |field: &str| {
+        let pixels = case.get(field).map(|_| cases.tensor(case, field))?;
+        let [height, width, _] = pixels.size()[..] else { panic!("`{field}` has {:?}", pixels.size()) };
+        let rgb = Vec::<u8>::try_from(pixels.flatten(0, -1)).unwrap();
+        Some(Arc::new(Picture { width: width as u32, height: height as u32, rgb }))
+    };
+    let prompts = parameters["prompts"].as_array().into_iter().flatten();
+    let sources = Sources {
+        prompts: prompts.map(|text| text.as_str().unwrap().to_owned()).collect(),
+        anchor_image: picture("anchor_image"),
+        image: picture("image"),
+        image_left: parameters["image_left"].as_u64().map(|left| left as u32),
+        strength: parameters["strength"].as_f64().unwrap_or(0.0),
+    };
+    Settings { sources, ..settings(parameters) }
 }
 
 /// One after the other, the least that a batch may have.
@@ -129,7 +153,7 @@ fn pictures_beyond_the_original() {
         let mut engine = engine(name, F32, 1);
         for case in cases.list("panoramas") {
             let what = format!("{name} {}", case["name"].as_str().unwrap());
-            let panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+            let panorama = engine.begin(&settings_of(&cases, case)).unwrap();
             let limits = Limits { denoise: 3, synchronise: 2, ..ONE };
             assert_as_the_reference(&what, &engine, panorama, limits, &cases, case);
         }
@@ -142,13 +166,15 @@ fn progress_counts_what_was_computed() {
     let cases = Cases::beyond("epsilon");
     let mut engine = engine("epsilon", F32, 1);
     for case in cases.list("panoramas") {
-        let mut panorama = engine.begin(&settings(&case["parameters"])).unwrap();
+        let mut panorama = engine.begin(&settings_of(&cases, case)).unwrap();
+        // Those of a picture that was given are the work of the beginning.
+        let begun = panorama.work().perceptual_forwards;
         while let Some(stage) = panorama.stage() {
             if stage == Stage::Decode {
                 let (work, branches) = (panorama.work(), panorama.branches() as u64);
                 let gradients = work.perceptual_backwards;
                 let spent = (work.unet_forwards / branches - gradients) * panorama.price(Stage::Denoise)
-                    + (work.perceptual_forwards - gradients) * panorama.price(Stage::Target)
+                    + (work.perceptual_forwards - begun - gradients) * panorama.price(Stage::Target)
                     + gradients * panorama.price(Stage::Synchronise);
                 let share = spent as f64 / (spent + panorama.price(Stage::Decode)) as f64;
                 assert!((panorama.progress().fraction - share).abs() < 1e-12, "{}", case["name"]);
@@ -206,6 +232,7 @@ fn a_ring_begins_nowhere() {
             seamless: true,
             sync_mode: SyncMode::Windows,
             scheduler: Scheduler::Ddim,
+            sources: Sources::default(),
         };
         let mut draw = |shift: i64| {
             let noise = |shape: [i64; 4]| libtorch::randn(5, &shape).unwrap().roll([shift], [3]);
@@ -263,6 +290,23 @@ fn assert_as_the_reference(
 fn pictures_in_common_batches() {
     for name in BUNDLES {
         assert_same_pictures(name, engine(name, F32, 2), Limits { denoise: 5, synchronise: 4, ..ONE });
+    }
+}
+
+/// All cases of what the original does not have at once, so that windows of different texts, with targets that were
+/// given and with anchors, share batches.
+#[test]
+fn pictures_beyond_the_original_in_common_batches() {
+    for name in BEYOND {
+        let cases = Cases::beyond(name);
+        let mut engine = engine(name, F32, 2);
+        let all = cases.list("panoramas");
+        let panoramas = all.iter().map(|case| engine.begin(&settings_of(&cases, case)).unwrap()).collect();
+        let limits = Limits { denoise: 5, synchronise: 4, ..ONE };
+        for (case, picture) in all.iter().zip(run_together(&engine, limits, panoramas)) {
+            let what = format!("{name} {} among others", case["name"].as_str().unwrap());
+            assert_same_picture(&what, &picture, cases.tensor(case, "picture"));
+        }
     }
 }
 

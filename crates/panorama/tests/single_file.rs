@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use fixtures::{F32, Twins};
-use panorama::{Blend, Engine, Limits, Scheduler, Settings, SyncMode};
+use panorama::{Blend, Engine, Limits, Scheduler, Settings, Sources, SyncMode};
 use sd2::ddim::Prediction;
 use sd2::{Bundle, Said, Sd2};
 use serde_json::json;
@@ -30,6 +30,7 @@ fn picture(bundle: &Bundle) -> Vec<u8> {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     };
     let mut engine = Engine::new(Sd2::load(bundle, F32).unwrap(), 1);
     let drawn = panorama::run(&mut engine, &settings, Limits::default(), |_| ControlFlow::Continue(())).unwrap();

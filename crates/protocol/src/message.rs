@@ -258,7 +258,7 @@ pub struct Figures {
     pub intra_lpips: Option<f64>,
 }
 
-/// The work that was done for a job. All except `text_encodes` count samples: a batch of 26 counts 26.
+/// The work that was done for a job. All but the encodes count samples: a batch of 26 counts 26.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Forward passes of the UNet, one for each window and branch of guidance.
@@ -275,4 +275,12 @@ pub struct Work {
     pub perceptual_backwards: u64,
     /// Texts that were encoded.
     pub text_encodes: u64,
+    /// Pictures that were encoded by the VAE; written only where there are any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub picture_encodes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -235,6 +235,11 @@ impl Step {
         }
     }
 
+    /// The latents before the step that an original sample has with this noise.
+    pub fn noised(&self, original: &Tensor, noise: &Tensor) -> Tensor {
+        original * self.alpha.sqrt() + noise * (1.0 - self.alpha).sqrt()
+    }
+
     /// The latents after the step. Both tensors are fp32 of the same shape.
     pub fn next(&self, latents: &Tensor, output: &Tensor) -> Tensor {
         let (signal, noise) = (self.alpha.sqrt(), (1.0 - self.alpha).sqrt());

@@ -10,7 +10,7 @@
 //! | [`unet`] | latents to the model's prediction | `UNet2DConditionModel` |
 //! | [`ddim`] | the prediction to the next latents | `DDIMScheduler` |
 //! | [`schedulers`] | the same, in fewer steps | `UniPCMultistepScheduler`, `DPMSolverMultistepScheduler` |
-//! | [`vae`] | latents to pictures | `AutoencoderKL` |
+//! | [`vae`] | latents to pictures, pictures to latents | `AutoencoderKL` |
 //! | [`lpips`] | the perceptual distance of two pictures | `lpips.LPIPS(net="vgg")` |
 //!
 //! Below them are `load` (files, configurations, weights), `nn` (shared layers and the [`Tape`]) and `cpu` (kernels

@@ -18,7 +18,7 @@ use crate::schedulers::{Multistep, Schedule, Scheduler};
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet;
-use crate::vae::Decoder;
+use crate::vae::{Decoder, Encoder};
 
 /// The networks of Stable Diffusion 2, and the perceptual network.
 pub struct Sd2 {
@@ -169,6 +169,14 @@ impl Sd2 {
     pub fn pictures_in_f32(&self) -> Result<(Decoder, Lpips)> {
         let placement = Placement { picture_kind: Kind::Float, ..self.placement };
         Ok((Decoder::load(&self.bundle, placement)?, Lpips::load(&self.bundle, placement)?))
+    }
+
+    /// The encoder of its VAE, which few panoramas need.
+    ///
+    /// # Errors
+    /// If the model has none, or if the files have gone since.
+    pub fn load_encoder(&self) -> Result<Encoder> {
+        Encoder::load(&self.bundle, self.placement)
     }
 
     /// The geometry of its panoramas.

@@ -3,6 +3,7 @@
 use fixtures::{Cases, F32, NETWORKS, assert_close, bundle, json, root};
 use sd2::tokenizer::Tokenizer;
 use sd2::unet::{Text, TextKeys, Time};
+use sd2::vae::Encoder;
 use sd2::{Bundle, Sd2};
 use serde_json::Value;
 use tch::Tensor;
@@ -108,6 +109,19 @@ fn decoded_pictures() {
             let picture = sd2.decoder.forward(cases.tensor(case, "latent"));
             assert_close(&format!("{name} {:?}", picture.size()), &picture, cases.tensor(case, "output"));
         }
+    }
+}
+
+#[test]
+fn encoded_pictures() {
+    let cases = Cases::encoder();
+    for case in cases.list("vae_encoder") {
+        let bundle = match case["bundle"].as_str().unwrap() {
+            "demo" => Bundle::open(root().join("models/demo")).unwrap(),
+            name => bundle(name),
+        };
+        let latents = Encoder::load(&bundle, F32).unwrap().latents(cases.tensor(case, "picture"), i64::MAX);
+        assert_close(&format!("{}", case["bundle"]), &latents, cases.tensor(case, "latents"));
     }
 }
 

@@ -23,7 +23,7 @@ fn bundle(file: &Path, said: Said) -> Bundle {
 }
 
 /// All that is computed of a few numbers.
-fn compute(sd2: &Sd2) -> [Tensor; 3] {
+fn compute(sd2: &Sd2) -> [Tensor; 4] {
     let ids: Vec<i64> = (0..77).map(|i| i * 611).collect();
     let embedding = sd2.text_encoder.forward(&ids);
     let (keys, times) = (sd2.unet.text_keys(&embedding), sd2.unet.time_table(&[500]));
@@ -31,7 +31,8 @@ fn compute(sd2: &Sd2) -> [Tensor; 3] {
     let (time, text) = (Time::of_batch(&[(&times, 0)]), Text::of_batch(&[vec![&keys]]));
     let output = sd2.unet.forward(&latents, &time, &text);
     let picture = sd2.decoder.forward(&latents);
-    [embedding, output, picture]
+    let encoded = sd2.load_encoder().unwrap().latents(&picture.sigmoid(), i64::MAX);
+    [embedding, output, picture, encoded]
 }
 
 #[test]

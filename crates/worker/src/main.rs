@@ -15,6 +15,7 @@ mod failure;
 mod memory;
 mod model;
 mod pending;
+mod pictures;
 mod prices;
 mod schedule;
 mod service;

@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::failure::{catch, is_sticky};
 use crate::memory;
 use crate::pending::Pending;
+use crate::pictures::Pictures;
 use crate::prices::{Kind, Prices};
 use crate::schedule::{Batch, Flow, Schedule};
 use crate::settings::settings;
@@ -38,7 +39,7 @@ pub(crate) struct Service<'a> {
     /// Jobs that are advanced, at most `capacity`.
     jobs: Vec<Job>,
     /// Jobs that wait for one of those to end.
-    queue: VecDeque<(String, Input)>,
+    queue: VecDeque<(String, Input, Pictures)>,
     capacity: usize,
     /// No more jobs are accepted; when the ones it has are done, so is the worker.
     finishing: bool,
@@ -151,21 +152,24 @@ impl<'a> Service<'a> {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Command(Command::Run { job, input, .. }, _) => {
+            Message::Command(Command::Run { job, input, pictures }, bytes) => {
                 let known = self.jobs.iter().any(|other| other.name == job)
-                    || self.queue.iter().any(|(other, _)| *other == job);
+                    || self.queue.iter().any(|(other, ..)| *other == job);
                 if known {
                     self.events.send(&Event::Malformed { error: format!("the worker already has a job `{job}`") });
                 } else if self.finishing {
                     self.fail(job, "the worker is shutting down".to_owned(), false);
                 } else {
-                    self.queue.push_back((job, *input));
+                    match Pictures::cut(pictures, &bytes) {
+                        Ok(pictures) => self.queue.push_back((job, *input, pictures)),
+                        Err(error) => self.fail(job, error, false),
+                    }
                 }
             }
             Message::Command(Command::Cancel { job }, _) => {
                 let before = self.jobs.len() + self.queue.len();
                 self.jobs.retain(|other| other.name != job);
-                self.queue.retain(|(other, _)| *other != job);
+                self.queue.retain(|(other, ..)| *other != job);
                 if self.jobs.len() + self.queue.len() < before {
                     self.events.send(&Event::Canceled { job });
                 }
@@ -185,14 +189,16 @@ impl<'a> Service<'a> {
     /// Begins queued jobs up to the capacity.
     fn start_queued(&mut self) {
         while self.jobs.len() < self.capacity {
-            let Some((name, input)) = self.queue.pop_front() else { return };
+            let Some((name, input, pictures)) = self.queue.pop_front() else { return };
             let started = Instant::now();
             for line in self.notes(&input) {
                 self.events.send(&Event::Log { job: name.clone(), line });
             }
-            match catch(|| self.engine.begin(&settings(input))) {
-                Ok(Ok(panorama)) => self.jobs.push(Job { name, panorama, started, deficit: 0 }),
-                Ok(Err(invalid)) => self.fail(name, invalid.to_string(), false),
+            let begun = settings(input, &pictures).and_then(|settings| {
+                catch(|| self.engine.begin(&settings).map_err(|invalid| invalid.to_string())).flatten()
+            });
+            match begun {
+                Ok(panorama) => self.jobs.push(Job { name, panorama, started, deficit: 0 }),
                 Err(error) => self.fail(name, error, false),
             }
         }
@@ -201,8 +207,11 @@ impl<'a> Service<'a> {
     /// What whoever reads the log of a job should know of its texts.
     fn notes(&self, input: &Input) -> Vec<String> {
         let tokenizer = &self.engine.model().tokenizer;
-        let texts = [("prompt", &input.prompt), ("negative_prompt", &input.negative_prompt)];
-        let overlong = texts.into_iter().filter_map(|(name, text)| Some((name, tokenizer.overlong(text)?)));
+        let mut texts = vec![("negative_prompt".to_owned(), input.negative_prompt.clone())];
+        let of_prompt = |i| if input.prompts.is_empty() { "prompt".to_owned() } else { format!("prompts[{i}]") };
+        let followed = panorama::texts(&input.prompt, &input.prompts).into_iter().enumerate();
+        texts.splice(0..0, followed.map(|(i, text)| (of_prompt(i), text)));
+        let overlong = texts.into_iter().filter_map(|(name, text)| Some((name, tokenizer.overlong(&text)?)));
         let long = overlong.map(|(name, Overlong { tokens, read, rest })| {
             let begin: String = rest.chars().take(MAX_QUOTE).collect();
             let more = if begin.len() < rest.len() { "..." } else { "" };
@@ -377,6 +386,7 @@ impl<'a> Service<'a> {
                 perceptual_forwards: work.perceptual_forwards,
                 perceptual_backwards: work.perceptual_backwards,
                 text_encodes: work.text_encodes,
+                picture_encodes: work.picture_encodes,
             },
             peak_memory_bytes: memory::max_used(self.engine.model().placement.device),
         };

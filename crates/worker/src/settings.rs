@@ -1,11 +1,23 @@
 //! From the input of a job to the settings of its panorama.
 
-use panorama::{Blend, Scheduler, Settings, SyncMode};
+use panorama::{Blend, Scheduler, Settings, Sources, SyncMode};
 use protocol::Input;
 
+use crate::pictures::Pictures;
+
 /// The settings of an input.
-pub(crate) fn settings(input: Input) -> Settings {
-    Settings {
+///
+/// # Errors
+/// If it names a picture that did not come with it.
+pub(crate) fn settings(input: Input, pictures: &Pictures) -> Result<Settings, String> {
+    let sources = Sources {
+        prompts: input.prompts,
+        anchor_image: pictures.of("anchor_image", input.anchor_image.is_some())?,
+        image: pictures.of("image", input.image.is_some())?,
+        image_left: input.image_left,
+        strength: input.strength.unwrap_or(0.0),
+    };
+    Ok(Settings {
         prompt: input.prompt,
         negative_prompt: input.negative_prompt,
         width: input.width,
@@ -33,7 +45,8 @@ pub(crate) fn settings(input: Input) -> Settings {
             protocol::Scheduler::UniPc => Scheduler::UniPc,
             protocol::Scheduler::DpmPp2m => Scheduler::DpmPp2m,
         },
-    }
+        sources,
+    })
 }
 
 #[cfg(test)]
@@ -49,12 +62,17 @@ mod tests {
     use super::*;
 
     /// What comes after the thirteen inputs, at its defaults, and with a value of its own.
-    fn beyond() -> [(&'static str, Value, Value); 4] {
+    fn beyond() -> [(&'static str, Value, Value); 9] {
         [
             ("blend", json!("even"), json!("smooth")),
             ("seamless", json!(false), json!(true)),
             ("sync_mode", json!("windows"), json!("canvas")),
             ("scheduler", json!("ddim"), json!("dpmpp_2m")),
+            ("prompts", json!([]), json!(["by day", "at night"])),
+            ("anchor_image", Value::Null, json!("https://example.com/anchor.png")),
+            ("image", Value::Null, json!("https://example.com/image.png")),
+            ("image_left", Value::Null, json!(64)),
+            ("strength", Value::Null, json!(0.5)),
         ]
     }
 
@@ -62,7 +80,8 @@ mod tests {
         engine.forget_texts();
         let input: Input = serde_json::from_value(input).unwrap();
         let limits = Limits { denoise: 4, synchronise: 2, ..Limits::default() };
-        panorama::run(engine, &settings(input), limits, |_| ControlFlow::Continue(())).unwrap().unwrap()
+        let settings = settings(input, &Pictures::default()).unwrap();
+        panorama::run(engine, &settings, limits, |_| ControlFlow::Continue(())).unwrap().unwrap()
     }
 
     fn assert_close(what: &str, picture: &Picture, expected: &Tensor) {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use geometry::Geometry;
 use libtorch::Mark;
-use panorama::{Blend, Checkpointing, Engine, Limits, Outcome, Scheduler, Settings, Stage, SyncMode, Widths, range};
+use panorama::{
+    Blend, Checkpointing, Engine, Limits, Outcome, Scheduler, Settings, Sources, Stage, SyncMode, Widths, range,
+};
 use sd2::vae::Decoder;
 use tch::Device;
 
@@ -241,6 +243,7 @@ fn smallest(Geometry { window, vae_factor: factor }: Geometry) -> Settings {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
 }
 

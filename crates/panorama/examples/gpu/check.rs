@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use fixtures::{BUNDLES, Cases, bundle, relative_error};
-use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Scheduler, Settings, Stage, SyncMode};
+use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Scheduler, Settings, Sources, Stage, SyncMode};
 use sd2::Sd2;
 use sd2::unet::{Text, TextKeys, Time};
 use serde_json::{Value, json};
@@ -177,5 +177,6 @@ fn settings(parameters: &Value) -> Settings {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
 }

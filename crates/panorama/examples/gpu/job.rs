@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use libtorch::Mark;
-use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Scheduler, Settings, Stage, SyncMode, Widths};
+use panorama::{Blend, Checkpointing, Engine, Limits, Picture, Scheduler, Settings, Sources, Stage, SyncMode, Widths};
 use sd2::{Bundle, Sd2};
 use serde_json::{Value, json};
 
@@ -222,5 +222,6 @@ fn settings(options: &Options, steps: u32, syncs: u32) -> Settings {
         seamless: false,
         sync_mode: SyncMode::Windows,
         scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
 }

@@ -3,7 +3,7 @@
 
 use sd2::Checkpointing;
 use sd2::lpips::Features;
-use sd2::unet::{Text, TextKeys, Time};
+use sd2::unet::{Mixture, Text, Time};
 use tch::Tensor;
 
 use super::shared::{Comparison, Networks, Sample};
@@ -89,7 +89,7 @@ fn times<'a>(samples: &[&Sample<'a>]) -> Time<'a> {
 
 /// The texts of a batch.
 fn texts(samples: &[&Sample]) -> Text {
-    let of_branch = |branch: usize| -> Vec<&TextKeys> { samples.iter().map(|sample| sample.texts[branch]).collect() };
+    let of_branch = |branch: usize| -> Vec<Mixture> { samples.iter().map(|sample| sample.texts[branch]).collect() };
     Text::of_batch(&(0..samples[0].texts.len()).map(of_branch).collect::<Vec<_>>())
 }
 

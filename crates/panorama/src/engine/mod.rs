@@ -2,8 +2,10 @@
 
 mod compute;
 mod shared;
+mod sources;
 mod threads;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::iter::zip;
 use std::rc::Rc;
@@ -11,17 +13,19 @@ use std::rc::Rc;
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
+use sd2::vae::Encoder;
 use sd2::{Checkpointing, Sd2};
 use tch::{Device, Tensor};
 
 use self::shared::{Comparison, Networks, Sample};
+use self::sources::{Start, Viewer, influential_texts};
 use self::threads::Threads;
 use crate::limits::Limits;
-use crate::panorama::Panorama;
+use crate::panorama::{Beginning, Panorama, Work};
 use crate::picture::Picture;
 use crate::range::{self, InF32, Network};
 use crate::settings::{Invalid, Settings};
-use crate::task::{Conditions, Operation, Outcome, Task};
+use crate::task::{Branch, Conditions, Operation, Outcome, Task};
 use crate::windows::Windows;
 
 /// How many texts are remembered: a few for each job, and the empty negative prompt of all the others.
@@ -37,13 +41,15 @@ pub struct Engine {
     texts: VecDeque<(String, Rc<TextKeys>)>,
     threads: Threads,
     in_f32: InF32,
+    /// Loaded when a panorama first begins from a picture.
+    encoder: OnceCell<Encoder>,
 }
 
 impl Engine {
     /// An engine of a loaded model. On a CPU it computes on `threads` threads; a GPU needs one.
     pub fn new(sd2: Sd2, threads: usize) -> Self {
         let threads = Threads::new(if sd2.placement.device == Device::Cpu { threads } else { 1 });
-        Self { sd2, texts: VecDeque::new(), threads, in_f32: InF32::default() }
+        Self { sd2, texts: VecDeque::new(), threads, in_f32: InF32::default(), encoder: OnceCell::new() }
     }
 
     /// How many windows are computed side by side.
@@ -75,9 +81,14 @@ impl Engine {
     ) -> Result<Panorama, Invalid> {
         let _no_grad = tch::no_grad_guard();
         let geometry = self.sd2.geometry();
-        settings.check(geometry)?;
-        let mut encodes = 0;
-        let branches = influential_texts(settings).into_iter().map(|text| self.text(text, &mut encodes)).collect();
+        let placed = settings.check(geometry)?;
+        let layout = geometry.layout((settings.width, settings.height), settings.stride, settings.ends());
+        let mut work = Work::default();
+        let branches = influential_texts(settings).into_iter().map(|texts| {
+            let texts = texts.iter().map(|text| self.text(text, &mut work.text_encodes)).collect();
+            Branch { texts, layout }
+        });
+        let branches = branches.collect();
         let Schedule { steps, solver } =
             self.sd2.schedule(settings.scheduler, settings.num_inference_steps).map_err(|error| Invalid {
                 field: "scheduler",
@@ -90,12 +101,15 @@ impl Engine {
             time: self.sd2.unet.time_table(&timesteps),
             steps,
         };
-        let layout = geometry.layout((settings.width, settings.height), settings.stride, settings.ends());
         let device = self.sd2.placement.device;
         let shape = [1, self.sd2.unet.channels, layout.height.into(), layout.width.into()];
         let noise = noise(shape).to_device(device);
         let windows = Windows::new(layout, settings.blend, device);
-        Ok(Panorama::new(settings.clone(), conditions, solver, windows, noise, encodes))
+        let viewer = Viewer { sd2: &self.sd2, threads: &self.threads, in_f32: &self.in_f32, encoder: &self.encoder };
+        let target = viewer.target(settings, &mut work)?;
+        let Start { latents, step, kept } = viewer.start(settings, placed, &conditions.steps, noise, &mut work)?;
+        let beginning = Beginning { conditions, solver, windows, latents, step, kept, target, work };
+        Ok(Panorama::new(settings.clone(), beginning))
     }
 
     /// Computes tasks of any panoramas and returns their outcomes, in order. Tasks in a row that may share a batch, by
@@ -225,17 +239,6 @@ impl Engine {
 /// The starting noise of a seed, on the CPU whatever the device, so that a seed is the same picture everywhere.
 fn noise(seed: u64, shape: [i64; 4]) -> Tensor {
     libtorch::randn(seed, &shape).unwrap_or_else(|error| panic!("the noise of a panorama: {error}"))
-}
-
-/// The texts whose branches have any influence on the guided output: `negative + scale * (positive - negative)`.
-fn influential_texts(settings: &Settings) -> Vec<&str> {
-    let (negative, positive) = (settings.negative_prompt.as_str(), settings.prompt.as_str());
-    match settings.guidance_scale {
-        0.0 => vec![negative],
-        1.0 => vec![positive],
-        _ if negative == positive => vec![positive],
-        _ => vec![negative, positive],
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::panic::RefUnwindSafe;
 use sd2::Sd2;
 use sd2::ddim::Step;
 use sd2::lpips::{Features, Lpips};
-use sd2::unet::{TextKeys, TimeTable, UNet};
+use sd2::unet::{Mixture, TextKeys, TimeTable, UNet};
 use sd2::vae::Decoder;
 use tch::Tensor;
 
@@ -27,7 +27,7 @@ pub(crate) struct Sample<'a> {
     /// `[1, c, h, w]` in fp32.
     pub(crate) latents: &'a Tensor,
     /// The text of each guidance branch.
-    pub(crate) texts: Vec<&'a TextKeys>,
+    pub(crate) texts: Vec<Mixture<'a>>,
     pub(crate) guidance: f64,
     pub(crate) time: &'a TimeTable,
     /// The row of the time table.
@@ -52,7 +52,7 @@ impl<'a> Sample<'a> {
         let conditions = &*task.conditions;
         Self {
             latents: &task.latents,
-            texts: conditions.branches.iter().map(AsRef::as_ref).collect(),
+            texts: conditions.branches.iter().map(|branch| branch.at(task.column)).collect(),
             guidance: conditions.guidance,
             time: &conditions.time,
             row: task.step as i64,

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use fixtures::{BUNDLES, Cases, Copy, F32, assert_close, assert_within, bundle};
+use geometry::Ends;
 use sd2::schedulers::Scheduler;
 use sd2::{Bundle, Checkpointing, Placement, Sd2};
 use tch::{Kind, Tensor};
@@ -13,7 +14,8 @@ use super::Engine;
 use crate::limits::Limits;
 use crate::range::{Network, explain};
 use crate::settings::{Blend, Settings, SyncMode};
-use crate::task::{Conditions, Operation, Outcome, Task};
+use crate::sources::Sources;
+use crate::task::{Branch, Conditions, Operation, Outcome, Task};
 
 /// One task for every case: with its own time, text, guidance and target.
 fn tasks(engine: &Engine, cases: &Cases) -> Vec<(Task, Tensor)> {
@@ -23,15 +25,18 @@ fn tasks(engine: &Engine, cases: &Cases) -> Vec<(Task, Tensor)> {
         let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
         let step = timesteps.iter().position(|t| Some(*t) == case["timestep"].as_i64()).unwrap();
         let embeddings = cases.tensor(case, "embeddings");
+        let layout = sd2.geometry().layout((1, 1), 1, Ends::Open);
+        let branch = |text| Branch { texts: vec![Rc::new(sd2.unet.text_keys(text))], layout };
         let conditions = Rc::new(Conditions {
-            branches: embeddings.split(1, 0).iter().map(|text| Rc::new(sd2.unet.text_keys(text))).collect(),
+            branches: embeddings.split(1, 0).iter().map(branch).collect(),
             guidance: case["guidance_scale"].as_f64().unwrap(),
             time: sd2.unet.time_table(&timesteps),
             steps,
         });
         let target = Rc::new(sd2.lpips.features(&(cases.tensor(case, "target") * 2.0 - 1.0)));
         let latents = cases.tensor(case, "latent").shallow_clone();
-        let task = Task { latents, conditions, step, operation: Operation::Synchronise { window: 0, target } };
+        let operation = Operation::Synchronise { window: 0, target };
+        let task = Task { latents, column: 0, conditions, step, operation };
         (task, cases.tensor(case, "gradient").shallow_clone())
     };
     cases.list("sync_gradient").iter().map(task).collect()
@@ -140,6 +145,7 @@ fn what_leaves_the_range_of_f16_is_computed_in_f32() {
                 seamless: false,
                 sync_mode: SyncMode::Windows,
                 scheduler: Scheduler::Ddim,
+                sources: Sources::default(),
             };
             let (picture, _) = crate::run(&mut engine, &settings, Limits::default(), |_| ControlFlow::Continue(()))
                 .unwrap()

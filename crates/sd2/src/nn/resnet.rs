@@ -1,4 +1,4 @@
-//! `ResnetBlock2D`, a block of the UNet and of the decoder.
+//! `ResnetBlock2D`, a block of the UNet and of the VAE.
 
 use tch::Tensor;
 

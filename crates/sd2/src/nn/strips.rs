@@ -89,6 +89,13 @@ impl Strip {
         conv.forward_rows(&activate(&self.around), [1 - self.above, 1 - self.below])
     }
 
+    /// The rows at half the height and width, by a 3x3 convolution of stride 2 without padding of its own: zeros are
+    /// to the right of the map and below it. The number of rows is even.
+    pub(crate) fn downsample(&self, conv: &Conv2d) -> Tensor {
+        let rows = self.around.narrow(2, self.above, self.around.size()[2] - self.above);
+        conv.forward(&rows.constant_pad_nd([0, 1, 0, 1 - self.below]))
+    }
+
     /// The rows at twice the height and width.
     pub(crate) fn upsample(&self, conv: &UpConv2d) -> Tensor {
         conv.forward_rows(&self.around, [self.above, self.below])

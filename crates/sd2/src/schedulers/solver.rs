@@ -80,6 +80,11 @@ impl Solver {
         Self { rule, levels, taken: 0, originals: [None, None], last: None }
     }
 
+    /// Leaves out the first steps: the next one is `step`, from 0, and has no step before it.
+    pub fn begin_at(&mut self, step: usize) {
+        self.taken = step;
+    }
+
     /// The latents after the next step, from those before it and the originals that are predicted from them.
     ///
     /// The latents need not be those that the last step returned: what moved them meanwhile, such as the
@@ -104,7 +109,7 @@ impl Solver {
     fn is_second(&self) -> bool {
         let (steps, i) = (self.levels.len() - 1, self.taken);
         let is_last = i + 1 == steps;
-        i > 0
+        self.originals[0].is_some()
             && match self.rule {
                 Rule::UniPc { second, .. } => second && !is_last,
                 Rule::DpmPp { second, euler_at_final, lower_order_final, .. } => {

@@ -19,7 +19,7 @@ use self::blocks::{DownBlock, MidBlock, UpBlock};
 pub(crate) use self::config::kind_of;
 use self::config::{LoadContext, Settings};
 use self::resnet::TimedResnet;
-pub use self::text::{Text, TextKeys};
+pub use self::text::{Mixture, Text, TextKeys};
 use self::time::TimeEmbedding;
 pub use self::time::{Time, TimeTable};
 use self::transformer::Transformer;

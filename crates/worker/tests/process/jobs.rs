@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::time::Duration;
 
-use protocol::{Command, Event, Input, Windows};
+use protocol::{Command, Event, Given, Input, Windows};
 
 use crate::worker::{Worker, done, input};
 
@@ -52,6 +52,32 @@ fn a_malformed_command_is_reported_and_harmless() {
     assert!(error.contains("`width`") && error.contains("500"), "{error}");
     worker.run("good", input(512, 512, 1));
     worker.until(done("good"));
+}
+
+/// Their pixels are in the frame; what is missing or left over fails the job alone.
+#[test]
+fn pictures_come_with_a_job() {
+    let mut worker = Worker::ready();
+    let run = |job: &str, width: u32| Command::Run {
+        job: job.to_owned(),
+        input: Box::new(Input { image: Some("https://example.com/a.png".to_owned()), ..input(640, 512, 1) }),
+        pictures: vec![Given { field: "image".to_owned(), width, height: 4 }],
+    };
+    let error = |worker: &mut Worker| {
+        let (events, _) = worker.until(|event| matches!(event, Event::Failed { .. }));
+        let Some(Event::Failed { error, fatal: false, .. }) = events.into_iter().last() else { panic!("it failed") };
+        error
+    };
+    worker.command_with(&run("short", 4), &[128; 47]);
+    assert!(error(&mut worker).contains("`image` is 4x4"));
+    worker.run("none", Input { anchor_image: Some("https://example.com/b.png".to_owned()), ..input(640, 512, 1) });
+    assert!(error(&mut worker).contains("`anchor_image` came without its pixels"));
+    worker.command_with(&run("wide", 6), &[128; 72]);
+    assert!(error(&mut worker).contains("choose a `width` of at least 768"));
+    worker.command_with(&run("good", 4), &[128; 48]);
+    let (events, _) = worker.until(done("good"));
+    let Some(Event::Done { work, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!((work.picture_encodes, work.perceptual_forwards, work.window_decodes), (1, 3, 2));
 }
 
 #[test]

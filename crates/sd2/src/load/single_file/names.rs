@@ -62,34 +62,48 @@ fn resnet(name: &str) -> Option<String> {
 
 /// A tensor of a VAE with `levels` levels, whose name begins after `first_stage_model.`.
 pub(super) fn vae(name: &str, levels: usize) -> Option<String> {
-    let Some(inside) = name.strip_prefix("decoder.") else { return Some(name.to_owned()) };
+    match name.split_once('.') {
+        Some(("decoder", inside)) => coder("decoder", inside, levels),
+        // Most panoramas do without it, so its names are not judged here.
+        Some(("encoder", inside)) => coder("encoder", inside, levels).or_else(|| Some(name.to_owned())),
+        _ => Some(name.to_owned()),
+    }
+}
+
+/// A tensor of one side of a VAE.
+fn coder(side: &str, inside: &str, levels: usize) -> Option<String> {
     let fixed = [
-        ("conv_in.", "decoder.conv_in."),
-        ("conv_out.", "decoder.conv_out."),
-        ("norm_out.", "decoder.conv_norm_out."),
-        ("mid.attn_1.norm.", "decoder.mid_block.attentions.0.group_norm."),
-        ("mid.attn_1.q.", "decoder.mid_block.attentions.0.to_q."),
-        ("mid.attn_1.k.", "decoder.mid_block.attentions.0.to_k."),
-        ("mid.attn_1.v.", "decoder.mid_block.attentions.0.to_v."),
-        ("mid.attn_1.proj_out.", "decoder.mid_block.attentions.0.to_out.0."),
+        ("conv_in.", "conv_in."),
+        ("conv_out.", "conv_out."),
+        ("norm_out.", "conv_norm_out."),
+        ("mid.attn_1.norm.", "mid_block.attentions.0.group_norm."),
+        ("mid.attn_1.q.", "mid_block.attentions.0.to_q."),
+        ("mid.attn_1.k.", "mid_block.attentions.0.to_k."),
+        ("mid.attn_1.v.", "mid_block.attentions.0.to_v."),
+        ("mid.attn_1.proj_out.", "mid_block.attentions.0.to_out.0."),
     ];
     let resnet = |name: &str| name.replacen("nin_shortcut.", "conv_shortcut.", 1);
     if let Some(name) = renamed(inside, &fixed) {
-        return Some(name);
+        return Some(format!("{side}.{name}"));
     }
     for (block, number) in [("mid.block_1.", 0), ("mid.block_2.", 1)] {
         if let Some(rest) = inside.strip_prefix(block) {
-            return Some(format!("decoder.mid_block.resnets.{number}.{}", resnet(rest)));
+            return Some(format!("{side}.mid_block.resnets.{number}.{}", resnet(rest)));
         }
     }
-    // Counted from the finest there, from the coarsest here.
-    let (level, rest) = number(inside.strip_prefix("up.")?)?;
-    let up = format!("decoder.up_blocks.{}", levels.checked_sub(level + 1)?);
-    if let Some(rest) = rest.strip_prefix("upsample.conv.") {
-        return Some(format!("{up}.upsamplers.0.conv.{rest}"));
+    let (blocks, samplers, rest) = if side == "decoder" {
+        // Counted from the finest there, from the coarsest here.
+        let (level, rest) = number(inside.strip_prefix("up.")?)?;
+        (format!("decoder.up_blocks.{}", levels.checked_sub(level + 1)?), "upsample", rest)
+    } else {
+        let (level, rest) = number(inside.strip_prefix("down.")?)?;
+        (format!("encoder.down_blocks.{level}"), "downsample", rest)
+    };
+    if let Some(rest) = rest.strip_prefix(&format!("{samplers}.conv.")) {
+        return Some(format!("{blocks}.{samplers}rs.0.conv.{rest}"));
     }
     let (block, rest) = number(rest.strip_prefix("block.")?)?;
-    Some(format!("{up}.resnets.{block}.{}", resnet(rest)))
+    Some(format!("{blocks}.resnets.{block}.{}", resnet(rest)))
 }
 
 /// What a tensor of OpenCLIP's text encoder becomes.

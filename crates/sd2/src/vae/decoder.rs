@@ -1,6 +1,4 @@
-//! The decoder of the VAE: latents to pictures, by diffusers' `AutoencoderKL`.
-//!
-//! The weights of the encoder, which most files hold too, are ignored: nothing here makes latents of pictures.
+//! The decoder: latents to pictures.
 //!
 //! The residual stream, to which every block adds, may leave the range of f16. What reads it is either a norm, which
 //! gives the same for a multiple of its input, or linear. So the stream can be divided by a power of two when the
@@ -8,22 +6,17 @@
 
 use tch::{Kind, Tensor};
 
-use crate::load::config::Config;
+use super::attention::Attention;
+use super::settings::{EPS, Settings};
 use crate::load::weights::{Scope, Weights};
 use crate::load::{Bundle, Result};
 use crate::nn::gradient_scale::gradient_scale;
-use crate::nn::layers::{Conv2d, GroupNorm, Linear, attention};
+use crate::nn::layers::{Conv2d, GroupNorm};
 use crate::nn::resnet::{Resnet, Shift};
 use crate::nn::strips::Strips;
 use crate::nn::tape::{Checkpointing, Tape};
 use crate::nn::upsample::UpConv2d;
 use crate::placement::Placement;
-
-/// Epsilon of all norms of the VAE.
-const EPS: f64 = 1e-6;
-
-/// Attention scores that are computed at once: 1 GiB in fp32.
-const MAX_SCORES: i64 = 1 << 28;
 
 /// The decoder.
 pub struct Decoder {
@@ -43,56 +36,6 @@ pub struct Decoder {
     pub channels: i64,
     /// Pixels per latent, along each axis.
     pub factor: i64,
-}
-
-/// `vae/config.json`, as far as it concerns the decoder.
-struct Settings {
-    /// From the finest to the coarsest.
-    channels: Vec<i64>,
-    layers: i64,
-    groups: i64,
-    latent_channels: i64,
-    scaling_factor: f64,
-    shift_factor: f64,
-    post_quant_conv: bool,
-    mid_attention: bool,
-}
-
-impl Settings {
-    fn read(bundle: &Bundle) -> Result<Self> {
-        let mut c = Config::read(bundle, "vae/config.json", &["AutoencoderKL"])?;
-        let channels: Vec<i64> = c.or("block_out_channels", vec![64]);
-        let settings = Self {
-            layers: c.size("layers_per_block", Some(1)),
-            groups: c.size("norm_num_groups", Some(32)),
-            latent_channels: c.size("latent_channels", Some(4)),
-            scaling_factor: c.or("scaling_factor", 0.18215),
-            shift_factor: c.or("shift_factor", 0.0),
-            post_quant_conv: c.or("use_post_quant_conv", true),
-            mid_attention: c.or("mid_block_add_attention", true),
-            channels,
-        };
-        if settings.channels.is_empty() || settings.channels.iter().any(|&n| n < 1 || n % settings.groups != 0) {
-            c.problem(format!(
-                "`block_out_channels` is `{:?}`, not a list of multiples of `norm_num_groups` {}",
-                settings.channels, settings.groups
-            ));
-        }
-        for (key, block) in [("up_block_types", "UpDecoderBlock2D"), ("down_block_types", "DownEncoderBlock2D")] {
-            let types: Vec<String> = c.or(key, vec![block.to_owned()]);
-            if types.len() != settings.channels.len() || types.iter().any(|kind| kind != block) {
-                c.problem(format!("`{key}` is `{types:?}`; supported: {} of `{block}`", settings.channels.len()));
-            }
-        }
-        c.only("act_fn", "silu");
-        c.only("in_channels", 3);
-        c.only("out_channels", 3);
-        c.none(&["latents_mean", "latents_std"]);
-        // They belong to the encoder, or advise on dtypes and on sizes of training pictures.
-        c.ignore(&["use_quant_conv", "force_upcast", "sample_size", "dtype", "torch_dtype"]);
-        c.finish()?;
-        Ok(settings)
-    }
 }
 
 impl Decoder {
@@ -247,41 +190,6 @@ impl Decoder {
 
 fn clamp(picture: &Tensor) -> Tensor {
     (picture / 2.0 + 0.5).clamp(0.0, 1.0)
-}
-
-/// The attention of the middle block, with one head. Checkpoints from before 2023 use other names.
-struct Attention {
-    group_norm: GroupNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-}
-
-impl Attention {
-    /// For an input that is multiplied by `scale`; see [`Resnet::load_scaled`].
-    fn load(scope: &Scope, channels: i64, groups: i64, scale: f64) -> Self {
-        let projection = |names: &[&str]| Linear::or_conv(&scope.either(names), channels, channels);
-        Self {
-            group_norm: GroupNorm::load(&scope.at("group_norm"), channels, groups, EPS * scale * scale),
-            to_q: projection(&["to_q", "query"]),
-            to_k: projection(&["to_k", "key"]),
-            to_v: projection(&["to_v", "value"]),
-            to_out: projection(&["to_out.0", "proj_attn"]).scaled(scale),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let (n, channels, h, w) = x.size4().expect("feature maps are [n, channels, h, w]");
-        let pixels = self.group_norm.forward(x).view([n, channels, h * w]).transpose(1, 2);
-        let project = |to: &Linear| to.forward(&pixels).unsqueeze(1);
-        let (q, k, v) = (project(&self.to_q), project(&self.to_k), project(&self.to_v));
-        // Some queries at a time, because libtorch may hold the scores of all of them in memory.
-        let queries = (MAX_SCORES / (h * w)).max(1);
-        let hidden: Vec<_> = q.split(queries, 2).iter().map(|q| attention(q, &k, &v, false)).collect();
-        let hidden = self.to_out.forward(&Tensor::cat(&hidden, 2).squeeze_dim(1));
-        x + hidden.transpose(1, 2).reshape([n, channels, h, w])
-    }
 }
 
 /// `UpDecoderBlock2D`.

@@ -1,0 +1,125 @@
+//! What a panorama begins with of texts and pictures.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use geometry::{Ends, Placed, kept_steps};
+use sd2::Sd2;
+use sd2::ddim::Step;
+use sd2::lpips::Features;
+use sd2::vae::{Decoder, Encoder};
+use tch::Tensor;
+
+use super::threads::Threads;
+use crate::kept::Kept;
+use crate::panorama::Work;
+use crate::picture::{Picture, resized, square};
+use crate::range::{self, InF32, is_finite};
+use crate::settings::{Invalid, Settings};
+use crate::sources::texts;
+
+/// Where the first step begins.
+pub(super) struct Start {
+    /// `[1, c, height, width]` in fp32.
+    pub(super) latents: Tensor,
+    /// The index of the step.
+    pub(super) step: usize,
+    pub(super) kept: Option<Kept>,
+}
+
+/// What looks at the pictures that are given.
+pub(super) struct Viewer<'a> {
+    pub(super) sd2: &'a Sd2,
+    pub(super) threads: &'a Threads,
+    pub(super) in_f32: &'a InF32,
+    /// Loaded when a panorama first begins from a picture.
+    pub(super) encoder: &'a OnceCell<Encoder>,
+}
+
+impl Viewer<'_> {
+    /// The features of the picture that all windows are synchronised with, if one was given and any are.
+    pub(super) fn target(&self, settings: &Settings, work: &mut Work) -> Result<Option<Rc<Features>>, Invalid> {
+        let synchronises = |step| settings.step_size(step) != 0.0;
+        let Some(picture) = settings.sources.anchor() else { return Ok(None) };
+        if !(0..settings.num_inference_steps as usize).any(synchronises) {
+            return Ok(None);
+        }
+        let side = self.sd2.geometry().window_pixels() as i64;
+        let image = resized(&square(&picture.image()), [side, side]).to_device(self.sd2.placement.device);
+        work.perceptual_forwards += 1;
+        let features = self.threads.together(|| self.in_f32.features_of_picture(self.sd2, &image));
+        let field = if settings.sources.anchor_image.is_some() { "anchor_image" } else { "image" };
+        match features {
+            Ok(features) => Ok(Some(Rc::new(features))),
+            Err(network) => {
+                Err(Invalid { field, message: format!("cannot be used: {}", range::explain(self.sd2, network)) })
+            }
+        }
+    }
+
+    /// The start of a panorama of which a picture may become part, from noise `[1, c, height, width]`.
+    pub(super) fn start(
+        &self,
+        settings: &Settings,
+        placed: Option<Placed>,
+        steps: &[Step],
+        noise: Tensor,
+        work: &mut Work,
+    ) -> Result<Start, Invalid> {
+        let count = kept_steps(steps.len() as u32, settings.sources.strength) as usize;
+        let (Some(image), Some(placed), true) = (&settings.sources.image, placed, count > 0) else {
+            return Ok(Start { latents: noise, step: 0, kept: None });
+        };
+        work.picture_encodes += 1;
+        let picture = self.latents_of(image, placed, settings.height)?;
+        if placed.width == settings.width {
+            // In all steps in which it is kept the panorama is the picture, so they need not be computed.
+            return Ok(Start { latents: steps[count].noised(&picture, &noise), step: count, kept: None });
+        }
+        let left = i64::from(placed.left / self.sd2.geometry().vae_factor);
+        let kept = Kept::new(&picture, left, &noise, settings.ends() == Ends::Ring, count);
+        Ok(Start { latents: noise, step: 0, kept: Some(kept) })
+    }
+
+    /// The latents of a picture at its place, `[1, c, height, w]`.
+    fn latents_of(&self, picture: &Picture, placed: Placed, height: u32) -> Result<Tensor, Invalid> {
+        let invalid = |message| Invalid { field: "image", message };
+        let encoder = self.encoder().map_err(|error| {
+            invalid(format!(
+                "cannot be used with this model: {error}; one whose VAE has an encoder would work, and `anchor_image` \
+                 needs none"
+            ))
+        })?;
+        let image = resized(&picture.image(), [height.into(), placed.scaled.into()]);
+        let image = image.narrow(3, placed.cut.into(), placed.width.into()).to_device(self.sd2.placement.device);
+        let latents = self.threads.together(|| encoder.latents(&image, Decoder::STRIP));
+        if is_finite(&latents) {
+            return Ok(latents);
+        }
+        let message = "cannot be encoded: the numbers of the VAE's encoder are not finite in f32; other weights would \
+                       work, and `anchor_image` needs none of them";
+        Err(invalid(message.to_owned()))
+    }
+
+    /// The encoder of the VAE.
+    fn encoder(&self) -> sd2::Result<&Encoder> {
+        if let Some(encoder) = self.encoder.get() {
+            return Ok(encoder);
+        }
+        let encoder = self.sd2.load_encoder()?;
+        Ok(self.encoder.get_or_init(|| encoder))
+    }
+}
+
+/// The texts, from left to right, of the branches that have any influence on the guided output: `negative + scale *
+/// (positive - negative)`.
+pub(super) fn influential_texts(settings: &Settings) -> Vec<Vec<String>> {
+    let negative = vec![settings.negative_prompt.clone()];
+    let positive = texts(&settings.prompt, &settings.sources.prompts);
+    match settings.guidance_scale {
+        0.0 => vec![negative],
+        1.0 => vec![positive],
+        _ if positive.iter().all(|text| *text == negative[0]) => vec![positive],
+        _ => vec![negative, positive],
+    }
+}
