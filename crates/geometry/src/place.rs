@@ -1,7 +1,7 @@
 //! Where a picture that becomes part of a panorama lies in it, and in which steps it is kept.
 //!
-//! The picture is brought to the height of the panorama. What is beyond a whole number of latents across, less than one,
-//! is cut off its sides; so it lies on the grid of latents, and one that has the height already keeps its pixels.
+//! The picture is brought to the height of the panorama. What is beyond a whole number of latents across is cut off its
+//! sides; so it lies on the grid of latents, and one that has the height already keeps its pixels.
 
 use std::fmt::{self, Display, Formatter};
 
