@@ -13,9 +13,10 @@ const NEW: f64 = 0.3;
 
 /// The cost of an input, in UNet forwards of one window.
 pub(crate) fn units(input: &Input, geometry: Geometry) -> f64 {
-    Prices::ESTIMATE.total(tasks(input, geometry)) as f64
+    Prices::ESTIMATE.total(tasks(input, geometry)) as f64 * f64::from(input.num_outputs)
 }
 
+/// The tasks of one of its pictures.
 fn tasks(input: &Input, geometry: Geometry) -> Tasks {
     let ends = Ends::of(input.loop_closure, input.seamless);
     let layout = geometry.layout((input.width, input.height), input.stride, ends);
@@ -68,6 +69,7 @@ mod tests {
         let plain = json!({"prompt": "a", "sync_threshold": 0, "width": 512});
         assert!((units(plain) - 100.0).abs() < 1e-9);
         assert!((units(json!({"prompt": "a", "sync_threshold": 0})) - 1300.0).abs() < 1e-9);
+        assert!((units(json!({"prompt": "a", "sync_threshold": 0, "num_outputs": 3})) - 3900.0).abs() < 1e-9);
         assert!((units(json!({"prompt": "a", "sync_threshold": 0, "seamless": true})) - 1600.0).abs() < 1e-9);
         // Each of 5 steps has 4 gradients for 12, and denoises the anchor once more.
         let saved = units(json!({"prompt": "a"})) - units(json!({"prompt": "a", "sync_mode": "canvas"}));

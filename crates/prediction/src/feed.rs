@@ -39,7 +39,7 @@ pub enum Event {
         value: f64,
     },
     /// The picture is done.
-    Output(Arc<str>),
+    Output(Arc<str>, u32),
     /// The prediction has ended. Always the last event.
     Completed(Arc<Prediction>),
 }

@@ -122,10 +122,43 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Output {
-    /// The finished picture: a data URI or a URL.
+    /// The only picture: a data URI or a URL.
     Whole(#[serde(serialize_with = "text", deserialize_with = "shared")] Arc<str>),
-    /// The pictures so far of a prediction that still runs, as Cog's `output` webhook has them.
-    SoFar(Vec<String>),
+    /// Several pictures, or those so far of a prediction that still runs, as Cog's `output` webhook has them.
+    List(#[serde(serialize_with = "texts", deserialize_with = "all_shared")] Vec<Arc<str>>),
+}
+
+impl Output {
+    /// The output of all pictures of a prediction.
+    pub fn of(mut pictures: Vec<Arc<str>>) -> Self {
+        match pictures.len() {
+            1 => Self::Whole(pictures.remove(0)),
+            _ => Self::List(pictures),
+        }
+    }
+
+    /// Its pictures.
+    pub fn pictures(&self) -> &[Arc<str>] {
+        match self {
+            Self::Whole(picture) => std::slice::from_ref(picture),
+            Self::List(pictures) => pictures,
+        }
+    }
+}
+
+impl From<&str> for Output {
+    fn from(picture: &str) -> Self {
+        Self::Whole(picture.into())
+    }
+}
+
+/// A text as a part of a URL: every byte that has a meaning there is escaped.
+pub fn escape(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        _ if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 /// The URLs of a prediction.
@@ -142,12 +175,7 @@ pub struct Urls {
 impl Urls {
     /// The URLs of a prediction on a server, such as `http://localhost:5000`.
     pub fn new(base: &str, id: &str) -> Self {
-        let escape = |byte: u8| match byte {
-            _ if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        };
-        let path: String = id.bytes().map(escape).collect();
-        let get = format!("{}/predictions/{path}", base.trim_end_matches('/'));
+        let get = format!("{}/predictions/{}", base.trim_end_matches('/'), escape(id));
         Self { cancel: format!("{get}/cancel"), stream: format!("{get}/stream"), get }
     }
 
@@ -158,9 +186,12 @@ impl Urls {
         format!("{base}/files/{name}")
     }
 
-    /// The URL of the picture, whatever the output is.
-    pub fn picture(&self) -> String {
-        format!("{}/output", self.get)
+    /// The URL of a picture by its number from 0, whatever the output is.
+    pub fn picture(&self, n: u32) -> String {
+        match n {
+            0 => format!("{}/output", self.get),
+            _ => format!("{}/output?n={n}", self.get),
+        }
     }
 }
 
@@ -182,10 +213,7 @@ impl Prediction {
     /// The prediction with its picture just before the end, for the webhook `output`.
     #[must_use]
     pub fn at_output(&self) -> Self {
-        let output = match &self.output {
-            Some(Output::Whole(picture)) => Some(Output::SoFar(vec![picture.to_string()])),
-            other => other.clone(),
-        };
+        let output = self.output.as_ref().map(|output| Output::List(output.pictures().to_vec()));
         let metrics = Metrics { predict_time: None, total_time: None, ..self.metrics.clone() };
         Self { completed_at: None, error: None, metrics, output, status: Status::Processing, ..self.clone() }
     }
@@ -198,6 +226,14 @@ fn sorted<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Err
 
 fn text<S: Serializer>(value: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(value)
+}
+
+fn texts<S: Serializer>(values: &[Arc<str>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(|value| &**value))
+}
+
+fn all_shared<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Arc<str>>, D::Error> {
+    Ok(Vec::<String>::deserialize(from)?.into_iter().map(Into::into).collect())
 }
 
 fn shared<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
@@ -253,6 +289,10 @@ pub(crate) mod tests {
         assert!(text.contains("\"unet_forwards\":3") && text.contains("\"output\":\"data:,\""));
         let read: Prediction = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        prediction.output = Some(Output::of(vec!["http://a".into(), "http://b".into()]));
+        let text = serde_json::to_string(&prediction).unwrap();
+        assert!(text.contains(r#""output":["http://a","http://b"]"#), "{text}");
+        assert_eq!(serde_json::from_str::<Prediction>(&text).unwrap().output, prediction.output);
     }
 
     #[test]

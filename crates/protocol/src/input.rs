@@ -40,6 +40,49 @@ pub enum Scheduler {
     DpmPp2m,
 }
 
+/// How a picture is encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// PNG, which loses nothing.
+    #[default]
+    Png,
+    /// JPEG of a quality.
+    Jpeg,
+    /// WebP, which loses nothing.
+    Webp,
+}
+
+impl Format {
+    /// The media type.
+    pub fn media(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    /// What the name of a file ends in, behind the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Webp => "webp",
+        }
+    }
+}
+
+/// The quality of a JPEG that is not given.
+fn quality() -> u8 {
+    90
+}
+
+/// The number of pictures where none is given.
+fn one() -> u32 {
+    1
+}
+
 /// The parameters of a panorama. Names and order of the first thirteen are those of the hosted model; the bounds are
 /// checked where JSON becomes an `Input`, not here.
 ///
@@ -103,6 +146,23 @@ pub struct Input {
     /// How far `image` is redrawn, from 0 (not at all, as where it is left out) to 1.
     #[serde(default)]
     pub strength: Option<f64>,
+    /// How the picture is encoded.
+    #[serde(default)]
+    pub output_format: Format,
+    /// The quality of a JPEG, 1 to 100.
+    #[serde(default = "quality")]
+    pub output_quality: u8,
+    /// How many pictures, of this seed and those after it.
+    #[serde(default = "one")]
+    pub num_outputs: u32,
+}
+
+impl Input {
+    /// The input of one of its pictures, by number from 0: alone, with its own seed.
+    #[must_use]
+    pub fn of_picture(&self, n: u32) -> Self {
+        Self { seed: self.seed.wrapping_add(n.into()), num_outputs: one(), ..self.clone() }
+    }
 }
 
 impl Serialize for Input {
@@ -131,13 +191,25 @@ impl Serialize for Input {
             image,
             image_left,
             strength,
+            output_format,
+            output_quality,
+            num_outputs,
         } = self;
         let more = *blend != Blend::default()
             || *seamless
             || *sync_mode != SyncMode::default()
             || *scheduler != Scheduler::default();
-        let given =
-            [!prompts.is_empty(), anchor_image.is_some(), image.is_some(), image_left.is_some(), strength.is_some()];
+        let (is_encoded, has_quality) = (*output_format != Format::default(), *output_quality != quality());
+        let given = [
+            !prompts.is_empty(),
+            anchor_image.is_some(),
+            image.is_some(),
+            image_left.is_some(),
+            strength.is_some(),
+            is_encoded,
+            has_quality,
+            *num_outputs != one(),
+        ];
         let count = 13 + if more { 4 } else { 0 } + given.iter().filter(|given| **given).count();
         let mut fields = to.serialize_struct("Input", count)?;
         fields.serialize_field("prompt", prompt)?;
@@ -173,6 +245,15 @@ impl Serialize for Input {
         }
         if let Some(strength) = strength {
             fields.serialize_field("strength", strength)?;
+        }
+        if is_encoded {
+            fields.serialize_field("output_format", output_format)?;
+        }
+        if has_quality {
+            fields.serialize_field("output_quality", output_quality)?;
+        }
+        if *num_outputs != one() {
+            fields.serialize_field("num_outputs", num_outputs)?;
         }
         fields.end()
     }
@@ -218,6 +299,9 @@ mod tests {
             ("image", json!("https://example.com/b.png")),
             ("image_left", json!(0)),
             ("strength", json!(0.0)),
+            ("output_format", json!("jpeg")),
+            ("output_quality", json!(1)),
+            ("num_outputs", json!(4)),
         ] {
             for base in [&hosted, &with("smooth", true, "canvas", "unipc")] {
                 let mut given = base.clone();

@@ -9,5 +9,5 @@ pub mod frame;
 mod input;
 mod message;
 
-pub use input::{Blend, Input, Scheduler, SyncMode};
+pub use input::{Blend, Format, Input, Scheduler, SyncMode};
 pub use message::{Command, Event, Figures, Given, Model, Net, Stage, Windows, Work};

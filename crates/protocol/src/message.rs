@@ -115,6 +115,18 @@ pub enum Event {
         /// Height in pixels.
         height: u32,
     },
+    /// One of several pictures of a job, as its frame of `done` would carry it alone. All come before `done`, which has
+    /// no bytes then.
+    Picture {
+        /// The job.
+        job: String,
+        /// Its number, from 0: that of its seed after the first one.
+        n: u32,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// The picture. Its frame carries `3 * width * height` bytes of RGB, row by row from the top.
     Done {
         /// The job.

@@ -14,6 +14,7 @@ mod events;
 mod failure;
 mod memory;
 mod model;
+mod panoramas;
 mod pending;
 mod pictures;
 mod prices;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use libtorch::Mark;
 use panorama::range::Network;
-use panorama::{Engine, Limits, Outcome, Panorama, Picture, Preview, Progress, Stage, Task, range};
+use panorama::{Engine, Limits, Outcome, Picture, Preview, Progress, Stage, Task, range};
 use protocol::{Command, Event, Input};
 use sd2::tokenizer::Overlong;
 use tch::{Device, Tensor};
@@ -16,6 +16,7 @@ use crate::commands::Message;
 use crate::events::Events;
 use crate::failure::{catch, is_sticky};
 use crate::memory;
+use crate::panoramas::Panoramas;
 use crate::pending::Pending;
 use crate::pictures::Pictures;
 use crate::prices::{Kind, Prices};
@@ -47,7 +48,7 @@ pub(crate) struct Service<'a> {
 
 struct Job {
     name: String,
-    panorama: Panorama,
+    panoramas: Panoramas,
     started: Instant,
     deficit: u64,
 }
@@ -69,30 +70,30 @@ struct Given {
 }
 
 impl Flow for Job {
-    type Task = Task;
+    type Task = (u32, Task);
 
     fn stage(&self) -> Option<Stage> {
-        self.panorama.stage()
+        self.panoramas.stage()
     }
 
     fn branches(&self) -> usize {
-        self.panorama.branches()
+        self.panoramas.branches()
     }
 
     fn windows(&self) -> usize {
-        self.panorama.windows()
+        self.panoramas.windows()
     }
 
     fn waiting(&self) -> usize {
-        self.panorama.waiting()
+        self.panoramas.waiting()
     }
 
     fn price(&self, stage: Stage) -> u64 {
-        self.panorama.price(stage)
+        self.panoramas.price(stage)
     }
 
-    fn take(&mut self, limit: usize) -> Vec<Task> {
-        self.panorama.take(limit)
+    fn take(&mut self, limit: usize) -> Vec<(u32, Task)> {
+        self.panoramas.take(limit)
     }
 
     fn deficit(&mut self) -> &mut u64 {
@@ -194,11 +195,14 @@ impl<'a> Service<'a> {
             for line in self.notes(&input) {
                 self.events.send(&Event::Log { job: name.clone(), line });
             }
-            let begun = settings(input, &pictures).and_then(|settings| {
+            let begin = |n| {
+                let settings = settings(input.of_picture(n), &pictures)?;
                 catch(|| self.engine.begin(&settings).map_err(|invalid| invalid.to_string())).flatten()
-            });
-            match begun {
-                Ok(panorama) => self.jobs.push(Job { name, panorama, started, deficit: 0 }),
+            };
+            match (0..input.num_outputs.max(1)).map(begin).collect::<Result<Vec<_>, _>>() {
+                Ok(begun) => {
+                    self.jobs.push(Job { name, panoramas: Panoramas::new(begun), started, deficit: 0 });
+                }
                 Err(error) => self.fail(name, error, false),
             }
         }
@@ -229,6 +233,7 @@ impl<'a> Service<'a> {
             return Ok(());
         };
         let Batch { stage, branches, owners, tasks } = batch;
+        let (numbers, tasks): (Vec<u32>, Vec<Task>) = tasks.into_iter().unzip();
         let device = self.engine.model().placement.device;
         let engine = &self.engine;
         let before = self.limits;
@@ -244,15 +249,15 @@ impl<'a> Service<'a> {
             Err(error) => return self.fail_batch(&owners, &error),
         };
         let number = |(&owner, outcome): (&usize, &Outcome)| {
-            let Job { name, panorama, .. } = &self.jobs[owner];
-            (name.clone(), panorama.progress(), outcome.finite())
+            let Job { name, panoramas, .. } = &self.jobs[owner];
+            (name.clone(), panoramas.progress(), outcome.finite())
         };
         let given = Given {
             stage,
             branches,
             windows: tasks.len(),
             limit: self.limits.of(stage),
-            price: self.jobs[owners[0]].panorama.price(stage),
+            price: self.jobs[owners[0]].panoramas.price(stage),
             whole: self.limits == before,
             begin,
             end,
@@ -263,24 +268,27 @@ impl<'a> Service<'a> {
         let done = self.pending.add(given, matches!(stage, Stage::Target | Stage::Decode));
         self.settle(done)?;
         let mut touched = Vec::new();
-        for (name, outcome) in names.into_iter().zip(outcomes) {
+        for ((name, n), outcome) in names.into_iter().zip(numbers).zip(outcomes) {
             let Some(job) = self.jobs.iter().position(|job| job.name == name) else { continue };
             if let Outcome::OutOfRange(network) = outcome {
                 let why = range::explain(self.engine.model(), network);
-                self.fail(name.clone(), at_step(self.jobs[job].panorama.progress(), &why), false);
+                self.fail(name.clone(), at_step(self.jobs[job].panoramas.progress(), &why), false);
                 self.jobs.remove(job);
                 touched.retain(|other| *other != name);
                 continue;
             }
-            if let Some(picture) = self.jobs[job].panorama.put(outcome) {
-                self.finish(job, &picture);
-                let latents = self.jobs[job].panorama.latents();
-                if let Err(error) = catch(|| self.preview.learn(latents, &picture)) {
+            if let Some((panorama, picture)) = self.jobs[job].panoramas.put(n, outcome) {
+                self.show_finished(job, n, &picture);
+                if let Err(error) = catch(|| self.preview.learn(panorama.latents(), &picture)) {
                     tracing::warn!("nothing is learned for previews: {error}");
                 }
-                self.jobs.remove(job);
-                touched.retain(|other| *other != name);
-            } else if !touched.contains(&name) {
+                if self.jobs[job].panoramas.are_done() {
+                    self.jobs.remove(job);
+                    touched.retain(|other| *other != name);
+                    continue;
+                }
+            }
+            if !touched.contains(&name) {
                 touched.push(name);
             }
         }
@@ -332,7 +340,7 @@ impl<'a> Service<'a> {
             index += 1;
             let fails = fatal || owners.contains(&(index - 1));
             if fails {
-                failed.push((job.name.clone(), job.panorama.progress()));
+                failed.push((job.name.clone(), job.panoramas.progress()));
             }
             !fails
         });
@@ -347,7 +355,8 @@ impl<'a> Service<'a> {
 
     /// Sends a preview of a job, if there is anything to show.
     fn show(&self, job: &str) {
-        let Some(Job { panorama, .. }) = self.jobs.iter().find(|other| other.name == job) else { return };
+        let job_of_name = self.jobs.iter().find(|other| other.name == job);
+        let Some(panorama) = job_of_name.and_then(|job| job.panoramas.first()) else { return };
         match catch(|| self.preview.of(panorama.latents())) {
             Ok(Some(Picture { width, height, rgb })) => {
                 let step = panorama.progress().step;
@@ -359,8 +368,8 @@ impl<'a> Service<'a> {
     }
 
     fn report_progress(&self, job: usize) {
-        let Job { name, panorama, started, .. } = &self.jobs[job];
-        let progress = panorama.progress();
+        let Job { name, panoramas, started, .. } = &self.jobs[job];
+        let progress = panoramas.progress();
         self.events.send(&Event::Progress {
             job: name.clone(),
             step: progress.step,
@@ -370,13 +379,23 @@ impl<'a> Service<'a> {
         });
     }
 
-    fn finish(&self, job: usize, picture: &Picture) {
-        let Job { name, panorama, started, .. } = &self.jobs[job];
-        let work = panorama.work();
+    /// Sends a picture that is finished, and the end of its job if it is the last.
+    fn show_finished(&self, job: usize, n: u32, picture: &Picture) {
+        let Job { name, panoramas, started, .. } = &self.jobs[job];
+        let (job, Picture { width, height, rgb }) = (name.clone(), picture);
+        let (width, height) = (*width, *height);
+        let alone = panoramas.count() == 1;
+        if !alone {
+            self.events.send_with(&Event::Picture { job: job.clone(), n, width, height }, rgb);
+        }
+        if !panoramas.are_done() {
+            return;
+        }
+        let work = panoramas.work();
         let done = Event::Done {
-            job: name.clone(),
-            width: picture.width,
-            height: picture.height,
+            job,
+            width,
+            height,
             seconds: started.elapsed().as_secs_f64(),
             work: protocol::Work {
                 unet_forwards: work.unet_forwards,
@@ -390,7 +409,7 @@ impl<'a> Service<'a> {
             },
             peak_memory_bytes: memory::max_used(self.engine.model().placement.device),
         };
-        self.events.send_with(&done, &picture.rgb);
+        self.events.send_with(&done, if alone { rgb } else { &[] });
     }
 
     fn fail(&self, job: String, error: String, fatal: bool) {

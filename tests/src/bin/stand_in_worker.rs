@@ -4,11 +4,12 @@
 //! `crash-once=FILE` (crashes if FILE does not exist, and creates it), `hang`, `fatal`, `garbage`, `stubborn` (ignores
 //! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
 //! compressed), `until=FILE` (stops after the first step until FILE exists), `flood=N` (logs N lines of 1000
-//! characters), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one
-//! with more bytes than it has). It logs the size and the mean colour of each picture that it was given. The
-//! environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`,
-//! `STAND_IN_JOBS`, `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine with a CPU, or
-//! `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
+//! characters), `early` (sends the first of several pictures before the first step), `short` (leaves out the last of
+//! them), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one with
+//! more bytes than it has). It logs the size and the mean colour of each picture that it was given. The environment
+//! controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`,
+//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine with a CPU, or `STAND_IN_DOCTOR`. With
+//! `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -198,6 +199,9 @@ impl Job {
             self.next = Instant::now() + Duration::from_millis(5);
             return true;
         }
+        if self.step == 0 && self.asks_for("early") {
+            self.show(0, (self.input.width, self.input.height));
+        }
         self.step += 1;
         let of = self.input.num_inference_steps;
         let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1_u64);
@@ -238,12 +242,32 @@ impl Job {
         let steps = u64::from(of);
         let work = Work { unet_forwards: 26 * steps, text_encodes: 2, ..Work::default() };
         let done = Event::Done { job: self.name.clone(), width, height, seconds, work, peak_memory_bytes: 1 << 20 };
-        let mut rgb = if self.asks_for("noise") { noise(width, height, seed) } else { gradient(width, height, seed) };
+        let count = self.input.num_outputs;
+        if count > 1 {
+            let left_out = u32::from(self.asks_for("short"));
+            for n in u32::from(self.asks_for("early"))..count - left_out {
+                self.show(n, (width, height));
+            }
+            say(&done, &[]);
+            return false;
+        }
+        let mut rgb = self.picture(seed, (width, height));
         if self.asks_for("bloated") {
             rgb.resize(256 << 20, 0);
         }
         say(&done, &rgb);
         false
+    }
+
+    /// Sends one of several pictures.
+    fn show(&self, n: u32, (width, height): (u32, u32)) {
+        let picture = self.picture(self.input.seed + u64::from(n), (width, height));
+        say(&Event::Picture { job: self.name.clone(), n, width, height }, &picture);
+    }
+
+    /// The picture of a seed.
+    fn picture(&self, seed: u64, (width, height): (u32, u32)) -> Vec<u8> {
+        if self.asks_for("noise") { noise(width, height, seed) } else { gradient(width, height, seed) }
     }
 
     /// Crashes or hangs if the prompt asks for it.

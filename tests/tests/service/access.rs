@@ -98,7 +98,7 @@ async fn invalid_tokens_are_rejected_and_never_printed() {
     std::fs::write(&empty, "# nothing yet\n").unwrap();
     let worker = tests::stand_in();
     for (flag, value, words) in [
-        ("--api-token", "has spaces", "a token is empty or has characters"),
+        ("--api-token", "has two spaces", "a token is empty or has characters"),
         ("--api-token", "", "a token is empty or has characters"),
         ("--api-token-file", empty.to_str().unwrap(), "contains no token"),
         ("--api-token-file", "/nowhere/tokens", "cannot read `/nowhere/tokens`"),
@@ -108,7 +108,7 @@ async fn invalid_tokens_are_rejected_and_never_printed() {
         let output = command.arg("--worker").arg(&worker).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(words), "{flag} {value}: {said}");
-        assert!(!said.contains("has spaces"), "{said}");
+        assert!(!said.contains("two spaces"), "{said}");
     }
 }
 

@@ -71,8 +71,8 @@ fn what_cannot_be_evaluated_is_said() {
     let errors = said(&output.stderr);
     for sentence in [
         "`bad.png` cannot be evaluated: the stand-in was told to fail",
-        "`photo.jpg` is not a PNG",
-        "`empty` is a folder without PNGs",
+        "`photo.jpg` is a damaged JPEG",
+        "`empty` is a folder without pictures",
         "`none.png` cannot be read: ",
     ] {
         assert!(errors.contains(sentence), "{errors}");

@@ -4,7 +4,8 @@
 //! every change that clients follow goes to the [`Feed`]; the end is published once, and it is up to the caller that it
 //! was stored before.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{Input, Model};
 use tokio::sync::watch;
@@ -39,6 +40,8 @@ pub(crate) struct ActivePrediction {
     pub(crate) stopping: CancellationToken,
     /// What is logged of it is logged in here.
     pub(crate) span: Span,
+    /// Those of several pictures that this attempt has drawn so far.
+    drawn: Mutex<BTreeMap<u32, Arc<[u8]>>>,
     /// A channel, so that others can wait for a phase; they are woken by changes of the phase only.
     state: watch::Sender<State>,
 }
@@ -112,6 +115,7 @@ impl ActivePrediction {
             given: Given::default(),
             stopping: CancellationToken::new(),
             span,
+            drawn: Mutex::default(),
             state: watch::Sender::new(State { life, seq, shown }),
         }
     }
@@ -153,7 +157,7 @@ impl ActivePrediction {
         let Record { webhook, output_file_prefix, deadline, .. } = &self.accepted;
         let mut prediction = ended.clone();
         // The picture is stored by itself; a URL stays.
-        prediction.output.take_if(|output| matches!(output, Output::Whole(text) if text.starts_with("data:")));
+        prediction.output.take_if(|output| output.pictures().iter().any(|picture| picture.starts_with("data:")));
         Record {
             prediction,
             seq: self.seq(),
@@ -265,10 +269,28 @@ impl ActivePrediction {
                 shown.version = model.map(|model| model.version.clone());
             })
         })?;
+        self.drawn().clear();
         if self.feed.is_empty() {
             self.feed.push(Event::Start);
         }
         Some(queue_time)
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<[u8]>>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps one of several pictures until the others are drawn, too, if it is of the present attempt.
+    pub(crate) fn keep(&self, job: &str, n: u32, picture: Arc<[u8]>) {
+        let mut drawn = self.drawn();
+        if matches!(self.phase(), Phase::Running { job: current, .. } if current == job) {
+            drawn.insert(n, picture);
+        }
+    }
+
+    /// Takes the pictures that were kept, in order.
+    pub(crate) fn take_drawn(&self) -> Vec<Arc<[u8]>> {
+        std::mem::take(&mut *self.drawn()).into_values().collect()
     }
 
     /// It is given back to the queue, because its worker was lost (`why`) or no worker has room: the claim to give
@@ -280,6 +302,7 @@ impl ActivePrediction {
             shown.metrics = Metrics::default();
             Some(claim)
         })?;
+        self.drawn().clear();
         if let Some(why) = why {
             self.log(&format!("the worker was lost ({why}); trying once more"));
         }
@@ -358,6 +381,7 @@ impl ActivePrediction {
             let (claim, end) = life.finish(proposed)?;
             Some((claim, end, shown.prediction(&self.accepted.prediction, life.phase().status())))
         })?;
+        self.drawn().clear();
         prediction.completed_at = Some(now);
         let metrics = &mut prediction.metrics;
         metrics.predict_time = Some(prediction.started_at.map_or(0.0, |started| now.since(started)));
@@ -371,7 +395,7 @@ impl ActivePrediction {
             }
             End::Succeeded { output, work } => {
                 prediction.status = Status::Succeeded;
-                prediction.output = Some(Output::Whole(output));
+                prediction.output = Some(output);
                 metrics.progress = Some(1.0);
                 metrics.work = Some(work);
             }
@@ -385,8 +409,8 @@ impl ActivePrediction {
         if self.change(|state| state.life.publish(Arc::clone(&ended)).then_some(())).is_none() {
             return;
         }
-        if let Some(Output::Whole(picture)) = &ended.output {
-            self.feed.push(Event::Output(Arc::clone(picture)));
+        for (index, picture) in (0..).zip(ended.output.iter().flat_map(Output::pictures)) {
+            self.feed.push(Event::Output(Arc::clone(picture), index));
         }
         if let Some(value) = ended.metrics.predict_time {
             self.feed.push(Event::Metric { name: "predict_time", value });

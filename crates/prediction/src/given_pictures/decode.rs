@@ -7,6 +7,7 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage};
+use protocol::Format;
 
 use crate::input::MAX_PICTURE;
 use crate::input::data_uri::too_large;
@@ -33,68 +34,37 @@ const OTHERS: [(usize, &[u8], &str); 8] = [
     (0, b"{", "JSON"),
 ];
 
-/// The formats that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// PNG.
-    Png,
-    /// JPEG.
-    Jpeg,
-    /// WebP.
-    WebP,
+/// The format of a file, by its first bytes.
+///
+/// # Errors
+/// What it is instead.
+pub(crate) fn format_of(bytes: &[u8]) -> Result<Format, String> {
+    if bytes.is_empty() {
+        return Err("the picture has no bytes".to_owned());
+    }
+    let has = |(at, start): (usize, &[u8])| bytes.get(at..).is_some_and(|rest| rest.starts_with(start));
+    if has((0, b"\x89PNG\r\n\x1a\n")) {
+        return Ok(Format::Png);
+    }
+    if has((0, b"\xff\xd8\xff")) {
+        return Ok(Format::Jpeg);
+    }
+    if has((0, b"RIFF")) && has((8, b"WEBP")) {
+        return Ok(Format::Webp);
+    }
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return Err("this is not a picture, but HTML or XML; give the address of the picture itself".to_owned());
+    }
+    let other = OTHERS.iter().find(|(at, start, _)| has((*at, start))).map_or("something else", |(_, _, name)| name);
+    Err(format!("the picture is not a PNG, JPEG or WebP, but {other}; convert it"))
 }
 
-impl Format {
-    /// The format of a file, by its first bytes.
-    ///
-    /// # Errors
-    /// What it is instead.
-    pub fn of(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.is_empty() {
-            return Err("the picture has no bytes".to_owned());
-        }
-        let has = |(at, start): (usize, &[u8])| bytes.get(at..).is_some_and(|rest| rest.starts_with(start));
-        if has((0, b"\x89PNG\r\n\x1a\n")) {
-            return Ok(Self::Png);
-        }
-        if has((0, b"\xff\xd8\xff")) {
-            return Ok(Self::Jpeg);
-        }
-        if has((0, b"RIFF")) && has((8, b"WEBP")) {
-            return Ok(Self::WebP);
-        }
-        if bytes.trim_ascii_start().starts_with(b"<") {
-            return Err("this is not a picture, but HTML or XML; give the address of the picture itself".to_owned());
-        }
-        let other =
-            OTHERS.iter().find(|(at, start, _)| has((*at, start))).map_or("something else", |(_, _, name)| name);
-        Err(format!("the picture is not a PNG, JPEG or WebP, but {other}; convert it"))
-    }
-
-    /// Its media type.
-    pub fn media(self) -> &'static str {
-        match self {
-            Self::Png => "image/png",
-            Self::Jpeg => "image/jpeg",
-            Self::WebP => "image/webp",
-        }
-    }
-
-    /// The ending of its files, without the dot.
-    pub fn ending(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpg",
-            Self::WebP => "webp",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Png => "PNG",
-            Self::Jpeg => "JPEG",
-            Self::WebP => "WebP",
-        }
+/// What people call a format.
+fn name(format: Format) -> &'static str {
+    match format {
+        Format::Png => "PNG",
+        Format::Jpeg => "JPEG",
+        Format::Webp => "WebP",
     }
 }
 
@@ -145,7 +115,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
 
 /// The format of a file that is not too large.
 fn checked(bytes: &[u8]) -> Result<Format, String> {
-    if bytes.len() > MAX_PICTURE { Err(too_large()) } else { Format::of(bytes) }
+    if bytes.len() > MAX_PICTURE { Err(too_large()) } else { format_of(bytes) }
 }
 
 /// Reads the header.
@@ -153,7 +123,7 @@ fn open(bytes: &[u8], format: Format) -> ImageResult<impl ImageDecoder> {
     let format = match format {
         Format::Png => ImageFormat::Png,
         Format::Jpeg => ImageFormat::Jpeg,
-        Format::WebP => ImageFormat::WebP,
+        Format::Webp => ImageFormat::WebP,
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -180,7 +150,7 @@ fn within(width: u32, height: u32) -> Result<u64, String> {
 
 fn unreadable(format: Format, error: &dyn std::error::Error) -> String {
     let words = error.to_string();
-    format!("the {} is damaged, or ends too early: {}", format.name(), shown_up_to(&words, MAX_WORDS))
+    format!("the {} is damaged, or ends too early: {}", name(format), shown_up_to(&words, MAX_WORDS))
 }
 
 /// A picture over white.

@@ -13,7 +13,8 @@ mod given;
 mod place;
 mod room;
 
-pub use decode::{Format, Pixels, decode};
+pub(crate) use decode::format_of;
+pub use decode::{Pixels, decode};
 pub use place::misplaced;
 
 pub(crate) use decode::size;

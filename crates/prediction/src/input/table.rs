@@ -75,7 +75,7 @@ pub enum Default {
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 10;
+pub const COUNT: usize = HOSTED + 13;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -222,6 +222,21 @@ pub const TABLE: [Field; COUNT] = [
         Default::Nothing,
         "How much of image is drawn again; nothing if left out",
         "with image",
+    ),
+    field(
+        "output_format",
+        Kind::Choice(&["png", "jpeg", "webp"]),
+        Default::Text("png"),
+        "How the picture is encoded: png and webp without loss, jpeg in far fewer bytes",
+        "",
+    ),
+    field("output_quality", between(1, 100), Default::Integer(90), "Quality of a jpeg; the others lose nothing", ""),
+    field(
+        "num_outputs",
+        between(1, 10),
+        Default::Integer(1),
+        "How many pictures, of this seed and those after it; the output of more than one is a list",
+        "",
     ),
 ];
 

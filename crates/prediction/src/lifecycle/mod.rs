@@ -22,7 +22,7 @@ use std::sync::Arc;
 use protocol::Work;
 
 use crate::store::Claim;
-use crate::wire::{Prediction, Status};
+use crate::wire::{Output, Prediction, Status};
 
 /// Where a prediction is.
 #[derive(Clone, Debug)]
@@ -88,8 +88,8 @@ pub(crate) enum Stop {
 /// How a prediction ends.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
-    /// With a picture: its data URI or URL, and what was computed for it.
-    Succeeded { output: Arc<str>, work: Work },
+    /// With its pictures: their data URIs or URLs, and what was computed for them.
+    Succeeded { output: Output, work: Work },
     /// With an error.
     Failed(String),
     /// Without either.

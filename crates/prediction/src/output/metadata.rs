@@ -13,6 +13,10 @@ pub(super) const XMP: &str = "XML:com.adobe.xmp";
 /// Keyword of the chunk with the input, as the JSON of [`Input`].
 pub(super) const INPUT: &str = "prediction";
 
+/// What the input is between in XMP.
+const INPUT_BEGIN: &str = "<syncdiffusion:prediction>";
+const INPUT_END: &str = "</syncdiffusion:prediction>";
+
 /// What is written into the picture besides its pixels.
 #[derive(Clone, Debug)]
 pub struct Metadata<'a> {
@@ -35,7 +39,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// The line that the tools of AUTOMATIC1111 read.
-    fn parameters(&self) -> String {
+    pub(super) fn parameters(&self) -> String {
         let input = self.input;
         let negative = match input.negative_prompt.as_str() {
             "" => String::new(),
@@ -71,11 +75,12 @@ impl<'a> Metadata<'a> {
     }
 
     /// The inputs after the thirteen that are not at their defaults, as [`Self::parameters`] has them. The scheduler is
-    /// its sampler.
+    /// its sampler; how the picture is encoded says nothing of how to draw it again.
     fn more(&self) -> String {
         let input = serde_json::to_value(self.input).unwrap_or_default();
         let mut text = String::new();
-        for field in TABLE[HOSTED..].iter().filter(|field| field.name != "scheduler") {
+        let others = ["scheduler", "output_format", "output_quality", "num_outputs"];
+        for field in TABLE[HOSTED..].iter().filter(|field| !others.contains(&field.name)) {
             let name = field.name.replace('_', " ");
             match input.get(field.name) {
                 Some(value) if Some(value) != field.default.value().as_ref() => {
@@ -88,8 +93,49 @@ impl<'a> Metadata<'a> {
         text
     }
 
-    /// XMP with the properties of IPTC's Photo Metadata Standard 2025.1 for what a model has made.
+    /// XMP of at most `limit` bytes. A prompt that is too long for it is cut.
+    pub(super) fn xmp_within(&self, limit: usize) -> String {
+        let mut prompt = self.prompts();
+        loop {
+            let xmp = self.xmp_of(&prompt, "");
+            if xmp.len() <= limit || prompt.is_empty() {
+                return xmp;
+            }
+            prompt.truncate(prompt.floor_char_boundary(prompt.len() / 2));
+        }
+    }
+
+    /// XMP with the input, as the JSON of [`Input`], where there is no place for it besides.
+    pub(super) fn xmp_with_input(&self) -> serde_json::Result<String> {
+        let input = escape(&serde_json::to_string(self.input)?);
+        let more = format!(
+            "  <rdf:Description rdf:about=\"\" xmlns:syncdiffusion=\"urn:syncdiffusion:1\">\n   \
+             {INPUT_BEGIN}{input}{INPUT_END}\n  </rdf:Description>\n"
+        );
+        Ok(self.xmp_of(&self.prompts(), &more))
+    }
+
+    /// The input of what [`Self::xmp_with_input`] has made.
+    pub(super) fn input_of_xmp(xmp: &str) -> Option<String> {
+        let (_, rest) = xmp.split_once(INPUT_BEGIN)?;
+        Some(unescape(rest.split_once(INPUT_END)?.0))
+    }
+
+    /// The prompts as XMP has them.
+    fn prompts(&self) -> String {
+        match self.input.negative_prompt.as_str() {
+            "" => self.input.prompt.clone(),
+            negative => format!("{}\nNegative prompt: {negative}", self.input.prompt),
+        }
+    }
+
+    /// XMP of the whole prompt.
     fn xmp(&self) -> String {
+        self.xmp_of(&self.prompts(), "")
+    }
+
+    /// XMP with the properties of IPTC's Photo Metadata Standard 2025.1 for what a model has made, and more of them.
+    fn xmp_of(&self, prompts: &str, more: &str) -> String {
         let mut properties = String::new();
         let mut add = |name: &str, value: &str| {
             let _ = writeln!(properties, "   <Iptc4xmpExt:{name}>{}</Iptc4xmpExt:{name}>", escape(value));
@@ -102,13 +148,7 @@ impl<'a> Metadata<'a> {
         if let Some((_, version)) = self.model {
             add("AISystemVersionUsed", version);
         }
-        add(
-            "AIPromptInformation",
-            &match self.input.negative_prompt.as_str() {
-                "" => self.input.prompt.clone(),
-                negative => format!("{}\nNegative prompt: {negative}", self.input.prompt),
-            },
-        );
+        add("AIPromptInformation", prompts);
         let round = gpano(self.input);
         format!(
             "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n\
@@ -117,7 +157,7 @@ impl<'a> Metadata<'a> {
              <rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\" \
              xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n   \
              <xmp:CreatorTool>syncdiffusion {}</xmp:CreatorTool>\n\
-             {properties}  </rdf:Description>\n{round}\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>",
+             {properties}  </rdf:Description>\n{round}{more}\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>",
             env!("CARGO_PKG_VERSION")
         )
     }
@@ -146,6 +186,12 @@ fn gpano(input: &Input) -> String {
         let _ = writeln!(text, "   <GPano:{name}>{value}</GPano:{name}>");
     }
     text + "  </rdf:Description>\n"
+}
+
+/// What [`escape`] was given, but for what XML cannot represent.
+fn unescape(text: &str) -> String {
+    let whole = text.replace("&#13;", "\r").replace("&gt;", ">").replace("&lt;", "<");
+    whole.replace("&amp;", "&")
 }
 
 /// Text as XML has it. Characters that XML cannot represent are replaced.

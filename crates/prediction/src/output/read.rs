@@ -1,14 +1,15 @@
-//! From a PNG back to RGB, and what its text says of how it was made, if this program made it.
+//! From a picture back to RGB, and what its text says of how it was made, if this program made it.
 
 use std::io::Cursor;
 
 use png::{ColorType, Decoder, DecodingError, Transformations};
+use protocol::Format;
 use serde::Deserialize;
 
+use super::format::format;
 use super::metadata::INPUT;
-
-/// The most bytes of RGB that a picture may have: that of a frame to a worker.
-const MAX_RGB: u64 = protocol::frame::MAX_BYTES;
+use super::pixels::{Pixels, fitting};
+use super::{jpeg, webp};
 
 /// A picture that was read.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Read {
     pub rgb: Vec<u8>,
     /// What of its input says where its windows were.
     pub made: Option<Made>,
+    /// The JSON of its input.
+    pub input: Option<String>,
 }
 
 /// What of an input says where windows were.
@@ -39,25 +42,32 @@ pub struct Made {
     pub seamless: bool,
 }
 
-/// Reads a PNG of any colour type and depth; of an animation, the first picture.
+/// Reads a PNG, JPEG or WebP of any colour type and depth; of an animation, the first picture.
 ///
 /// # Errors
 /// Why it cannot be read, in words that follow the name of the file.
 pub fn read(bytes: &[u8]) -> Result<Read, String> {
+    let (Pixels { size: (width, height), rgb }, input) = match format(bytes) {
+        Format::Png => png(bytes)?,
+        Format::Jpeg => jpeg::read(bytes)?,
+        Format::Webp => webp::read(bytes)?,
+    };
+    let made = input.as_deref().and_then(|input| serde_json::from_str(input).ok());
+    Ok(Read { width, height, rgb, made, input })
+}
+
+/// Reads a PNG, and the input that it was made from.
+fn png(bytes: &[u8]) -> Result<(Pixels, Option<String>), String> {
     let mut decoder = Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(Transformations::normalize_to_color8());
     let wrong = |error: DecodingError| match error {
-        DecodingError::Format(_) if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") => "is not a PNG".to_owned(),
+        DecodingError::Format(_) if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") => "is not a PNG, JPEG or WebP".to_owned(),
         DecodingError::IoError(_) => "is a PNG that ends too early".to_owned(),
         error => format!("is a damaged PNG: {error}"),
     };
-    let (width, height) = decoder.read_header_info().map_err(wrong)?.size();
-    if 3 * u64::from(width) * u64::from(height) > MAX_RGB {
-        return Err(format!("has {width}x{height} pixels, more than a worker takes (1 GiB of RGB)"));
-    }
+    let size = fitting(decoder.read_header_info().map_err(wrong)?.size())?;
     let mut reader = decoder.read_info().map_err(wrong)?;
-    let size = reader.output_buffer_size().ok_or("is too large")?;
-    let mut pixels = vec![0; size];
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or("is too large")?];
     let (color, _) = reader.output_color_type();
     reader.next_frame(&mut pixels).map_err(wrong)?;
     // Some programs write texts after the pixels.
@@ -73,8 +83,7 @@ pub fn read(bytes: &[u8]) -> Result<Read, String> {
     let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == INPUT);
     let utf8 = info.utf8_text.iter().find(|chunk| chunk.keyword == INPUT);
     let input = latin.map(|chunk| chunk.text.clone()).or_else(|| utf8?.get_text().ok());
-    let made = input.and_then(|input| serde_json::from_str(&input).ok());
-    Ok(Read { width, height, rgb, made })
+    Ok((Pixels { size, rgb }, input))
 }
 
 #[cfg(test)]
@@ -142,7 +151,9 @@ mod tests {
         });
         huge[29..33].copy_from_slice(&crc.to_be_bytes());
         for (bytes, why) in [
-            (&b"\xff\xd8\xff\xe0 a jpeg"[..], "is not a PNG"),
+            (&b"\xff\xd8\xff\xe0 a jpeg"[..], "is a damaged JPEG"),
+            (b"RIFF\x04\0\0\0WEBP", "is a WebP that ends too early"),
+            (b"a text that is long enough", "is not a PNG, JPEG or WebP"),
             (b"", "ends too early"),
             (&png[..60], "ends too early"),
             (&huge, "has 65536x65536 pixels, more than"),

@@ -32,6 +32,7 @@ pub(super) fn bounded(event: Event) -> Result<Event, String> {
         // These have no texts of any length; the last two are not for a server.
         other @ (Event::Progress { .. }
         | Event::Preview { .. }
+        | Event::Picture { .. }
         | Event::Done { .. }
         | Event::Canceled { .. }
         | Event::Batch { .. }

@@ -74,14 +74,14 @@ impl Shared {
             // The worker that it was claimed for was lost in this moment.
             match active.release(None) {
                 Some(claim) => self.give_back(active, claim, false),
-                None => self.finish(&active, End::Canceled, None),
+                None => self.finish(&active, End::Canceled, Vec::new()),
             }
             return;
         };
         let job = table.workers.next_job();
         let Some(queue_time) = active.begin(worker, job.clone(), started_at, table.model.as_ref()) else {
             drop(table);
-            self.finish(&active, End::Canceled, None);
+            self.finish(&active, End::Canceled, Vec::new());
             return;
         };
         table.workers.run(worker, job.clone(), Arc::clone(&active), suspect);

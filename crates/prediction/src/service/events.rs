@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Command, Event};
+use protocol::{Command, Event, Stage};
+use tokio::task::JoinHandle;
 
 use super::shared::Shared;
 use super::workers::WorkerState;
+use crate::active::ActivePrediction;
 use crate::lifecycle::End;
 use crate::output;
 use crate::preview::Preview;
@@ -39,8 +41,8 @@ impl Shared {
         }
     }
 
-    /// An event of a worker, with the bytes of its frame.
-    pub(super) fn on_event(self: &Arc<Self>, worker: usize, event: Event, bytes: Vec<u8>) {
+    /// An event of a worker, with the bytes of its frame. Returns what is to be waited for before the next one.
+    pub(super) fn on_event(self: &Arc<Self>, worker: usize, event: Event, bytes: Vec<u8>) -> Option<JoinHandle<()>> {
         let mut table = self.table();
         // Loading has one limit in all; every other event shows that the worker is alive.
         if !matches!(event, Event::Loading { .. }) {
@@ -61,14 +63,7 @@ impl Shared {
                 table.setup.fail(&error);
                 table.workers.slot(worker).state = WorkerState::LoadFailed(error);
             }
-            Event::Batch { stage, windows, limit, seconds } => {
-                let stage = stage.name();
-                let fill = f64::from(windows) / f64::from(limit.max(1));
-                metrics::counter!("syncdiffusion_windows_total", "stage" => stage).increment(u64::from(windows));
-                metrics::counter!("syncdiffusion_batches_total", "stage" => stage).increment(1);
-                metrics::histogram!("syncdiffusion_batch_fill_ratio", "stage" => stage).record(fill.min(1.0));
-                metrics::histogram!("syncdiffusion_batch_seconds", "stage" => stage).record(seconds);
-            }
+            Event::Batch { stage, windows, limit, seconds } => record_batch(stage, (windows, limit), seconds),
             Event::Progress { job, step, of, seconds, fraction } => {
                 let active = table.workers.slot(worker).job(&job).cloned();
                 if active.as_ref().is_some_and(|active| active.previews.is_due(step, of)) {
@@ -98,30 +93,30 @@ impl Shared {
                     active.log_of_worker(&line);
                 }
             }
+            Event::Picture { job, n, width, height } => {
+                drop(table);
+                return self.on_picture(worker, job, n, (width, height), bytes);
+            }
             Event::Done { job, width, height, seconds, work, peak_memory_bytes } => {
                 record_memory(worker, peak_memory_bytes);
-                let size =
-                    table.workers.slot(worker).job(&job).map(|active| (active.input().width, active.input().height));
-                if let Some((wanted_width, wanted_height)) = size
-                    && ((width, height) != (wanted_width, wanted_height)
-                        || bytes.len() as u64 != picture_bytes(width, height))
-                {
+                let active = table.workers.slot(worker).job(&job).cloned()?;
+                let alone = active.input().num_outputs == 1;
+                if let Some(error) = misfit(&active, (width, height), bytes.len() as u64, alone.into()) {
                     drop(table);
-                    let error = format!(
-                        "the worker sent a picture of {width} x {height} pixels, and {} bytes that are kept of it, instead \
-                         of one of {wanted_width} x {wanted_height}",
-                        bytes.len()
-                    );
                     self.on_end(worker, &job, End::Failed(error));
-                    return;
+                    return None;
                 }
-                let Some((active, beside)) = table.workers.slot(worker).complete(&job, true) else { return };
+                let (active, beside) = table.workers.slot(worker).complete(&job, true)?;
                 active.computed();
                 let units = table.units(&active);
                 table.rate.learn(units, seconds, beside);
                 drop(table);
                 self.wake();
-                self.encode(active, bytes, (width, height), work);
+                if alone {
+                    self.encode(active, bytes, (width, height), work);
+                } else {
+                    self.deliver_all(active, work);
+                }
             }
             Event::Failed { error, fatal: true, .. } => {
                 // The process ends now, and what it holds is dealt with then.
@@ -143,6 +138,38 @@ impl Shared {
                 tracing::error!(worker, error = %shown(&error), "worker did not understand a command");
             }
         }
+        None
+    }
+
+    /// One of several pictures is drawn. It is to be encoded before the next event.
+    fn on_picture(
+        self: &Arc<Self>,
+        worker: usize,
+        job: String,
+        n: u32,
+        size: (u32, u32),
+        rgb: Vec<u8>,
+    ) -> Option<JoinHandle<()>> {
+        let active = self.table().workers.slot(worker).job(&job).cloned()?;
+        let of = active.input().num_outputs;
+        let wrong = if n >= of || of == 1 {
+            Some(format!("the worker sent picture {n}, counted from 0, of {of}"))
+        } else {
+            misfit(&active, size, rgb.len() as u64, 1)
+        };
+        match wrong {
+            None => Some(self.encode_one((worker, job), active, n, rgb, size)),
+            Some(error) => {
+                self.break_off(worker, &job, error);
+                None
+            }
+        }
+    }
+
+    /// A job cannot end well any more, although its worker goes on: the worker is told, and its place is free.
+    pub(super) fn break_off(self: &Arc<Self>, worker: usize, job: &str, error: String) {
+        self.table().workers.slot(worker).send(Command::Cancel { job: job.to_owned() });
+        self.on_end(worker, job, End::Failed(error));
     }
 
     /// A job has ended without a picture; the next one gets its place.
@@ -150,7 +177,7 @@ impl Shared {
         let completed = self.table().workers.slot(worker).complete(job, false);
         let Some((active, _)) = completed else { return };
         self.wake();
-        self.finish(&active, end, None);
+        self.finish(&active, end, Vec::new());
     }
 
     /// A worker process has ended, or could not be started, and `how`: what it held goes back to the queue, once.
@@ -171,11 +198,11 @@ impl Shared {
             let attempts = active.attempts();
             if attempts >= MAX_ATTEMPTS {
                 let error = format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
-                self.finish(&active, End::Failed(error), None);
+                self.finish(&active, End::Failed(error), Vec::new());
             } else if let Some(claim) = active.release(Some(&exit.why)) {
                 self.give_back(active, claim, true);
             } else {
-                self.finish(&active, End::Canceled, None);
+                self.finish(&active, End::Canceled, Vec::new());
             }
         }
         if gone {
@@ -183,6 +210,18 @@ impl Shared {
         }
         exit.restart_after.filter(|_| !closing)
     }
+}
+
+/// What is wrong with the size of a picture that a worker sent, or with the bytes of one or several, if anything is.
+fn misfit(active: &ActivePrediction, (width, height): (u32, u32), bytes: u64, pictures: u64) -> Option<String> {
+    let wanted = (active.input().width, active.input().height);
+    ((width, height) != wanted || bytes != pictures * picture_bytes(width, height)).then(|| {
+        format!(
+            "the worker sent a picture of {width} x {height} pixels, and {bytes} bytes that are kept of it, instead of \
+             one of {} x {}",
+            wanted.0, wanted.1
+        )
+    })
 }
 
 /// The largest preview in bytes: a pixel for each latent of 3072x3072 takes 432 KiB.
@@ -203,6 +242,15 @@ fn log(worker: usize, line: &str) {
         "TRACE" => tracing::trace!(target: "worker", worker, "{words}"),
         _ => tracing::info!(target: "worker", worker, "{line}"),
     }
+}
+
+fn record_batch(stage: Stage, (windows, limit): (u32, u32), seconds: f64) {
+    let stage = stage.name();
+    let fill = f64::from(windows) / f64::from(limit.max(1));
+    metrics::counter!("syncdiffusion_windows_total", "stage" => stage).increment(u64::from(windows));
+    metrics::counter!("syncdiffusion_batches_total", "stage" => stage).increment(1);
+    metrics::histogram!("syncdiffusion_batch_fill_ratio", "stage" => stage).record(fill.min(1.0));
+    metrics::histogram!("syncdiffusion_batch_seconds", "stage" => stage).record(seconds);
 }
 
 fn record_memory(worker: usize, peak_memory_bytes: u64) {

@@ -28,6 +28,8 @@ const DELIVERY_WAITS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 pub struct Request {
     /// Its id; made up if absent.
     pub id: Option<String>,
+    /// Name of the token that asks for it; empty where it has none.
+    pub name: String,
     /// What is to be made.
     pub input: Input,
     /// Pictures that came with it.
@@ -177,7 +179,7 @@ impl Shared {
     }
 
     async fn admit(self: &Arc<Self>, mut request: Request) -> Result<Submitted, Refused> {
-        let (idempotent, detached) = (request.idempotent, request.detached);
+        let (idempotent, detached, name) = (request.idempotent, request.detached, request.name.clone());
         // Whoever waits or runs already needs no pictures.
         let known = request.id.as_ref().filter(|_| request.names_pictures()).and_then(|id| self.active(id));
         if let Some(active) = known {
@@ -197,8 +199,9 @@ impl Shared {
         // From here on the id is reserved, so this part runs to its end even if nobody waits for it any more.
         let shared = Arc::clone(self);
         let span = active.span.clone();
-        let accepted =
-            tokio::spawn(async move { shared.accept(active, received, idempotent, detached).await }.instrument(span));
+        let accepted = tokio::spawn(
+            async move { shared.accept(active, name, received, idempotent, detached).await }.instrument(span),
+        );
         accepted.await.unwrap_or(Err(Refused::Closing))
     }
 
@@ -262,11 +265,12 @@ impl Shared {
     async fn accept(
         self: Arc<Self>,
         active: Arc<ActivePrediction>,
+        name: String,
         Received { pictures, room }: Received,
         idempotent: bool,
         detached: bool,
     ) -> Result<Submitted, Refused> {
-        match self.ask(&active, pictures, idempotent).await {
+        match self.ask(&active, &name, pictures, idempotent).await {
             Ok(Accepted::New(seq)) => {
                 tracing::info!("prediction accepted");
                 active.given.hold(room);
@@ -288,6 +292,7 @@ impl Shared {
     async fn ask(
         &self,
         active: &ActivePrediction,
+        name: &str,
         pictures: Vec<Picture>,
         idempotent: bool,
     ) -> Result<Accepted, StoreError> {
@@ -296,8 +301,8 @@ impl Shared {
             let (new, room) = {
                 let table = self.table();
                 let units = cost::units(active.input(), table.geometry());
-                let inputs = pictures.clone();
-                let new = New { idempotent, inputs, ..New::of(active.accepted().clone(), units) };
+                let (tenant, inputs) = (name.to_owned(), pictures.clone());
+                let new = New { tenant, idempotent, inputs, ..New::of(active.accepted().clone(), units) };
                 (new, table.room(self.options.queue_size, self.options.queue_seconds))
             };
             let accepted = self.store.accept(new, room).await?;

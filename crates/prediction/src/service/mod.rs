@@ -10,6 +10,7 @@
 //! front.
 
 mod bounds;
+mod copies;
 mod dispatch;
 mod events;
 mod finish;
@@ -17,6 +18,7 @@ mod follow;
 mod gone;
 mod health;
 mod intake;
+mod pictures;
 mod pulse;
 mod receive;
 mod setup;
@@ -38,7 +40,7 @@ pub use shared::Options;
 use crate::given_pictures::PictureIntake;
 use crate::input::{Geometry, geometry_of};
 use crate::outgoing::Gate;
-use crate::store::{Query, Store, StoreError, Stored};
+use crate::store::{Found, Picture, Query, Store, StoreError, Stored, Usage};
 use crate::upload::{PlaceError, Uploader};
 use crate::webhook::WebhookSender;
 use crate::wire::Prediction;
@@ -148,12 +150,13 @@ impl Service {
         Ok(stored.map(Stored::into_prediction))
     }
 
-    /// The PNG of a prediction that has ended with one.
+    /// A picture of a prediction that has ended with it, by its number from 0; with a width, a small copy, which is
+    /// made where there is none yet. See [`crate::output::thumbnail_width`] for widths.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    pub async fn picture(&self, id: &str) -> Result<Option<Arc<[u8]>>, StoreError> {
-        Ok(self.shared.store.get(id).await?.and_then(|stored| stored.picture))
+    /// If the store cannot be read, or holds what is not a picture.
+    pub async fn picture(&self, id: &str, n: u32, width: Option<u32>) -> Result<Option<Picture>, StoreError> {
+        self.shared.picture(id, n, width).await
     }
 
     /// The PNG that is served under a name.
@@ -169,13 +172,31 @@ impl Service {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn list(&self, query: Query) -> Result<Vec<(u64, Prediction)>, StoreError> {
+    pub async fn list(&self, query: Query<'_>) -> Result<Vec<(u64, Prediction)>, StoreError> {
+        Ok(self.search(query).await?.0)
+    }
+
+    /// The same, of a query that may have a text: with the place from which to go on, if the search ended there before
+    /// the list was full, see [`crate::store::Found`].
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn search(&self, query: Query<'_>) -> Result<(Vec<(u64, Prediction)>, Option<u64>), StoreError> {
+        let Found { records, looked } = self.shared.store.search(query).await?;
         let mut listed = Vec::new();
-        for record in self.shared.store.list(query).await? {
+        for record in records {
             let known = self.shared.look(&record.prediction.id).await;
             listed.push((record.seq, known.unwrap_or(record.prediction)));
         }
-        Ok(listed)
+        Ok((listed, looked))
+    }
+
+    /// What was drawn for the tokens of each name, by name.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn usage(&self) -> Result<Vec<Usage>, StoreError> {
+        self.shared.store.usage().await
     }
 
     /// Removes a prediction that has ended, and gives up its webhook if that has yet to be delivered; false if there is

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::active::ActivePrediction;
-use crate::given_pictures::{Format, Full, Pixels, Unfetched, decode, fields, hash, misplaced, names, size};
+use crate::given_pictures::{Full, Pixels, Unfetched, decode, fields, format_of, hash, misplaced, names, size};
 use crate::input::data_uri::head;
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::End;
@@ -107,7 +107,7 @@ impl Shared {
         let file = Arc::clone(&bytes);
         let read = tokio::task::spawn_blocking(move || -> Result<_, String> {
             let Pixels { width, height, .. } = decode(&file)?;
-            Ok(((width, height), Format::of(&file)?))
+            Ok(((width, height), format_of(&file)?))
         });
         let read = read.await.unwrap_or_else(|_| Err("the picture cannot be read".to_owned()));
         let (size, format) = read.map_err(invalid)?;
@@ -115,7 +115,7 @@ impl Shared {
             return Err(Unreceived::invalid(field, why));
         }
         tracing::debug!(field, bytes = bytes.len(), width = size.0, height = size.1, "a picture was received");
-        let name = output::name_of(format.ending());
+        let name = output::name(format);
         let name = name.map_err(|error| Unreceived::Store(StoreError::Engine(error.to_string())))?;
         let which = Which { kind: Kind::Input(field.to_owned()), n: 0 };
         Ok(Picture { which, media: format.media().to_owned(), file: Some(name), bytes })
@@ -140,7 +140,7 @@ impl Shared {
                     drop(table);
                     shared.wake();
                     let end = if let Some(Err(why)) = other { End::Failed(why) } else { End::Canceled };
-                    shared.finish(&active, end, None);
+                    shared.finish(&active, end, Vec::new());
                 }
             }
         };

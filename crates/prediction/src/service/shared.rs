@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::copies::Copies;
 use super::setup::Setup;
 use super::workers::Workers;
 use crate::active::ActivePrediction;
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) webhooks: WebhookSender,
     /// Sends pictures where they are to go, by its HTTP clients.
     pub(super) uploader: Uploader,
+    /// Which small copies of pictures are being made.
+    pub(super) copies: Copies,
     /// Receives pictures, and bounds how many at once.
     pub(super) picture_intake: PictureIntake,
     /// One lock for what changes together: which workers there are, what they hold, and how many claims that makes.
@@ -112,6 +115,7 @@ impl Shared {
             store,
             webhooks,
             uploader,
+            copies: Copies::default(),
             picture_intake,
             table: Mutex::new(table),
             wake: Arc::default(),

@@ -34,13 +34,13 @@ impl Shared {
             for active in held {
                 match active.release(None) {
                     Some(claim) => self.give_back(active, claim, false),
-                    None => self.finish(&active, End::Canceled, None),
+                    None => self.finish(&active, End::Canceled, Vec::new()),
                 }
             }
             self.leave_queue();
         } else {
             for active in &held {
-                self.finish(active, stopped(), None);
+                self.finish(active, stopped(), Vec::new());
             }
             self.end_queue(&stopped()).await;
         }
@@ -81,7 +81,7 @@ impl Shared {
             for Claimed { claim, record, attempts, .. } in claimed {
                 let active = self.active(&record.prediction.id).filter(|active| active.claim(claim, attempts));
                 if let Some(active) = active {
-                    self.finish(&active, end.clone(), None);
+                    self.finish(&active, end.clone(), Vec::new());
                 }
             }
         }

@@ -57,7 +57,11 @@ async fn listen(shared: &Arc<Shared>, worker: usize, messages: &mut Receiver<Mes
                 tracing::warn!(worker, why = %shown(&why), "worker sent something that is not an event");
             }
             Some(Message::Event(event, bytes)) => match bounded(event) {
-                Ok(event) => shared.on_event(worker, event, bytes),
+                Ok(event) => {
+                    if let Some(encoding) = shared.on_event(worker, event, bytes) {
+                        _ = encoding.await;
+                    }
+                }
                 Err(why) => return why,
             },
         }

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::record::{Picture, Query, Record, Retention, Stored, Which};
+use super::record::{Found, Picture, Query, Record, Retention, Stored, Which};
+use super::usage::Usage;
 use super::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
@@ -76,7 +77,16 @@ pub trait Store: Send + Sync + 'static {
     fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>>;
 
     /// Records without their pictures.
-    fn list(&self, query: Query) -> Answer<'_, Vec<Record>>;
+    fn search(&self, query: Query<'_>) -> Answer<'_, Found>;
+
+    /// The records alone that [`Store::search`] finds: all of them, unless the query has a text.
+    fn list(&self, query: Query<'_>) -> Answer<'_, Vec<Record>> {
+        let found = self.search(query);
+        Box::pin(async move { Ok(found.await?.records) })
+    }
+
+    /// What was drawn for each name, by name. It stays when predictions are removed.
+    fn usage(&self) -> Answer<'_, Vec<Usage>>;
 
     /// Removes a prediction that has ended, with its pictures, and forgets a webhook that has yet to be delivered.
     /// False if there is none. Works on a full disk.

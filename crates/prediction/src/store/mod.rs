@@ -31,7 +31,7 @@
 //! - Writes take effect in the order in which the methods were called (not polled).
 //! - Within a tenant, predictions are claimed in the order of acceptance; what comes back is in front of what came
 //!   later.
-//! - A prediction ends once.
+//! - A prediction ends once, and is counted then for the name of its token ([`Store::usage`]).
 //!
 //! Every engine passes the tests of `suite`, and answers as [`Memory`] does.
 
@@ -46,14 +46,16 @@ mod record;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod usage;
 mod work;
 
 pub use api::{Answer, Store};
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
-pub use record::{Kind, Picture, Query, Record, Retention, Stored, Which};
+pub use record::{Found, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};
 pub use sqlite::{Finding, Sqlite, inspect};
+pub use usage::Usage;
 pub use work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, New, News, Node, Outcome, Peer, Place, Room,
     Said, Stopped, Wants,

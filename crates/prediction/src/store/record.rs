@@ -47,16 +47,19 @@ pub struct Stored {
     pub record: Record,
     /// The first picture, encoded.
     pub picture: Option<Arc<[u8]>>,
+    /// Those after it.
+    pub more: Vec<Arc<[u8]>>,
     /// Whether its webhook has yet to be delivered.
     pub owed: bool,
 }
 
 impl Stored {
-    /// The prediction with the picture that was stored beside it, unless its output is a URL.
+    /// The prediction with the pictures that were stored beside it, unless its output is a URL.
     pub fn into_prediction(self) -> Prediction {
         let mut prediction = self.record.prediction;
-        if let (Some(png), None, Status::Succeeded) = (self.picture, &prediction.output, prediction.status) {
-            prediction.output = Some(Output::Whole(output::data_uri(&png)));
+        if let (Some(first), None, Status::Succeeded) = (self.picture, &prediction.output, prediction.status) {
+            let pictures = std::iter::once(first).chain(self.more);
+            prediction.output = Some(Output::of(pictures.map(|picture| output::data_uri(&picture)).collect()));
         }
         prediction
     }
@@ -87,6 +90,11 @@ pub struct Which {
 impl Which {
     /// The first output.
     pub const FIRST: Self = Self { kind: Kind::Output, n: 0 };
+
+    /// Whether it is an output after the first.
+    pub fn is_more(&self) -> bool {
+        self.kind == Kind::Output && self.n > 0
+    }
 }
 
 /// What a stored picture is for. Written as text, it is `output`, `thumbnail/WIDTH` or `input/FIELD`.
@@ -123,17 +131,61 @@ impl FromStr for Kind {
     }
 }
 
+/// How many records a search for a text looks at, at most.
+pub const MAX_LOOKED: usize = 500;
+/// Bytes of records after which it looks at no more.
+pub(super) const MAX_READ: usize = 8 << 20;
+
 /// Which records to list, newest first.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Query {
+pub struct Query<'a> {
     /// Only those with a smaller number.
     pub before: Option<u64>,
     /// Only those with a greater number; the oldest of them, still newest first.
     pub after: Option<u64>,
     /// Only those with this status.
     pub status: Option<Status>,
+    /// Only those whose prompt contains this text, in upper or lower case. What a search looks at is bounded: by
+    /// [`MAX_LOOKED`], and by the size of the records.
+    pub text: Option<&'a str>,
     /// The greatest length of the list.
     pub limit: usize,
+}
+
+/// What a query finds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The records, newest first.
+    pub records: Vec<Record>,
+    /// Number of the last record that a search for a text has looked at, if it ended before the list was full and may
+    /// find more beyond it.
+    pub looked: Option<u64>,
+}
+
+/// What a search for a text may still look at.
+#[derive(Debug)]
+pub(super) struct Search {
+    text: String,
+    records: usize,
+    bytes: usize,
+}
+
+impl Search {
+    pub(super) fn new(text: &str) -> Self {
+        Self { text: text.to_lowercase(), records: 0, bytes: 0 }
+    }
+
+    /// Whether a prompt contains the text; `size` is what was read to find out.
+    pub(super) fn finds(&mut self, prompt: &str, size: usize) -> bool {
+        self.records += 1;
+        self.bytes += size;
+        prompt.to_lowercase().contains(&self.text)
+    }
+
+    /// Whether it may look at one more.
+    pub(super) fn goes_on(&self) -> bool {
+        self.records < MAX_LOOKED && self.bytes < MAX_READ
+    }
 }
 
 /// What is removed. Only predictions that have ended and owe no webhook are; the oldest go first.

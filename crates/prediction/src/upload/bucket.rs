@@ -122,16 +122,17 @@ impl Bucket {
     }
 
     /// Puts a picture under a new name. Returns its URL.
-    pub(super) async fn put(&self, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
-        let name = output::name().map_err(|error| Failure::permanent(error.to_string()))?;
+    pub(super) async fn put(&self, picture: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
+        let format = output::format(picture);
+        let name = output::name(format).map_err(|error| Failure::permanent(error.to_string()))?;
         let key: Path = self.prefix.parts().chain([name.as_str().into()]).collect();
         let attributes = Attributes::from_iter([
-            (Attribute::ContentType, "image/png"),
+            (Attribute::ContentType, format.media()),
             (Attribute::ContentDisposition, "inline"),
             (Attribute::CacheControl, "public, max-age=31536000, immutable"),
         ]);
         let options = PutOptions { attributes, ..PutOptions::default() };
-        let put = self.store.put_opts(&key, png.to_vec().into(), options).await;
+        let put = self.store.put_opts(&key, picture.to_vec().into(), options).await;
         put.map_err(|error| failure(&error))?;
         match &self.links {
             To::Presigned(time) => {

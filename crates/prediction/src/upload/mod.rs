@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use http_client::{Retries, RetryPolicy};
 use metrics::counter;
+use protocol::Format;
 use tokio::time::sleep;
 
 use crate::outgoing::{Gate, Refused};
+use crate::output;
 use crate::redacted::Redacted;
 use crate::shown::shown;
 use bucket::Bucket;
@@ -73,7 +75,7 @@ pub(crate) enum Way {
 pub(crate) enum Target {
     /// The receiver of all pictures; it chooses their names.
     Receiver(Redacted),
-    /// The URL that a request makes, which is the name.
+    /// The URL that a request makes of this prefix and the name of the picture.
     Form(String),
     /// A bucket.
     Bucket(Arc<Bucket>),
@@ -91,7 +93,7 @@ pub(crate) struct Uploader {
 /// # Errors
 /// Why the gate does not accept it.
 pub fn check_prefix(prefix: &str, gate: &Gate) -> Result<(), Refused> {
-    gate.check(&put::form_url(prefix)).map(drop)
+    gate.check(&format!("{prefix}{}", put::name(Format::default(), None))).map(drop)
 }
 
 impl Uploader {
@@ -109,20 +111,28 @@ impl Uploader {
 
     /// Where the picture of a request goes.
     pub(crate) fn way(&self, output_file_prefix: Option<&str>) -> Way {
-        output_file_prefix.map_or_else(|| self.usual.clone(), |prefix| Way::Send(Target::Form(put::form_url(prefix))))
+        output_file_prefix.map_or_else(|| self.usual.clone(), |prefix| Way::Send(Target::Form(prefix.to_owned())))
     }
 
-    /// Uploads a PNG and returns its URL. Transient failures are tried again.
+    /// Uploads a picture, which has a number if there are several, and returns its URL. Transient failures are tried
+    /// again.
     ///
     /// # Errors
     /// In Cog's words.
-    pub(crate) async fn send(&self, to: &Target, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, String> {
+    pub(crate) async fn send(
+        &self,
+        to: &Target,
+        id: &str,
+        picture: &Arc<[u8]>,
+        number: Option<u32>,
+    ) -> Result<Arc<str>, String> {
+        let name = put::name(output::format(picture), number);
         let mut retries = Retries::new(RETRIES);
         loop {
             let sent = match to {
-                Target::Receiver(url) => self.putter.plain(url, id, png).await,
-                Target::Form(url) => self.putter.form(url, id, png).await,
-                Target::Bucket(bucket) => bucket.put(png).await,
+                Target::Receiver(url) => self.putter.plain(url, &name, id, picture).await,
+                Target::Form(prefix) => self.putter.form(prefix, &name, id, picture).await,
+                Target::Bucket(bucket) => bucket.put(picture).await,
             };
             let failure = match sent {
                 Ok(url) => {

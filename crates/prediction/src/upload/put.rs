@@ -8,17 +8,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_client::{has_cause, reason};
+use protocol::Format;
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
 
 use super::failure::Failure;
 use crate::outgoing::{Gate, Refused};
+use crate::output;
 use crate::redacted::Redacted;
 
 /// How long an upload may take, as Cog has it.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// The name of every picture, as the hosted model has it; `x-prediction-id` tells the receiver which one it is.
-const NAME: &str = "output.png";
+/// The name of a picture, as the hosted model has it, with its number if there are several; `x-prediction-id` tells the
+/// receiver which prediction it is of.
+pub(super) fn name(format: Format, number: Option<u32>) -> String {
+    let number = number.map_or_else(String::new, |number| format!("-{number}"));
+    format!("output{number}.{}", format.extension())
+}
 
 /// PUTs pictures.
 #[derive(Debug)]
@@ -28,19 +34,14 @@ pub(super) struct Putter {
     gate: Gate,
 }
 
-/// The URL that a prefix makes.
-pub(super) fn form_url(prefix: &str) -> String {
-    format!("{prefix}{NAME}")
-}
-
-/// The URL of a picture at `--upload-url`.
+/// The URL below which pictures are at `--upload-url`.
 pub(super) fn receiver_url(url: &Redacted) -> Result<Redacted, Refused> {
     let parsed = Url::parse(url.reveal()).map_err(Refused::NotAUrl)?;
     if !matches!(parsed.scheme(), "http" | "https") {
         return Err(Refused::Scheme(parsed.scheme().to_owned()));
     }
     let url = url.reveal();
-    Ok(format!("{url}{}{NAME}", if url.ends_with('/') { "" } else { "/" }).into())
+    Ok(format!("{url}{}", if url.ends_with('/') { "" } else { "/" }).into())
 }
 
 impl Putter {
@@ -50,8 +51,15 @@ impl Putter {
     }
 
     /// Sends a picture as it is. Returns the URL that the receiver names, or else the last one that was called.
-    pub(super) async fn plain(&self, url: &Redacted, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
-        let request = self.trusted.put(url.reveal()).header(CONTENT_TYPE, "image/png").body(png.to_vec());
+    pub(super) async fn plain(
+        &self,
+        url: &Redacted,
+        name: &str,
+        id: &str,
+        picture: &Arc<[u8]>,
+    ) -> Result<Arc<str>, Failure> {
+        let request = self.trusted.put(format!("{}{name}", url.reveal()));
+        let request = request.header(CONTENT_TYPE, output::format(picture).media()).body(picture.to_vec());
         let response = send(request, id).await?;
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let mut url = match location {
@@ -66,12 +74,19 @@ impl Putter {
     }
 
     /// Sends a picture as the file of a form. Returns its URL.
-    pub(super) async fn form(&self, url: &str, id: &str, png: &Arc<[u8]>) -> Result<Arc<str>, Failure> {
+    pub(super) async fn form(
+        &self,
+        prefix: &str,
+        name: &str,
+        id: &str,
+        picture: &Arc<[u8]>,
+    ) -> Result<Arc<str>, Failure> {
+        let url = format!("{prefix}{name}");
         // It may have been stored when other addresses were allowed.
-        let checked = self.gate.check(url).map_err(|refused| Failure::permanent(refused.to_string()))?;
+        let checked = self.gate.check(&url).map_err(|refused| Failure::permanent(refused.to_string()))?;
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         let kind = format!("multipart/form-data; boundary={boundary}");
-        let request = self.guarded.put(checked).header(CONTENT_TYPE, kind).body(form(&boundary, png));
+        let request = self.guarded.put(checked).header(CONTENT_TYPE, kind).body(form(&boundary, name, picture));
         send(request, id).await.map(|_| url.into())
     }
 }
@@ -101,10 +116,11 @@ async fn send(request: RequestBuilder, id: &str) -> Result<Response, Failure> {
 }
 
 /// A form with the picture as its only field, `file`.
-fn form(boundary: &str, png: &[u8]) -> Vec<u8> {
+fn form(boundary: &str, name: &str, picture: &[u8]) -> Vec<u8> {
     let head = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{NAME}\"\r\n\
-         Content-Type: image/png\r\n\r\n"
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+         Content-Type: {}\r\n\r\n",
+        output::format(picture).media()
     );
-    [head.as_bytes(), png, format!("\r\n--{boundary}--\r\n").as_bytes()].concat()
+    [head.as_bytes(), picture, format!("\r\n--{boundary}--\r\n").as_bytes()].concat()
 }

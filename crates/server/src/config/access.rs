@@ -12,12 +12,12 @@ use crate::tokens::{Token, Tokens};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct Access {
-    /// Token that clients send as `Authorization: Bearer TOKEN`; separate several by commas. Without any, requests need
-    /// no token
+    /// Token that clients send as `Authorization: Bearer TOKEN`, or a name and a token with a blank between, to count
+    /// by name; separate several by commas. Without any, requests need no token
     #[arg(long, env = "SYNCDIFFUSION_API_TOKEN", hide_env_values = true, value_name = "TOKEN", value_delimiter = ',')]
     #[arg(value_parser = token)]
     api_token: Vec<Token>,
-    /// File of tokens, one per line; lines that begin with `#` are comments
+    /// File of tokens, one per line, each alone or behind a name; lines that begin with `#` are comments
     #[arg(long, env = "SYNCDIFFUSION_API_TOKEN_FILE", value_name = "FILE")]
     api_token_file: Option<PathBuf>,
     /// Origin whose pages may call the server from a browser, such as `https://example.com`; separate several by
@@ -46,8 +46,8 @@ impl Access {
         }
         if !tokens.iter().all(Token::is_sound) {
             bail!(
-                "a token is empty or has characters that a header cannot carry; use letters, digits and punctuation \
-                 without spaces, or leave `--api-token` and SYNCDIFFUSION_API_TOKEN unset"
+                "a token is empty or has characters that a header cannot carry, or its name has others than letters, digits \
+                 and `._-@`; write `TOKEN` or `NAME TOKEN`, or leave `--api-token` and SYNCDIFFUSION_API_TOKEN unset"
             );
         }
         Ok(Tokens::new(tokens))

@@ -8,7 +8,7 @@ use super::worker::WorkerArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct Evaluate {
-    /// PNGs, and folders whose PNGs are evaluated
+    /// Pictures (PNG, JPEG or WebP), and folders of them
     #[arg(required = true, value_name = "DIR|FILE")]
     pub(crate) paths: Vec<PathBuf>,
     /// Distance of the windows, in latents, of pictures whose text does not tell it; `generate` and `serve` write it

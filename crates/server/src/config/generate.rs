@@ -14,10 +14,11 @@ pub(crate) struct Generate {
     pub(crate) inputs: Inputs,
     #[command(flatten)]
     pub(crate) worker: WorkerArgs,
-    /// Where to write the PNG
-    #[arg(long, default_value = "out.png", help_heading = "Output")]
-    pub(crate) output: PathBuf,
-    /// Write only pixels into the PNG: not the input, not the model, and not that a model made it
+    /// Where to write the picture; `.jpg` and `.webp` make one of that format, unless `--output-format` says which. By
+    /// default `out.png`, or `out` with the end of the format; several have numbers, as `out-0.png`
+    #[arg(long, help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write only pixels into the file: not the input, not the model, and not that a model made it
     #[arg(long, help_heading = "Output")]
     pub(crate) no_metadata: bool,
     /// Measure the picture, too, as `evaluate` does

@@ -26,14 +26,17 @@ impl Display for Problem {
     }
 }
 
-/// The files that are named, and those of folders whose names end in `.png`, by name.
+/// What the names of pictures end in.
+const ENDS: [&str; 4] = ["jpeg", "jpg", "png", "webp"];
+
+/// The files that are named, and the pictures of folders, by name.
 pub(super) fn find(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Problem>) {
     let (mut files, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         match fs::metadata(path) {
-            Ok(found) if found.is_dir() => match pngs(path) {
-                Ok(pngs) if pngs.is_empty() => problems.push(Problem::new(path, "is a folder without PNGs")),
-                Ok(pngs) => files.extend(pngs),
+            Ok(found) if found.is_dir() => match pictures(path) {
+                Ok(found) if found.is_empty() => problems.push(Problem::new(path, "is a folder without pictures")),
+                Ok(found) => files.extend(found),
                 Err(error) => problems.push(Problem::new(path, format!("cannot be listed: {error}"))),
             },
             Ok(_) => files.push(path.clone()),
@@ -43,17 +46,17 @@ pub(super) fn find(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Problem>) {
     (files, problems)
 }
 
-fn pngs(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut pngs = Vec::new();
+fn pictures(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let is_png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
-        if is_png && path.is_file() {
-            pngs.push(path);
+        let is = |end: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
+        if ENDS.iter().any(is) && path.is_file() {
+            pictures.push(path);
         }
     }
-    pngs.sort();
-    Ok(pngs)
+    pictures.sort();
+    Ok(pictures)
 }
 
 #[cfg(test)]
@@ -64,16 +67,16 @@ mod tests {
     fn folders_are_listed_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in ["b.png", "a.PNG", "notes.txt"] {
+        for name in ["b.png", "a.PNG", "c.jpg", "d.webp", "notes.txt"] {
             fs::write(path(name), "").unwrap();
         }
-        for name in ["empty", "c.png"] {
+        for name in ["empty", "e.png"] {
             fs::create_dir(path(name)).unwrap();
         }
         let (files, problems) = find(&[dir.path().to_owned(), path("notes.txt"), path("empty"), path("none")]);
-        assert_eq!(files, [path("a.PNG"), path("b.png"), path("notes.txt")]);
+        assert_eq!(files, [path("a.PNG"), path("b.png"), path("c.jpg"), path("d.webp"), path("notes.txt")]);
         let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(said[0], format!("`{}` is a folder without PNGs", path("empty").display()));
+        assert_eq!(said[0], format!("`{}` is a folder without pictures", path("empty").display()));
         assert!(said[1].starts_with(&format!("`{}` cannot be read: ", path("none").display())), "{said:?}");
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn measure(
     let geometry = Geometry { window, vae_factor };
     let mut measured = Measured { net, pictures: Vec::new(), problems: Vec::new() };
     for path in files {
-        let Read { width, height, rgb, made } = match load(&path).await {
+        let Read { width, height, rgb, made, .. } = match load(&path).await {
             Ok(read) => read,
             Err(why) => {
                 measured.problems.push(Problem::new(&path, why));

@@ -1,5 +1,7 @@
 //! From a worker's start to the picture: what it reports, and the bar that shows it.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use prediction::input::{self, Invalid};
@@ -19,7 +21,8 @@ pub(super) enum Outcome {
 
 pub(super) struct Picture {
     pub(super) input: Input,
-    pub(super) rgb: Vec<u8>,
+    /// RGB of each picture.
+    pub(super) pictures: Vec<Vec<u8>>,
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) seconds: f64,
@@ -37,7 +40,7 @@ pub(super) async fn draw(
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
     let job = || "generate".to_owned();
-    let (mut loaded, mut input) = (None, None);
+    let (mut loaded, mut input, mut several) = (None, None, BTreeMap::new());
     while let Some(message) = messages.recv().await {
         let (event, rgb) = match message {
             Message::Event(event, bytes) => (event, bytes),
@@ -83,11 +86,17 @@ pub(super) async fn draw(
             Event::Failed { error, .. } => bail!("{error}"),
             Event::Malformed { error } => bail!("the worker does not understand this program: {error}"),
             Event::Canceled { .. } => bail!("the worker canceled the job"),
+            Event::Picture { n, .. } => _ = several.insert(n, rgb),
             Event::Done { width, height, seconds, work, peak_memory_bytes, .. } => {
                 let (model, load_seconds) = loaded.context("the worker was done before it was ready")?;
                 let input = input.context("the worker was done before it named its model")?;
+                let pictures: Vec<Vec<u8>> =
+                    if input.num_outputs == 1 { vec![rgb] } else { several.into_values().collect() };
+                if pictures.len() != input.num_outputs as usize {
+                    bail!("the worker was done after {} of {} pictures", pictures.len(), input.num_outputs);
+                }
                 let picture =
-                    Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
+                    Picture { input, pictures, width, height, seconds, load_seconds, work, peak_memory_bytes, model };
                 return Ok(Outcome::Picture(Box::new(picture)));
             }
             Event::Batch { .. } | Event::Preview { .. } | Event::Evaluator { .. } | Event::Evaluated { .. } => {}

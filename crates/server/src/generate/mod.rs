@@ -1,12 +1,13 @@
-//! `syncdiffusion generate`: one picture, without a server.
+//! `syncdiffusion generate`: one picture or several, without a server.
 //!
 //! Inputs are refused in the words of the server. What always holds: the file named by `--output` is whole or
 //! untouched, and an interrupted run leaves nothing behind.
 
 mod draw;
+mod file;
 mod pictures;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,7 +36,11 @@ struct Report<'a> {
     seconds: f64,
     load_seconds: f64,
     seed: u64,
+    /// The only file, or the first.
     output: &'a Path,
+    /// All files, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<&'a [PathBuf]>,
     width: u32,
     height: u32,
     peak_memory_bytes: u64,
@@ -51,7 +56,7 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
     let Generate { inputs, mut worker, output, no_metadata, evaluate, json } = generate;
     // The geometry of the embedded model is known before its worker reports it, so errors are found before any work.
     let known = (worker.model == "demo").then(Geometry::default);
-    let mut inputs = inputs.0;
+    let (mut inputs, output) = file::named(inputs.0, output)?;
     let pictures = match Pictures::read(&mut inputs) {
         Ok(pictures) => pictures,
         Err(errors) => return Ok(refuse(&errors)),
@@ -65,6 +70,9 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
                 return Ok(refuse(&errors));
             }
         }
+    }
+    if evaluate && inputs["num_outputs"].as_u64().is_some_and(|count| count > 1) {
+        bail!("`--evaluate` is for one picture; leave it out, and run `syncdiffusion evaluate` on the files");
     }
     let hashes = pictures.hashes.clone();
     check_output(&output)?;
@@ -88,11 +96,14 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
             return Ok(INTERRUPTED.into());
         }
     };
-    let Picture { input, rgb, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
-    let told = told(&input, &hashes);
-    let metadata = (!no_metadata).then(|| Metadata::new(&told, Some(&model)));
-    let png = output::picture(&rgb, width, height, metadata.as_ref())?;
-    output::save(&output, &png).with_context(|| format!("cannot write `{}`", output.display()))?;
+    let Picture { input, pictures, width, height, seconds, load_seconds, work, peak_memory_bytes, model } = *picture;
+    let files = file::numbered(&output, input.num_outputs);
+    for (n, (rgb, file)) in (0..).zip(pictures.into_iter().zip(&files)) {
+        let input = told(&input.of_picture(n), &hashes);
+        let metadata = (!no_metadata).then(|| Metadata::new(&input, Some(&model)));
+        let encoded = output::encode(&rgb, (width, height), &input, metadata.as_ref())?;
+        output::save(file, &encoded).with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
     let figures = if evaluate {
         tokio::select! {
             figures = evaluate::of(&worker, &output, input.stride) => Some(figures?),
@@ -111,7 +122,8 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
             seconds,
             load_seconds,
             seed,
-            output: &output,
+            output: &files[0],
+            outputs: (files.len() > 1).then_some(&files[..]),
             width,
             height,
             peak_memory_bytes,
@@ -122,8 +134,10 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         };
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        let (path, seed) = (output.display(), input.seed);
-        println!("wrote `{path}`: {width}x{height}, seed {seed}, {seconds:.1} s on {}", model.device);
+        for (n, file) in (0..).zip(&files) {
+            let (path, seed) = (file.display(), input.of_picture(n).seed);
+            println!("wrote `{path}`: {width}x{height}, seed {seed}, {seconds:.1} s on {}", model.device);
+        }
         if let Some(figures) = figures {
             println!("{figures}");
         }

@@ -1,5 +1,7 @@
 //! Which requests need a token. What always holds: with tokens, a route needs one unless it is named here.
 
+use std::sync::Arc;
+
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -14,6 +16,10 @@ const OPEN: [&str; 8] = ["/", "/docs", "/health-check", "/live", "/metrics", "/o
 /// the key of a picture.
 const OPEN_BELOW: [&str; 3] = ["/files/", "/page/", "/view/"];
 
+/// Who asks: the name of the token, empty where it has none or none is needed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TokenName(pub(crate) Arc<str>);
+
 /// Whether a route is open to everybody.
 pub(crate) fn is_open(route: &str) -> bool {
     OPEN.contains(&route) || OPEN_BELOW.iter().any(|open| route.starts_with(open))
@@ -23,15 +29,19 @@ pub(crate) fn is_open(route: &str) -> bool {
 pub(super) async fn guard(
     State(app): State<App>,
     route: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    request.extensions_mut().insert(TokenName::default());
     if route.is_some_and(|route| is_open(route.as_str())) || app.tokens.is_empty() {
         return next.run(request).await;
     }
-    match token(request.headers()) {
-        Some(text) if app.tokens.contains(text) => next.run(request).await,
-        Some(_) => Error::Unauthorized("the token is not valid for this server").into_response(),
+    match token(request.headers()).map(|text| app.tokens.find(text)) {
+        Some(Some(name)) => {
+            request.extensions_mut().insert(TokenName(name));
+            next.run(request).await
+        }
+        Some(None) => Error::Unauthorized("the token is not valid for this server").into_response(),
         None => Error::Unauthorized("a token is needed; send `Authorization: Bearer TOKEN`").into_response(),
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Error {
     Refused(Refused),
     /// No prediction has this id.
     Unknown(String),
+    /// The prediction has no picture of this number.
+    NoPicture(String, u32),
     /// No picture has this name.
     NoFile,
     /// The server does not serve the secret of webhooks.
@@ -63,7 +65,9 @@ impl Error {
             Self::NoMethod(..) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid(_) | Self::Refused(Refused::Pictures(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::NoPath(_) | Self::Unknown(_) | Self::NoFile | Self::SecretNotShown => StatusCode::NOT_FOUND,
+            Self::NoPath(_) | Self::Unknown(_) | Self::NoPicture(..) | Self::NoFile | Self::SecretNotShown => {
+                StatusCode::NOT_FOUND
+            }
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_) | Refused::Undelivered(_)) => {
                 StatusCode::CONFLICT
             }
@@ -113,6 +117,10 @@ impl Error {
             Self::Invalid(details) => json!({ "detail": details }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{}`", shown_up_to(id, 1024)) }),
+            Self::NoPicture(id, n) => {
+                let id = shown_up_to(id, 1024);
+                json!({ "detail": format!("prediction `{id}` does not exist or has no picture `{n}`; they count from 0") })
+            }
             Self::NoFile => json!({ "detail": "there is no such file, or it is no longer kept" }),
             Self::SecretNotShown => json!({
                 "detail": "the server does not show its secret; read the file `webhook-secret` in the data folder, or \

@@ -101,7 +101,7 @@ fn name(id: &str, item: &Item) -> Frame {
             &json!({ "progress": progress, "seconds_left": seconds_left, "step": step, "steps": steps }),
         ),
         Event::Metric { name, value } => frame("metric", &json!({ "mode": "replace", "name": name, "value": value })),
-        Event::Output(picture) => frame("output", &json!({ "chunk": &**picture, "index": 0 })),
+        Event::Output(picture, index) => frame("output", &json!({ "chunk": &**picture, "index": index })),
         Event::Completed(prediction) => frame::<Prediction>("completed", prediction),
     };
     frame.id(item.id.to_string())

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
-use prediction::given_pictures::Format;
+use prediction::output;
 
 use super::error::Error;
 use super::state::App;
@@ -20,10 +20,10 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let bytes = app.service.file(&name).await?.ok_or(Error::NoFile)?;
+    let picture = app.service.file(&name).await?.ok_or(Error::NoFile)?;
+    let format = output::format(&picture);
     // The store knows the name, so it is one of ours: plain ASCII.
-    let (stem, ending) = name.rsplit_once('.').unwrap_or((&name, "png"));
-    let tag = format!("\"{stem}\"");
+    let tag = format!("\"{}\"", name.split('.').next().unwrap_or_default());
     let short: String = name.chars().take(8).collect();
     let mut answer = HeaderMap::new();
     let mut set =
@@ -35,20 +35,20 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     if text(&headers, header::IF_NONE_MATCH).is_some_and(unchanged) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    set(header::CONTENT_TYPE, Format::of(&bytes).unwrap_or(Format::Png).media());
-    set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.{ending}\""));
+    set(header::CONTENT_TYPE, format.media());
+    set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.{}\"", format.extension()));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::ACCEPT_RANGES, "bytes");
     let range = text(&headers, header::RANGE).filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
-    let length = bytes.len() as u64;
+    let length = picture.len() as u64;
     let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| is_one(parsed, length));
-    let Some(parsed) = parsed else { return Ok((answer, bytes.to_vec()).into_response()) };
+    let Some(parsed) = parsed else { return Ok((answer, picture.to_vec()).into_response()) };
     let Some(range) = parsed.validate(length).ok().and_then(|ranges| ranges.into_iter().next()) else {
         let range = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
         return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
     };
     set(header::CONTENT_RANGE, &format!("bytes {}-{}/{length}", range.start(), range.end()));
-    let part = bytes[*range.start() as usize..=*range.end() as usize].to_vec();
+    let part = picture[*range.start() as usize..=*range.end() as usize].to_vec();
     Ok((StatusCode::PARTIAL_CONTENT, answer, part).into_response())
 }
 

@@ -48,7 +48,7 @@ async fn picture(
     if !bool::from(key.as_bytes().ct_eq(right.as_bytes())) {
         return Err(Error::NoFile);
     }
-    let png = app.service.picture(&id).await?.ok_or(Error::NoFile)?;
-    let head = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=300")];
-    Ok((head, png.to_vec()).into_response())
+    let picture = app.service.picture(&id, 0, None).await?.ok_or(Error::NoFile)?;
+    let head = [(header::CONTENT_TYPE, &*picture.media), (header::CACHE_CONTROL, "private, max-age=300")];
+    Ok((head, picture.bytes.to_vec()).into_response())
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prediction::shown::shown_up_to;
 use prediction::store;
-use prediction::wire::Output;
+use prediction::wire::{Output, escape};
 use prediction::{Prediction, Status};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,11 +26,15 @@ const MAX_PAGE: usize = 100;
 const MAX_BYTES: usize = 4 << 20;
 /// Predictions that are read at a time.
 const CHUNK: usize = 8;
+/// The longest text to search for, in bytes.
+const MAX_TEXT: usize = 256;
+
 /// The parameters of a list.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listing {
     cursor: Option<String>,
     status: Option<String>,
+    q: Option<String>,
     limit: Option<usize>,
 }
 
@@ -42,7 +46,8 @@ struct Page {
     results: Vec<Prediction>,
 }
 
-/// Predictions newest first. Instead of pictures the list has their URLs.
+/// Predictions newest first. Instead of pictures the list has their URLs. A search for a text may end before the page
+/// is full, and then `next` or `previous` leads on.
 pub(super) async fn list(
     State(app): State<App>,
     headers: HeaderMap,
@@ -61,7 +66,11 @@ pub(super) async fn list(
             wrong(format!("`status` is `{}`, not one of `{names}`", shown_up_to(name, 100)))
         })?),
     };
-    let mut query = store::Query { status, ..store::Query::default() };
+    let text = listing.q.as_deref().filter(|text| !text.is_empty());
+    if let Some(text) = text.filter(|text| text.len() > MAX_TEXT) {
+        return Err(wrong(format!("`q` has {} bytes, more than the maximum of {MAX_TEXT}", text.len())));
+    }
+    let mut query = store::Query { status, text, ..store::Query::default() };
     if let Some(cursor) = &listing.cursor {
         // The search begins one after the place, so the greatest one is not valid.
         let place =
@@ -78,11 +87,18 @@ pub(super) async fn list(
         }
     }
     let _making = app.pages.begin().await?;
-    let (found, more) = gather(&app, query, limit).await?;
-    let filter = status.map_or_else(String::new, |status| format!("&status={}", status.name()));
+    let Gathered { found, more, looked } = gather(&app, query, limit).await?;
+    let mut filter = status.map_or_else(String::new, |status| format!("&status={}", status.name()));
+    if let Some(text) = text {
+        filter.push_str("&q=");
+        filter.push_str(&escape(text));
+    }
     let base = app.base(&headers);
     let link = |cursor: String| format!("{base}/predictions?cursor={cursor}&limit={limit}{filter}");
-    let (newest, oldest) = (found.first().map(|(seq, _)| *seq), found.last().map(|(seq, _)| *seq));
+    let (mut newest, mut oldest) = (found.first().map(|(seq, _)| *seq), found.last().map(|(seq, _)| *seq));
+    // Where a search has ended, it goes on.
+    let further = if query.after.is_some() { &mut newest } else { &mut oldest };
+    *further = looked.or(*further);
     let older = if query.after.is_some() { true } else { more };
     let newer = if query.after.is_some() { more } else { query.before.is_some() };
     let next = oldest.filter(|_| older).map(|seq| link(format!("b{seq}")));
@@ -105,17 +121,28 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The predictions of a page, newest first, and whether there are more where they end.
-async fn gather(app: &App, mut query: store::Query, limit: usize) -> Result<(Vec<(u64, Prediction)>, bool), Error> {
+/// What a page is made of.
+struct Gathered {
+    /// Newest first.
+    found: Vec<(u64, Prediction)>,
+    /// Whether there are more where they end.
+    more: bool,
+    /// Where a search ended before the page was full.
+    looked: Option<u64>,
+}
+
+/// The predictions of a page.
+async fn gather(app: &App, mut query: store::Query<'_>, limit: usize) -> Result<Gathered, Error> {
     let from_oldest = query.after.is_some();
-    let (mut found, mut size) = (Vec::new(), 0);
+    let (mut found, mut size, mut looked) = (Vec::new(), 0, None);
     let more = 'page: loop {
         query.limit = CHUNK.min(limit + 1 - found.len());
-        let mut chunk = app.service.list(query).await?;
+        let (mut chunk, ended) = app.service.search(query).await?;
         // One that is short may lack records that cannot be read.
         let (Some(newest), Some(oldest)) = (chunk.first().map(|(seq, _)| *seq), chunk.last().map(|(seq, _)| *seq))
         else {
-            break false;
+            looked = ended;
+            break ended.is_some();
         };
         if from_oldest {
             chunk.reverse();
@@ -131,17 +158,22 @@ async fn gather(app: &App, mut query: store::Query, limit: usize) -> Result<(Vec
             }
             found.push((seq, prediction));
         }
+        if ended.is_some() {
+            looked = ended;
+            break true;
+        }
     };
     if from_oldest {
         found.reverse();
     }
-    Ok((found, more))
+    Ok(Gathered { found, more, looked })
 }
 
-/// The prediction of a list, with its picture as a URL.
+/// The prediction of a list, with its pictures as URLs.
 fn with_link(mut prediction: Prediction) -> Prediction {
     if prediction.status == Status::Succeeded && prediction.output.is_none() {
-        prediction.output = Some(Output::Whole(prediction.urls.picture().into()));
+        let links = (0..prediction.input.num_outputs).map(|n| prediction.urls.picture(n).into());
+        prediction.output = Some(Output::of(links.collect()));
     }
     prediction
 }

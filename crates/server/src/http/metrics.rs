@@ -16,5 +16,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn render(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, TYPE)], app.metrics.render(&app.service.counts()))
+    // Without an answer of the store they stay as they were.
+    let usage = app.service.usage().await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, TYPE)], app.metrics.render(&app.service.counts(), &usage))
 }

@@ -19,6 +19,7 @@ mod predictions;
 mod room;
 mod shutdown;
 mod state;
+mod usage;
 mod webhooks;
 
 use axum::Router;
@@ -51,6 +52,7 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(files::router())
         .merge(links::router())
         .merge(webhooks::router())
+        .merge(usage::router())
         .merge(shutdown::router())
         .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Error::NoMethod(method, uri.path().to_owned()));

@@ -1,22 +1,25 @@
 //! Predictions: created by POST and PUT, shown, canceled and removed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use prediction::input::{self, Invalid};
+use prediction::output::{MAX_THUMBNAIL, thumbnail_width};
 use prediction::service::{self, Submitted, Ticket};
 use prediction::upload::check_prefix;
 use prediction::webhook::Webhook;
 use prediction::{Prediction, Status};
+use serde::Deserialize;
 use serde_json::json;
 use tracing::Span;
 
 use super::accept::{self, Prefer};
+use super::auth::TokenName;
 use super::body::{MAX_ID, PredictionRequest};
 use super::error::Error;
 use super::events;
@@ -37,18 +40,20 @@ pub(super) fn router() -> Router<App> {
 async fn create(
     State(app): State<App>,
     Extension(request_id): Extension<RequestId>,
+    Extension(name): Extension<TokenName>,
     headers: HeaderMap,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
     // A path cannot name the empty id, so another one is made up.
     let id = body.id.clone().filter(|id| !id.is_empty());
-    make(&app, &request_id, &headers, body, id, false).await
+    make(&app, (&request_id, &name), &headers, body, id, false).await
 }
 
 async fn put(
     State(app): State<App>,
     Path(id): Path<String>,
     Extension(request_id): Extension<RequestId>,
+    Extension(name): Extension<TokenName>,
     headers: HeaderMap,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
@@ -62,13 +67,13 @@ async fn put(
     if let Some(known) = app.service.get(&id).await? {
         return Ok(existing(known));
     }
-    make(&app, &request_id, &headers, body, Some(id), true).await
+    make(&app, (&request_id, &name), &headers, body, Some(id), true).await
 }
 
 /// Submits a prediction and answers as the client prefers.
 async fn make(
     app: &App,
-    RequestId(request_id): &RequestId,
+    (RequestId(request_id), TokenName(name)): (&RequestId, &TokenName),
     headers: &HeaderMap,
     body: PredictionRequest,
     id: Option<String>,
@@ -101,6 +106,7 @@ async fn make(
     let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
     let request = service::Request {
         id,
+        name: name.to_string(),
         input: parsed.input,
         sent: body.input.sent,
         webhook,
@@ -161,8 +167,32 @@ async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<Status
     if app.service.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::Unknown(id)) }
 }
 
-/// The picture of a prediction as a file.
-async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Error> {
-    let png: Arc<[u8]> = app.service.picture(&id).await?.ok_or(Error::Unknown(id))?;
-    Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response())
+/// Which picture of a prediction is asked for, and how.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    /// Its number.
+    n: Option<u32>,
+    /// A small copy of it, of this width or a little more.
+    width: Option<u32>,
+}
+
+/// A picture of a prediction as a file.
+async fn picture(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(Wanted { n, width }) =
+        wanted.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
+    let n = n.unwrap_or_default();
+    let width = match width {
+        None => None,
+        Some(width) => Some(thumbnail_width(width).ok_or_else(|| {
+            let message = format!("`width` is `{width}`, not between 1 and {MAX_THUMBNAIL}");
+            Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message)
+        })?),
+    };
+    let missing = |id| if n == 0 { Error::Unknown(id) } else { Error::NoPicture(id, n) };
+    let picture = app.service.picture(&id, n, width).await?.ok_or_else(|| missing(id))?;
+    Ok(([(header::CONTENT_TYPE, picture.media)], picture.bytes.to_vec()).into_response())
 }

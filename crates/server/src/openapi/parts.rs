@@ -40,8 +40,11 @@ pub(super) fn ok(schema: &Value) -> Answer {
     answer("200", "Successful Response", schema)
 }
 
-pub(super) fn png(status: &str, description: &str) -> Answer {
-    content(status, description, "image/png", &json!({ "type": "string", "format": "binary" }))
+/// A response of a picture in any of its formats.
+pub(super) fn picture(status: &str, description: &str) -> Answer {
+    let file = json!({ "schema": { "type": "string", "format": "binary" } });
+    let content = json!({ "image/png": file, "image/jpeg": file, "image/webp": file });
+    (status.to_owned(), json!({ "description": description, "content": content }))
 }
 
 pub(super) fn unknown() -> Answer {

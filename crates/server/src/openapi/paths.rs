@@ -1,8 +1,9 @@
 //! The operations, by path.
 
+use prediction::output::MAX_THUMBNAIL;
 use serde_json::{Value, json};
 
-use super::parts::{answer, content, empty, header, id, ok, operation, png, query, reference, unknown, unwritten};
+use super::parts::{answer, content, empty, header, id, ok, operation, picture, query, reference, unknown, unwritten};
 
 pub(super) fn paths() -> Value {
     json!({
@@ -24,6 +25,7 @@ pub(super) fn paths() -> Value {
         "/files/{name}": { "get": file() },
         "/view/{prediction_id}": { "get": view() },
         "/view/{prediction_id}/picture": { "get": shown() },
+        "/usage": { "get": usage() },
         "/v1/webhooks/default/secret": { "get": webhook_secret() },
     })
 }
@@ -48,7 +50,7 @@ fn view() -> Value {
 /// The picture on that page.
 fn shown() -> Value {
     let lost = answer("404", "There is no such picture, or the key is wrong", &reference("Detail"));
-    let answers = [png("200", "The picture"), lost];
+    let answers = [picture("200", "The picture"), lost];
     let description = "The picture of a prediction, for whoever has its key";
     operation("Shown", "shown_view__prediction_id__picture_get", description, &[id(), key()], answers)
 }
@@ -155,6 +157,15 @@ fn list() -> Value {
     let parameters = [
         query("cursor", &json!({ "type": "string" })),
         query("status", &reference("Status")),
+        query(
+            "q",
+            &json!({
+                "type": "string",
+                "maxLength": 256,
+                "description": "Only those whose prompt contains this text, in upper or lower case. A page looks at a bounded number of \
+                    predictions, and may be short or empty while `next` or `previous` leads on",
+            }),
+        ),
         query("limit", &json!({ "type": "integer", "minimum": 1, "maximum": 100, "default": 20 })),
     ];
     let answers = [
@@ -193,8 +204,30 @@ fn cancel() -> Value {
 }
 
 fn output() -> Value {
-    let answers = [png("200", "Successful Response"), unknown()];
-    operation("Output", "output_predictions__prediction_id__output_get", "The picture as a file", &[id()], answers)
+    let answers = [
+        picture("200", "Successful Response"),
+        answer("400", "A parameter cannot be read", &reference("Detail")),
+        answer("404", "There is no such prediction, or it has no such picture", &reference("Detail")),
+        answer("422", "A parameter is not valid", &reference("Detail")),
+    ];
+    let parameters = [
+        id(),
+        query(
+            "n",
+            &json!({ "type": "integer", "minimum": 0, "default": 0, "description": "Which of several pictures" }),
+        ),
+        query(
+            "width",
+            &json!({
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_THUMBNAIL,
+                "description": "A JPEG of this width, or of the next power of two from 64 on; at most as wide as the picture",
+            }),
+        ),
+    ];
+    let summary = "A picture as a file, or a small copy of it";
+    operation("Output", "output_predictions__prediction_id__output_get", summary, &parameters, answers)
 }
 
 fn stream() -> Value {
@@ -233,13 +266,19 @@ fn file() -> Value {
         "The picture of a prediction whose output is this URL (`--output files`)",
         &[name, header("Range", "Only these bytes")],
         [
-            png("200", "Successful Response"),
-            png("206", "The requested bytes"),
+            picture("200", "Successful Response"),
+            picture("206", "The requested bytes"),
             empty("304", "The client has the current picture"),
             answer("404", "There is no such picture, or it is no longer kept", &reference("Detail")),
             empty("416", "The picture does not have these bytes"),
         ],
     )
+}
+
+fn usage() -> Value {
+    let description = "What was drawn for the tokens of each name; `null` is the name of those without one";
+    let failed = answer("503", "The store cannot be read", &reference("Refusal"));
+    operation("Usage", "usage_usage_get", description, &[], [ok(&reference("Usage")), failed])
 }
 
 fn webhook_secret() -> Value {

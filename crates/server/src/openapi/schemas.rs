@@ -20,6 +20,7 @@ pub(super) fn schemas(model: Option<Geometry>) -> Value {
         "PredictionRequest": request(),
         "PredictionResponse": prediction(),
         "PredictionList": list(),
+        "Usage": usage(),
         "Health": health(),
         "Detail": {
             "title": "Detail",
@@ -93,7 +94,11 @@ fn prediction() -> Value {
             "logs": text("Logs"),
             "metrics": { "title": "Metrics", "type": "object" },
             "model": optional("Model"),
-            "output": { "allOf": [reference("Output")], "nullable": true },
+            "output": {
+                "anyOf": [reference("Output"), { "type": "array", "items": reference("Output") }],
+                "description": "A list where `num_outputs` is more than 1",
+                "nullable": true,
+            },
             "started_at": time("Started At"),
             "status": { "title": "Status", "type": "string" },
             "urls": { "title": "Urls", "type": "object", "properties": urls },
@@ -113,6 +118,24 @@ fn list() -> Value {
             "results": { "type": "array", "items": reference("PredictionResponse") },
         },
     })
+}
+
+fn usage() -> Value {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let sum = json!({ "type": "number", "minimum": 0 });
+    let one = json!({
+        "type": "object",
+        "required": ["name", "predictions", "succeeded", "megapixels", "seconds"],
+        "properties": {
+            "name": optional("Name"),
+            "predictions": count,
+            "succeeded": count,
+            "megapixels": sum,
+            "seconds": sum,
+        },
+    });
+    let list = json!({ "type": "array", "items": one });
+    json!({ "title": "Usage", "type": "object", "required": ["usage"], "properties": { "usage": list } })
 }
 
 fn health() -> Value {

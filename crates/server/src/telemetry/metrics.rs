@@ -9,9 +9,13 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use prediction::Status;
 use prediction::service::Counts;
+use prediction::store::Usage;
 
 /// How often recorded values are aggregated, so that memory stays bounded without requests.
 const UPKEEP: Duration = Duration::from_secs(10);
+
+/// The most names of tokens that metrics have; `/usage` has all.
+const MAX_NAMES: usize = 1000;
 
 /// One metric.
 struct Metric {
@@ -56,6 +60,27 @@ const METRICS: &[Metric] = &[
         "Time from assignment to a worker to the end.",
     ),
     metric("syncdiffusion_predictions_total", Counter, Unit::Count, "`status`", "Predictions that have ended."),
+    metric(
+        "syncdiffusion_usage_predictions_total",
+        Counter,
+        Unit::Count,
+        "`name`",
+        "Predictions that have ended, by the name of the token; this one and the next two survive restarts.",
+    ),
+    metric(
+        "syncdiffusion_usage_megapixels_total",
+        Counter,
+        Unit::Count,
+        "`name`",
+        "Whole millions of pixels of pictures, by the name of the token.",
+    ),
+    metric(
+        "syncdiffusion_usage_seconds_total",
+        Counter,
+        Unit::Count,
+        "`name`",
+        "Whole seconds that workers had predictions, by the name of the token.",
+    ),
     metric(
         "syncdiffusion_predictions_refused_total",
         Counter,
@@ -162,11 +187,16 @@ impl Metrics {
     }
 
     /// All metrics as Prometheus reads them, with those of the service as they are now.
-    pub(crate) fn render(&self, counts: &Counts) -> String {
+    pub(crate) fn render(&self, counts: &Counts, usage: &[Usage]) -> String {
         gauge!("syncdiffusion_queue_depth").set(counts.waiting as f64);
         gauge!("syncdiffusion_predictions_running").set(counts.running as f64);
         for (state, count) in counts.workers {
             gauge!("syncdiffusion_workers", "state" => state).set(count as f64);
+        }
+        for Usage { name, predictions, megapixels, seconds, .. } in usage.iter().take(MAX_NAMES) {
+            counter!("syncdiffusion_usage_predictions_total", "name" => name.clone()).absolute(*predictions);
+            counter!("syncdiffusion_usage_megapixels_total", "name" => name.clone()).absolute(*megapixels as u64);
+            counter!("syncdiffusion_usage_seconds_total", "name" => name.clone()).absolute(*seconds as u64);
         }
         self.0.render()
     }

@@ -199,3 +199,49 @@ fn a_worker_that_hangs_ends_with_its_server() {
     assert_eq!(worker.end().signal(), Some(9));
     fs::remove_dir_all(folder).unwrap();
 }
+
+/// Several pictures of a job are those of as many jobs, drawn in common batches, with the work of all.
+#[test]
+fn pictures_of_a_job_share_batches() {
+    let mut worker = Worker::ready();
+    let mut alone = Vec::new();
+    for seed in [2, 3, 4] {
+        worker.run("alone", Input { seed, ..input(640, 512, 3) });
+        let (events, rgb) = worker.until(done("alone"));
+        let Some(Event::Done { work, .. }) = events.last() else { panic!("{events:?}") };
+        alone.push((*work, rgb));
+    }
+    worker.run("several", Input { num_outputs: 3, ..input(640, 512, 3) });
+    let (mut pictures, mut fractions, mut widest) = (Vec::new(), Vec::new(), 0);
+    let all = loop {
+        let (event, bytes) = worker.next();
+        match event {
+            Event::Picture { job, n, width: 640, height: 512 } if job == "several" => pictures.push((n, bytes)),
+            Event::Progress { fraction, .. } => fractions.push(fraction),
+            Event::Batch { windows, .. } => widest = widest.max(windows),
+            Event::Done { work, .. } => {
+                assert!(bytes.is_empty(), "the pictures came before");
+                break work;
+            }
+            Event::Log { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(fractions.is_sorted() && fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)), "{fractions:?}");
+    // A panorama has two windows; three of them have six.
+    assert!(widest > 2, "no batch has windows of several pictures");
+    assert_eq!(all.unet_forwards, alone.iter().map(|(work, _)| work.unet_forwards).sum::<u64>());
+    assert_eq!(all.unet_backwards, alone.iter().map(|(work, _)| work.unet_backwards).sum::<u64>());
+    pictures.sort_by_key(|(n, _)| *n);
+    assert_eq!(pictures.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2]);
+    for ((n, picture), (_, alone)) in pictures.iter().zip(&alone) {
+        let far = picture.iter().zip(alone).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+        assert!(picture.len() == alone.len() && far * 1000 < alone.len(), "picture {n}: {far} bytes differ");
+    }
+    assert!(pictures[0].1 != pictures[1].1);
+    // A cancel stops all of them.
+    worker.run("long", Input { num_outputs: 2, ..input(512, 512, 200) });
+    worker.until(|event| matches!(event, Event::Progress { job, .. } if job == "long"));
+    worker.command(&Command::Cancel { job: "long".to_owned() });
+    worker.until(|event| *event == Event::Canceled { job: "long".to_owned() });
+}

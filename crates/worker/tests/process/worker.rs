@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatu
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, Received};
-use protocol::{Blend, Command, Event, Input, Scheduler, SyncMode};
+use protocol::{Blend, Command, Event, Format, Input, Scheduler, SyncMode};
 
 /// A running worker.
 pub(crate) struct Worker {
@@ -133,6 +133,9 @@ pub(crate) fn input(width: u32, height: u32, steps: u32) -> Input {
         image: None,
         image_left: None,
         strength: None,
+        output_format: Format::Png,
+        output_quality: 90,
+        num_outputs: 1,
     }
 }
 

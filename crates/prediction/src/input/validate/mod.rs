@@ -309,6 +309,13 @@ fn rules(
     if let Some(freq) = whole.get("sync_freq").filter(|&&freq| freq < 1) {
         errors.insert("sync_freq", format!("{freq} is less than the minimum of 1"));
     }
+    if let (Some(&seed), Some(&count)) = (whole.get("seed"), whole.get("num_outputs"))
+        && seed + count - 1 > i128::from(u64::MAX)
+    {
+        let most = i128::from(u64::MAX) - (count - 1);
+        let message = format!("{seed} leaves too few seeds after it for `num_outputs` {count}; use {most} at most");
+        errors.insert("seed", message);
+    }
     let Some(geometry) = geometry else { return errors };
     let mut usable = None;
     if let Some(&stride) = whole.get("stride") {

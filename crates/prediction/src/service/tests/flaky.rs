@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::store::{
-    About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Memory, New, News, Node, Outcome, Picture, Place,
-    Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Wants, Which,
+    About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome, Picture,
+    Place, Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Usage, Wants, Which,
 };
 
 /// The store. What it fails at has not happened, as the trait says.
@@ -113,8 +113,12 @@ impl Store for Flaky {
         self.inner.file(name)
     }
 
-    fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
-        self.inner.list(query)
+    fn search(&self, query: Query<'_>) -> Answer<'_, Found> {
+        self.inner.search(query)
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        self.inner.usage()
     }
 
     fn delete(&self, id: &str) -> Answer<'_, bool> {

@@ -51,6 +51,7 @@ async fn service(jobs: u32) -> (Service, Arc<Flaky>) {
 fn request(id: &str) -> Request {
     Request {
         id: Some(id.to_owned()),
+        name: String::new(),
         input: crate::input::parse(&json!({"prompt": id, "width": 512, "height": 512}), None).unwrap().input,
         sent: crate::input::Sent::default(),
         webhook: None,
@@ -129,7 +130,7 @@ async fn an_end_that_cannot_be_stored_is_stored_later_and_published_only_then() 
     assert_eq!(ended.status, Status::Succeeded);
     assert!(matches!(&ended.output, Some(Output::Whole(text)) if text.starts_with("data:image/png;base64,")));
     assert_eq!(service.get("a").await.unwrap().as_ref(), Some(&*ended), "what is published is what is stored");
-    assert!(service.picture("a").await.unwrap().is_some());
+    assert!(service.picture("a", 0, None).await.unwrap().is_some());
     let mut ends = 0;
     while let Some(news) = follower.next().await {
         let News::Item(item) = news else { panic!("{news:?}") };

@@ -109,6 +109,11 @@ impl Jobs {
         self.jobs.get(&seq).map(|job| &*job.record)
     }
 
+    /// The name of the token that asked for a job.
+    pub(super) fn tenant(&self, seq: u64) -> Option<&str> {
+        self.jobs.get(&seq).map(|job| &*job.entry.tenant)
+    }
+
     pub(super) fn find(&self, id: &str) -> Option<u64> {
         self.ids.get(id).copied()
     }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::store::api::{Answer, Store};
 use crate::store::ends;
 use crate::store::jobs::{Back, Stopping};
-use crate::store::record::{Picture, Query, Record, Retention, Stored, Which};
+use crate::store::record::{Found, MAX_LOOKED, Picture, Query, Record, Retention, Search, Stored, Which};
+use crate::store::usage::Usage;
 use crate::store::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
@@ -188,7 +189,7 @@ impl Store for Memory {
         ready(named.or_else(|| shelf.first(*seq)).map(|picture| Arc::clone(&picture.bytes)))
     }
 
-    fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
+    fn search(&self, query: Query<'_>) -> Answer<'_, Found> {
         let shelf = self.shelf();
         let range = query.after.map_or(0, |after| after.saturating_add(1))..query.before.unwrap_or(u64::MAX);
         let wanted = |record: &&Record| {
@@ -196,20 +197,44 @@ impl Store for Memory {
         };
         let ended = shelf.entries.range(range.clone()).map(|(_, entry)| &entry.record).filter(wanted);
         let open = shelf.jobs.records().filter(wanted);
+        // One more than a search looks at says that there is more.
+        let most = if query.text.is_some() { MAX_LOOKED + 1 } else { query.limit };
         let mut found: Vec<&Record> = if query.after.is_some() {
-            ended.take(query.limit).chain(open.take(query.limit)).collect()
+            ended.take(most).chain(open.take(most)).collect()
         } else {
-            ended.rev().take(query.limit).chain(open.rev().take(query.limit)).collect()
+            ended.rev().take(most).chain(open.rev().take(most)).collect()
         };
         found.sort_by_key(|record| record.seq);
-        if query.after.is_some() {
-            found.truncate(query.limit);
+        if query.after.is_none() {
             found.reverse();
-        } else {
-            found.reverse();
-            found.truncate(query.limit);
         }
-        ready(found.into_iter().cloned().collect())
+        found.truncate(most);
+        let mut looked = None;
+        if let Some(text) = query.text {
+            let (mut search, mut last) = (Search::new(text), None);
+            for record in std::mem::take(&mut found) {
+                if found.len() == query.limit {
+                    break;
+                }
+                if !search.goes_on() {
+                    looked = last;
+                    break;
+                }
+                last = Some(record.seq);
+                let prompt = &record.prediction.input.prompt;
+                if search.finds(prompt, prompt.len()) {
+                    found.push(record);
+                }
+            }
+        }
+        if query.after.is_some() {
+            found.reverse();
+        }
+        ready(Found { records: found.into_iter().cloned().collect(), looked })
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        ready(self.shelf().usage.values().cloned().collect())
     }
 
     fn delete(&self, id: &str) -> Answer<'_, bool> {

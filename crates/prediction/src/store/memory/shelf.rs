@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::store::ends;
 use crate::store::jobs::Jobs;
 use crate::store::record::{Picture, Record, Retention, Stored, Which};
+use crate::store::usage::Usage;
 use crate::store::work::{Accepted, Claim, New, Node, Outcome, Room};
 use crate::time::Time;
 
@@ -28,6 +29,8 @@ pub(super) struct Shelf {
     keys: HashMap<(String, String), u64>,
     keys_of: HashMap<u64, (String, String)>,
     pub(super) text: usize,
+    /// By name.
+    pub(super) usage: BTreeMap<String, Usage>,
     /// What retention keeps, where that is more than [`MAX_ENDED`].
     pub(super) max_ended: u64,
 }
@@ -85,6 +88,13 @@ impl Shelf {
     /// Stores the end of a job.
     pub(super) fn end(&mut self, record: Record) {
         let (seq, owed) = (record.seq, record.owes());
+        if let Some(name) = self.jobs.tenant(seq) {
+            let used = Usage::of(name, &record);
+            self.usage
+                .entry(used.name.clone())
+                .or_insert_with(|| Usage { name: used.name.clone(), ..Usage::default() })
+                .add(&used);
+        }
         self.put(record, owed);
         self.jobs.end(seq, owed);
     }
@@ -132,11 +142,15 @@ impl Shelf {
 
     pub(super) fn stored(&self, seq: u64) -> Option<Stored> {
         if let Some(record) = self.jobs.record(seq) {
-            return Some(Stored { record: record.clone(), picture: None, owed: false });
+            return Some(Stored { record: record.clone(), picture: None, more: Vec::new(), owed: false });
         }
         let entry = self.entries.get(&seq)?;
         let picture = self.first(seq).map(|picture| Arc::clone(&picture.bytes));
-        Some(Stored { record: entry.record.clone(), picture, owed: entry.owed })
+        let mut more: Vec<_> =
+            self.pictures.get(&seq).into_iter().flatten().filter(|picture| picture.which.is_more()).collect();
+        more.sort_by_key(|picture| picture.which.n);
+        let more = more.into_iter().map(|picture| Arc::clone(&picture.bytes)).collect();
+        Some(Stored { record: entry.record.clone(), picture, more, owed: entry.owed })
     }
 
     pub(super) fn seq(&self, id: &str) -> Option<u64> {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Sqlite;
+use super::counted;
 use super::rows;
+use super::search;
 use super::shared::{Undo, lock};
 use crate::store::api::{Answer, Store};
 use crate::store::error::StoreError;
 use crate::store::jobs::{Back, Stopping};
 use crate::store::queue::Entry;
-use crate::store::record::{Picture, Query, Record, Retention, Stored, Which};
+use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
+use crate::store::usage::Usage;
 use crate::store::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
@@ -234,7 +237,7 @@ impl Store for Sqlite {
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
         let jobs = self.jobs();
         if let Some(record) = jobs.find(id).and_then(|seq| jobs.record(seq)) {
-            return ready(Some(Stored { record: record.clone(), picture: None, owed: false }));
+            return ready(Some(Stored { record: record.clone(), picture: None, more: Vec::new(), owed: false }));
         }
         let id = id.to_owned();
         self.shared.readers.read(move |connection| {
@@ -267,20 +270,29 @@ impl Store for Sqlite {
         self.shared.readers.read(move |connection| rows::file(connection, &name))
     }
 
-    fn list(&self, query: Query) -> Answer<'_, Vec<Record>> {
+    fn search(&self, query: Query<'_>) -> Answer<'_, Found> {
         let unreadable = Arc::clone(&self.shared.unreadable);
-        let listed = self.shared.readers.read(move |connection| rows::list(connection, query, &unreadable));
+        let Query { before, after, status, text, limit } = query;
+        let text = text.map(str::to_owned);
+        let read = self.shared.readers.read(move |connection| {
+            let query = Query { before, after, status, text: text.as_deref(), limit };
+            search::search(connection, query, &unreadable)
+        });
         Box::pin(async move {
-            let mut listed = listed.await?;
+            let mut found = read.await?;
             let jobs = self.jobs();
-            for record in &mut listed {
+            for record in &mut found.records {
                 if let Some(now) = jobs.record(record.seq) {
                     record.clone_from(now);
                 }
             }
-            listed.retain(|record| query.status.is_none_or(|status| record.prediction.status == status));
-            Ok(listed)
+            found.records.retain(|record| status.is_none_or(|status| record.prediction.status == status));
+            Ok(found)
         })
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        self.shared.readers.read(counted::read)
     }
 
     fn delete(&self, id: &str) -> Answer<'_, bool> {
@@ -317,7 +329,7 @@ impl Sqlite {
     /// The prediction of a number.
     async fn stored(&self, seq: u64) -> Result<Option<Stored>, StoreError> {
         if let Some(record) = self.jobs().record(seq) {
-            return Ok(Some(Stored { record: record.clone(), picture: None, owed: false }));
+            return Ok(Some(Stored { record: record.clone(), picture: None, more: Vec::new(), owed: false }));
         }
         self.shared.readers.read(move |connection| rows::stored(connection, seq)).await
     }

@@ -5,6 +5,7 @@
 //! where nothing depends on it: a claim that a crash forgets costs a repeated run. What was accepted, ended or asked to
 //! stop is on the disk (`synchronous=FULL`) before it is answered.
 
+mod counted;
 mod disk;
 mod engine;
 mod explain;
@@ -13,6 +14,7 @@ mod open;
 mod readers;
 mod rows;
 mod schema;
+mod search;
 mod shared;
 mod sweep;
 #[cfg(test)]

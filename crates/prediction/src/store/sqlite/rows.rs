@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
+use super::counted;
 use crate::store::error::StoreError;
 use crate::store::jobs::Opened;
 use crate::store::queue::Entry;
-use crate::store::record::{Kind, Picture, Query, Record, Stored, Which};
+use crate::store::record::{Kind, Picture, Record, Stored, Which};
 use crate::time::Time;
 use crate::wire::Status;
 
@@ -17,7 +18,7 @@ pub(super) const UNFINISHED: &str = "status IN ('starting', 'processing')";
 pub(super) const ENDED: &str = "status IN ('succeeded', 'failed', 'canceled')";
 
 /// The columns that [`record`] reads.
-const COLUMNS: &str = "record, status, attempts, started_at, seq";
+pub(super) const COLUMNS: &str = "record, status, attempts, started_at, seq";
 
 fn text(record: &Record) -> Result<String, StoreError> {
     serde_json::to_string(record).map_err(|error| StoreError::Corrupt(error.to_string()))
@@ -88,6 +89,7 @@ pub(super) fn end(
             prediction.id
         )));
     }
+    counted::add(connection, record)?;
     add_pictures(connection, record.seq, pictures)
 }
 
@@ -202,7 +204,7 @@ pub(super) fn seq_of_key(connection: &Connection, tenant: &str, key: &str) -> Re
 }
 
 /// A record, with what the columns know better.
-fn record(row: &Row<'_>) -> rusqlite::Result<Result<Record, StoreError>> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Result<Record, StoreError>> {
     let text: String = row.get(0)?;
     let status: String = row.get(1)?;
     let (attempts, started_at, seq) = (row.get(2)?, row.get::<_, Option<i64>>(3)?, row.get(4)?);
@@ -222,7 +224,7 @@ pub(super) struct Unreadable(Mutex<HashSet<u64>>);
 
 impl Unreadable {
     /// Skips what cannot be read.
-    fn skip<T>(&self, seq: u64, read: Result<T, StoreError>) -> Option<T> {
+    pub(super) fn skip<T>(&self, seq: u64, read: Result<T, StoreError>) -> Option<T> {
         read.inspect_err(|error| {
             if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(seq) {
                 tracing::error!(%error, "a record is left out; DELETE of its prediction removes it");
@@ -233,7 +235,7 @@ impl Unreadable {
 }
 
 /// All records of a query that can be read.
-fn records(
+pub(super) fn records(
     statement: &mut CachedStatement<'_>,
     values: impl rusqlite::Params,
     unreadable: &Unreadable,
@@ -260,7 +262,17 @@ pub(super) fn stored(connection: &Connection, seq: u64) -> Result<Option<Stored>
     let found = statement.query_row([seq], |row| Ok((record(row)?, row.get(5)?))).optional()?;
     let Some((record, owed)) = found else { return Ok(None) };
     let picture = picture(connection, seq, &Which::FIRST)?.map(|picture| picture.bytes);
-    Ok(Some(Stored { record: record?, picture, owed }))
+    let record = record?;
+    let more = if record.prediction.input.num_outputs > 1 { more(connection, seq)? } else { Vec::new() };
+    Ok(Some(Stored { record, picture, more, owed }))
+}
+
+/// The outputs of a prediction after the first.
+fn more(connection: &Connection, seq: u64) -> Result<Vec<Arc<[u8]>>, StoreError> {
+    let sql = "SELECT bytes FROM pictures WHERE seq = ?1 AND kind = 'output' AND n > 0 ORDER BY n";
+    let mut statement = connection.prepare_cached(sql)?;
+    let read = statement.query_map([seq], |row| Ok(row.get::<_, Vec<u8>>(0)?.into()))?;
+    Ok(read.collect::<Result<_, _>>()?)
 }
 
 /// A picture of a prediction.
@@ -292,28 +304,6 @@ pub(super) fn file(connection: &Connection, name: &str) -> Result<Option<Arc<[u8
         (seq, Which::FIRST)
     };
     Ok(picture(connection, seq, &which)?.map(|picture| picture.bytes))
-}
-
-/// A page of records.
-pub(super) fn list(connection: &Connection, query: Query, unreadable: &Unreadable) -> Result<Vec<Record>, StoreError> {
-    let order = if query.after.is_some() { "ASC" } else { "DESC" };
-    let range = "seq > ?1 AND seq < ?2";
-    let after = query.after.map_or(-1, |after| after.min(i64::MAX as u64) as i64);
-    let before = query.before.map_or(i64::MAX, |before| before.min(i64::MAX as u64) as i64);
-    let limit = query.limit as u64;
-    // Two statements, so that each is looked up by an index of its own.
-    let mut found = if let Some(status) = query.status {
-        let sql =
-            format!("SELECT {COLUMNS} FROM predictions WHERE status = ?4 AND {range} ORDER BY seq {order} LIMIT ?3");
-        records(&mut connection.prepare_cached(&sql)?, params![after, before, limit, status.name()], unreadable)?
-    } else {
-        let sql = format!("SELECT {COLUMNS} FROM predictions WHERE {range} ORDER BY seq {order} LIMIT ?3");
-        records(&mut connection.prepare_cached(&sql)?, params![after, before, limit], unreadable)?
-    };
-    if query.after.is_some() {
-        found.reverse();
-    }
-    Ok(found)
 }
 
 /// All that owes its webhook, in the order of acceptance.

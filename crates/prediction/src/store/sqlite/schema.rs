@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 
 /// The schema, one step a version; `user_version` counts the steps taken. A step does not rewrite pictures: a folder
 /// may be large, and its disk full.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE predictions (
         seq INTEGER PRIMARY KEY,
@@ -69,6 +69,16 @@ const MIGRATIONS: [&str; 3] = [
             bytes = bytes - old.bytes * (old.status IN ('succeeded', 'failed', 'canceled'))
                 + new.bytes * (new.status IN ('succeeded', 'failed', 'canceled'));
     END;
+",
+    // Counted from here on.
+    "
+    CREATE TABLE usage (
+        name TEXT PRIMARY KEY,
+        predictions INTEGER NOT NULL,
+        succeeded INTEGER NOT NULL,
+        megapixels REAL NOT NULL,
+        seconds REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

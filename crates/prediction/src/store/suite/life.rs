@@ -4,6 +4,7 @@ use super::*;
 use crate::store::{Kind, Stopped};
 
 super::cases!(
+    several_pictures_are_kept_in_order,
     a_life,
     an_end_needs_its_claim,
     what_is_given_back_is_claimed_again,
@@ -13,6 +14,42 @@ super::cases!(
     a_key_finds_its_prediction,
     pictures_of_all_kinds,
 );
+
+async fn several_pictures_are_kept_in_order(nodes: &Nodes) {
+    let (a, b) = (&*nodes.a, &*nodes.b);
+    let several = |id: &str| {
+        let mut record = record(id);
+        record.prediction.input.num_outputs = 3;
+        record
+    };
+    let output = |n: u32| {
+        let which = Which { kind: Kind::Output, n };
+        Picture { which, file: Some(format!("{n}.png")), ..picture(&[n as u8]) }
+    };
+    accept(a, several("a")).await;
+    let claimed = claim(a).await;
+    let named = Record { file: Some("0.png".to_owned()), ..succeeded(&claimed) };
+    a.finish(&claimed.claim, named, vec![output(2), output(0), output(1)]).await.unwrap();
+    let stored = b.get("a").await.unwrap().unwrap();
+    assert_eq!((stored.picture.as_deref(), stored.more.len()), (Some(&[0][..]), 2));
+    assert_eq!((&*stored.more[0], &*stored.more[1]), (&[1][..], &[2][..]));
+    let uris = |bytes: &[u8]| crate::output::data_uri(bytes);
+    assert_eq!(stored.into_prediction().output.unwrap().pictures(), [uris(&[0]), uris(&[1]), uris(&[2])]);
+    for n in 0..3 {
+        assert_eq!(b.file(&format!("{n}.png")).await.unwrap().as_deref(), Some(&[n as u8][..]));
+        assert_eq!(b.picture("a", Which { kind: Kind::Output, n }).await.unwrap(), Some(output(n)));
+    }
+    assert!(b.delete("a").await.unwrap());
+    assert!(a.file("0.png").await.unwrap().is_none() && a.file("2.png").await.unwrap().is_none());
+    // What is canceled has none of them.
+    accept(a, several("b")).await;
+    let claimed = claim(a).await;
+    a.stop("b").await.unwrap();
+    a.finish(&claimed.claim, succeeded(&claimed), vec![output(0), output(1)]).await.unwrap();
+    let stored = b.get("b").await.unwrap().unwrap();
+    assert_eq!((stored.record.prediction.status, stored.picture, stored.more.len()), (Status::Canceled, None, 0));
+    assert!(b.file("1.png").await.unwrap().is_none());
+}
 
 async fn a_life(nodes: &Nodes) {
     let (a, b, c) = (&*nodes.a, &*nodes.b, &*nodes.c);

@@ -126,7 +126,7 @@ impl WebhookSender {
                         self.send_once(webhook, &active.snapshot().at_start()).await;
                     }
                     Event::Log(_) => gathered |= webhook.wants(EventKind::Logs),
-                    Event::Output(_) if webhook.wants(EventKind::Output) => {
+                    Event::Output(_, 0) if webhook.wants(EventKind::Output) => {
                         gathered = false;
                         last = Some(Instant::now());
                         self.send_once(webhook, &active.snapshot().at_output()).await;
