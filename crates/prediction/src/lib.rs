@@ -13,11 +13,14 @@
 //! - [`given_pictures`]: pictures that come in, from a URL or a file to RGB.
 //! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs
 //!   may be called.
+//! - [`client_files`]: what clients upload to use as inputs; [`capability`]: names that nobody can guess.
 //! - [`worker`]: the processes; `progress`, `cost`: what their names say.
 //!
 //! No tensors and no HTTP server live here.
 
 mod active;
+pub mod capability;
+pub mod client_files;
 mod cost;
 pub mod feed;
 mod files;
@@ -40,6 +43,7 @@ pub mod wire;
 pub mod worker;
 
 pub use service::Service;
+pub use time::Time;
 pub use wire::{Prediction, Status};
 
 /// Makes `ring` the cryptography of this process; false if one was chosen before. Webhooks over `https` need it.

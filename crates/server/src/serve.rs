@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prediction::Service;
+use prediction::capability::Signer;
+use prediction::client_files::ClientFiles;
 use prediction::store::{Memory, Sqlite, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::ConnectionLimits;
 use crate::config::{ExitWithoutWorkers, Serve};
 use crate::connections::{self, is_public, listen};
-use crate::http::{self, App, Bodies, Pages};
+use crate::http::{self, App, Bodies, Pages, View};
 use crate::signals::stop_on_signals;
 use crate::telemetry::{self, Metrics};
 
@@ -47,7 +49,12 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     }
     let store: Arc<dyn Store> =
         if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
-    let options = config.options()?;
+    let data_dir = (!config.in_memory()).then_some(config.data_dir.as_path());
+    let view = View { model: config.model_name.clone(), signer: signer(data_dir)? };
+    let files = Arc::new(ClientFiles::open(data_dir).context("cannot read the files of clients in the data folder")?);
+    tokio::spawn(Arc::clone(&files).upkeep());
+    let mut options = config.options()?;
+    options.webhooks.translate = Some(Arc::new(view.clone()));
     let secret = options.webhooks.secret.clone();
     let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
     let service = Service::start(store, options, config.worker.programs(config.workers)).await?;
@@ -60,6 +67,8 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
         public_url: config.public_url.clone(),
         port: address.port(),
         secret,
+        view,
+        files,
         shown_secret,
         over: over.clone(),
         tokens,
@@ -88,6 +97,16 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("stopped");
     Ok(code)
+}
+
+/// What makes names in URLs: that of the data folder, so that URLs outlive the process.
+fn signer(data_dir: Option<&Path>) -> anyhow::Result<Signer> {
+    match data_dir {
+        None => Ok(Signer::random()?),
+        Some(dir) => {
+            Signer::kept_in(dir).with_context(|| format!("cannot keep the secret of URLs in `{}`", dir.display()))
+        }
+    }
 }
 
 /// Waits until no worker is left and the server is to end for that.

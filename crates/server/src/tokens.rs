@@ -55,6 +55,13 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// A name for the client that has a token, which says nothing of the token.
+    pub(crate) fn client(text: &str) -> String {
+        let hash = Sha256::digest([b"client\n", Sha256::digest(text).as_slice()].concat());
+        let start = hash.iter().take(8).fold(0, |start, byte| start << 8 | u64::from(*byte));
+        format!("{start:016x}")
+    }
+
     /// The name of a token, if it is one of them.
     pub(crate) fn find(&self, text: &str) -> Option<Arc<str>> {
         let hash: [u8; 32] = Sha256::digest(text).into();
@@ -78,6 +85,8 @@ mod tests {
         assert!(tokens.find("first").is_some() && tokens.find("second").is_some());
         assert!(["", "firs", "first ", "third"].iter().all(|wrong| tokens.find(wrong).is_none()));
         assert!(!format!("{tokens:?}").contains("first"));
+        assert_eq!((Tokens::client("first").len(), Tokens::client("first")), (16, Tokens::client("first")));
+        assert_ne!(Tokens::client("first"), Tokens::client("second"));
         assert_eq!(tokens.find("first").as_deref(), Some(""));
         let named =
             Tokens::new(["alice secret-1", "bob\t secret-2 ", "alice secret-3", "plain"].map(Token::new).to_vec());

@@ -144,3 +144,39 @@ async fn predictions_are_listed_and_deleted() {
     server.predict_async(&json!({"id": "r", "input": {"prompt": "step=50"}})).await;
     assert_eq!(server.send(server.request("DELETE", "/predictions/r")).await.status, 409);
 }
+
+#[tokio::test]
+async fn a_repeated_post_with_a_key_runs_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let gate = dir.path().join("open");
+    let body = json!({"input": {"prompt": format!("until={}", gate.display()), "num_inference_steps": 2}});
+    let key = ("idempotency-key", "order 7");
+    let started = server.json("POST", "/predictions", &[key, ("prefer", "respond-async")], &body).await;
+    let again = server.json("POST", "/predictions", &[key, ("prefer", "respond-async")], &body).await;
+    assert_eq!((started.status, again.status, &again.json["id"]), (202, 202, &started.json["id"]));
+    let headers = [key];
+    let (waited, ()) = tokio::join!(server.json("POST", "/predictions", &headers, &body), async {
+        std::fs::write(&gate, "").unwrap();
+    });
+    assert_eq!((waited.status, &waited.json["id"]), (200, &started.json["id"]), "it waits as the first would");
+    assert_eq!(waited.json["status"], "succeeded");
+    let other = server.json("POST", "/predictions", &[key], &json!({"input": {"prompt": "b"}})).await;
+    assert_eq!(other.status, 422);
+    assert!(other.json["detail"].as_str().unwrap().contains("`Idempotency-Key`"), "{}", other.text);
+    server.kill();
+    let server = Server::launch_in(dir.path(), &[], &[]);
+    server.until_health(&["READY"]).await;
+    let later = server.json("POST", "/predictions", &[key], &body).await;
+    assert_eq!((later.status, later.json), (200, waited.json), "the store remembers it");
+
+    // Also while the first one, with an id of its own, is known in memory only by that.
+    let named = json!({"id": "n", "input": {"prompt": "until=/nowhere"}});
+    let key = [("idempotency-key", "other"), ("prefer", "respond-async")];
+    for _ in 0..2 {
+        let answer = server.json("POST", "/predictions", &key, &named).await;
+        assert_eq!((answer.status, &answer.json["id"]), (202, &json!("n")));
+    }
+    assert_eq!(server.json("POST", "/predictions", &[("prefer", "respond-async")], &named).await.status, 409);
+}

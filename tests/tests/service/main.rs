@@ -22,6 +22,7 @@ mod load;
 mod outgoing;
 mod parting;
 mod queue;
+mod replicate;
 mod several;
 mod telemetry;
 mod texts;

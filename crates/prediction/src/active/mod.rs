@@ -154,7 +154,7 @@ impl ActivePrediction {
 
     /// The record of its end, as it is stored beside the picture, which `file` names if it has a URL.
     pub(crate) fn record_of(&self, ended: &Prediction, file: Option<String>) -> Record {
-        let Record { webhook, output_file_prefix, deadline, .. } = &self.accepted;
+        let Record { webhook, output_file_prefix, deadline, key, .. } = &self.accepted;
         let mut prediction = ended.clone();
         // The picture is stored by itself; a URL stays.
         prediction.output.take_if(|output| output.pictures().iter().any(|picture| picture.starts_with("data:")));
@@ -166,6 +166,7 @@ impl ActivePrediction {
             output_file_prefix: output_file_prefix.clone(),
             file,
             deadline: *deadline,
+            key: key.clone(),
         }
     }
 

@@ -14,8 +14,16 @@ fn claim() -> Claim {
 /// A prediction that was accepted and claimed.
 fn active() -> ActivePrediction {
     let prediction = accepted("a", &json!({"prompt": "a"}));
-    let record =
-        Record { prediction, seq: 0, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None };
+    let record = Record {
+        prediction,
+        seq: 0,
+        attempts: 0,
+        webhook: None,
+        output_file_prefix: None,
+        file: None,
+        deadline: None,
+        key: None,
+    };
     let active = ActivePrediction::new(record, 10, Span::none());
     assert!(active.stored(7));
     assert!(active.claim(claim(), 1));

@@ -148,6 +148,11 @@ impl Shared {
         active.until(|phase| matches!(phase, Phase::Queued | Phase::Elsewhere)).await
     }
 
+    /// A ticket to a prediction that has not ended, which continues without it.
+    pub(super) fn join(self: &Arc<Self>, id: &str) -> Option<Ticket> {
+        Some(Ticket::new(Arc::clone(self), self.active(id)?, true))
+    }
+
     /// Follows a prediction that has not ended, from the event after number `after` on.
     pub(super) fn follow(self: &Arc<Self>, id: &str, after: u64) -> Option<Follower> {
         let active = self.active(id)?;

@@ -15,7 +15,7 @@ use crate::cost;
 use crate::given_pictures::names;
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::Phase;
-use crate::store::{Accepted, Board, New, Picture, Record, StoreError, Stored};
+use crate::store::{Accepted, Board, Key, New, Picture, Record, StoreError, Stored};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
 use crate::wire::{Metrics, Prediction, Status, Urls};
@@ -47,6 +47,8 @@ pub struct Request {
     /// Whether the same id means the same prediction (PUT); otherwise an id that has ended may be used again, once its
     /// webhook has been delivered.
     pub idempotent: bool,
+    /// Its `Idempotency-Key`: a request that repeats an earlier one is answered with the prediction of that.
+    pub key: Option<Key>,
     /// What is logged of the prediction is logged in here; `prediction_id` is recorded in it.
     pub span: Span,
 }
@@ -56,9 +58,9 @@ pub struct Request {
 pub enum Submitted {
     /// A new prediction.
     New(Ticket),
-    /// The id waits or runs already.
+    /// The id, or what the key names, waits or runs already.
     Live(Box<Prediction>),
-    /// The id has ended.
+    /// The id, or what the key names, has ended.
     Ended(Box<Prediction>),
 }
 
@@ -85,6 +87,9 @@ pub enum Refused {
         "prediction `{0}` exists and has not ended; choose another id, or PUT to `/predictions/{0}` to be told of it"
     )]
     Exists(String),
+    /// Another request had the key.
+    #[error("this `Idempotency-Key` came with another request before; send a new key with every new request")]
+    KeyUsed,
     /// The server is about to stop.
     #[error("the server is shutting down; try again later")]
     Closing,
@@ -124,6 +129,7 @@ impl Refused {
             Self::Busy => "busy",
             Self::Full { .. } => "full",
             Self::Exists(_) | Self::Undelivered(_) => "exists",
+            Self::KeyUsed => "key",
             Self::Closing => "closing",
             Self::Trouble(_) | Self::Store(_) | Self::NotStored(_) => "store",
             Self::Pictures(_) => "pictures",
@@ -179,11 +185,13 @@ impl Shared {
     }
 
     async fn admit(self: &Arc<Self>, mut request: Request) -> Result<Submitted, Refused> {
-        let (idempotent, detached, name) = (request.idempotent, request.detached, request.name.clone());
+        let Request { idempotent, detached, ref name, ref key, .. } = request;
+        let (name, key) = (name.clone(), key.clone());
+        let repeats = move |active: &ActivePrediction| idempotent || (key.is_some() && active.accepted().key == key);
         // Whoever waits or runs already needs no pictures.
         let known = request.id.as_ref().filter(|_| request.names_pictures()).and_then(|id| self.active(id));
         if let Some(active) = known {
-            return self.known(&active, idempotent).await;
+            return self.known(&active, repeats(&active)).await;
         }
         let received = if request.names_pictures() {
             self.expects()?;
@@ -194,7 +202,7 @@ impl Shared {
         };
         let active = match self.reserve(request)? {
             Reserved::New(active) => active,
-            Reserved::Known(active) => return self.known(&active, idempotent).await,
+            Reserved::Known(active) => return self.known(&active, repeats(&active)).await,
         };
         // From here on the id is reserved, so this part runs to its end even if nobody waits for it any more.
         let shared = Arc::clone(self);
@@ -254,8 +262,8 @@ impl Shared {
             version: table.model.as_ref().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
-        let Request { webhook, output_file_prefix, span, .. } = request;
-        let record = Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline };
+        let Request { webhook, output_file_prefix, key, span, .. } = request;
+        let record = Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline, key };
         let active = Arc::new(ActivePrediction::new(record, self.options.stream_history, span));
         table.active.insert(id, Arc::clone(&active));
         Ok(Reserved::New(active))
@@ -301,12 +309,14 @@ impl Shared {
             let (new, room) = {
                 let table = self.table();
                 let units = cost::units(active.input(), table.geometry());
-                let (tenant, inputs) = (name.to_owned(), pictures.clone());
-                let new = New { tenant, idempotent, inputs, ..New::of(active.accepted().clone(), units) };
+                let (tenant, inputs, record) = (name.to_owned(), pictures.clone(), active.accepted().clone());
+                let key = record.key.as_ref().map(|key| key.name.clone());
+                let new = New { tenant, key, idempotent, inputs, ..New::of(record, units) };
                 (new, table.room(self.options.queue_size, self.options.queue_seconds))
             };
             let accepted = self.store.accept(new, room).await?;
-            let is_pending = |stored: &Stored| !idempotent && stored.owed;
+            let is_pending =
+                |stored: &Stored| !idempotent && stored.owed && !active.accepted().shares_key(&stored.record);
             match &accepted {
                 Accepted::Known(stored) if is_pending(stored) => {
                     let Some(wait) = waits.next() else { return Ok(accepted) };
@@ -317,8 +327,11 @@ impl Shared {
         }
     }
 
-    /// The store knows the id of a request.
+    /// The store knows the id of a request, or its key.
     fn found(&self, active: &Arc<ActivePrediction>, stored: Stored, idempotent: bool) -> Result<Submitted, Refused> {
+        if active.accepted().shares_key(&stored.record) {
+            return self.repeated(active, stored);
+        }
         let (id, ended) = (active.id().to_owned(), stored.record.prediction.status.is_terminal());
         if !idempotent {
             return Err(self.release(active, if ended { Refused::Undelivered(id) } else { Refused::Exists(id) }));
@@ -332,6 +345,18 @@ impl Shared {
         self.forget(active);
         active.known(prediction.clone());
         Ok(Submitted::Ended(Box::new(prediction)))
+    }
+
+    /// The store knows the key of a request: it repeats an earlier one, or uses its key for something else.
+    fn repeated(&self, active: &Arc<ActivePrediction>, stored: Stored) -> Result<Submitted, Refused> {
+        let repeats = stored.record.key == active.accepted().key;
+        let refused = if repeats { Refused::Exists(active.id().to_owned()) } else { Refused::KeyUsed };
+        let refused = self.release(active, refused);
+        if !repeats {
+            return Err(refused);
+        }
+        let prediction = Box::new(stored.into_prediction());
+        Ok(if prediction.status.is_terminal() { Submitted::Ended(prediction) } else { Submitted::Live(prediction) })
     }
 
     /// Why there is no room beside what waits already.

@@ -34,6 +34,7 @@ use std::time::Duration;
 pub use follow::{Follower, News, Ticket};
 pub use health::{Counts, Health, State};
 pub use intake::{Refused, Request, Submitted};
+use protocol::Model;
 pub use setup::Setup;
 pub use shared::Options;
 
@@ -128,6 +129,11 @@ impl Service {
         self.shared.table().workers.why_lost().map(str::to_owned)
     }
 
+    /// The model, once a worker has said which.
+    pub fn model(&self) -> Option<Model> {
+        self.shared.table().model.clone()
+    }
+
     /// The sizes of the model, once a worker has reported them.
     pub fn geometry(&self) -> Option<Geometry> {
         self.shared.table().model.as_ref().map(geometry_of)
@@ -220,6 +226,11 @@ impl Service {
     /// If the store cannot be written; then nothing is stopped.
     pub async fn cancel(&self, id: &str) -> Result<bool, StoreError> {
         self.shared.cancel(id).await
+    }
+
+    /// A ticket to a prediction that has not ended, to wait for its end; it continues without it.
+    pub fn join(&self, id: &str) -> Option<Ticket> {
+        self.shared.join(id)
     }
 
     /// Follows a prediction that has not ended, from the event after number `after` on.

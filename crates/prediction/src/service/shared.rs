@@ -257,8 +257,16 @@ mod tests {
     fn active() -> Arc<ActivePrediction> {
         let input = json!({"prompt": "a", "width": 512, "num_inference_steps": 50, "sync_threshold": 0});
         let (prediction, webhook) = (accepted("a", &input), None);
-        let record =
-            Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix: None, file: None, deadline: None };
+        let record = Record {
+            prediction,
+            seq: 1,
+            attempts: 0,
+            webhook,
+            output_file_prefix: None,
+            file: None,
+            deadline: None,
+            key: None,
+        };
         Arc::new(ActivePrediction::resume(record, 0, Span::none()))
     }
 

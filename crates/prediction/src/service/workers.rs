@@ -327,8 +327,16 @@ mod tests {
 
     fn active(id: &str) -> Arc<ActivePrediction> {
         let (prediction, webhook) = (accepted(id, &json!({"prompt": "a"})), None);
-        let record =
-            Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix: None, file: None, deadline: None };
+        let record = Record {
+            prediction,
+            seq: 1,
+            attempts: 0,
+            webhook,
+            output_file_prefix: None,
+            file: None,
+            deadline: None,
+            key: None,
+        };
         Arc::new(ActivePrediction::resume(record, 0, tracing::Span::none()))
     }
 

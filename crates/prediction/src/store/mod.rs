@@ -53,7 +53,7 @@ pub use api::{Answer, Store};
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
-pub use record::{Found, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};
+pub use record::{Found, Key, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};
 pub use sqlite::{Finding, Sqlite, inspect};
 pub use usage::Usage;
 pub use work::{

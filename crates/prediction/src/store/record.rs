@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::output;
@@ -31,9 +32,34 @@ pub struct Record {
     pub file: Option<String>,
     /// When it is canceled if it has not ended.
     pub deadline: Option<Time>,
+    /// The `Idempotency-Key` of its request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+}
+
+/// An `Idempotency-Key`, by which a repeated request finds the prediction of the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The key, with what distinguishes its client from others.
+    pub name: String,
+    /// Digest of the request, which must be the same each time.
+    pub digest: String,
+}
+
+impl Key {
+    /// The key of a client's request with a body.
+    pub fn new(client: &str, key: &str, body: &[u8]) -> Self {
+        // No name of a client contains a line break.
+        Self { name: format!("{client}\n{key}"), digest: hex::encode(digest::digest(&digest::SHA256, body)) }
+    }
 }
 
 impl Record {
+    /// Whether another record has the same `Idempotency-Key`.
+    pub fn shares_key(&self, other: &Self) -> bool {
+        self.key.as_ref().is_some_and(|key| other.key.as_ref().is_some_and(|other| key.name == other.name))
+    }
+
     /// Whether its end is to be delivered to a webhook.
     pub fn owes(&self) -> bool {
         self.webhook.as_ref().is_some_and(|webhook| webhook.wants(EventKind::Completed))

@@ -18,4 +18,4 @@ mod transport;
 
 pub use sender::Options;
 pub(crate) use sender::WebhookSender;
-pub use subscription::{EventKind, Webhook};
+pub use subscription::{EventKind, Translate, Webhook};

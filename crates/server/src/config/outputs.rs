@@ -126,7 +126,12 @@ impl Outputs {
             })?,
             (None, None) => Secret::random()?,
         };
-        Ok(webhook::Options { interval: self.webhook_interval, token: self.webhook_auth_token.clone(), secret })
+        Ok(webhook::Options {
+            interval: self.webhook_interval,
+            token: self.webhook_auth_token.clone(),
+            secret,
+            translate: None,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use prediction::store::Retention;
 
 use super::access::Access;
 use super::limits::Limits;
+use super::model_name::ModelName;
 use super::outputs::Outputs;
 use super::words::{switch, web_url};
 use super::worker::WorkerArgs;
@@ -26,6 +27,10 @@ pub(crate) struct Serve {
     /// URL at which clients reach the server, for the `urls` of predictions; by default the one that a client used
     #[arg(long, env = "SYNCDIFFUSION_PUBLIC_URL", value_parser = web_url, help_heading = "Address")]
     pub(crate) public_url: Option<String>,
+    /// Name of the model for clients of Replicate, as `OWNER/NAME`
+    #[arg(long, env = "SYNCDIFFUSION_MODEL_NAME", default_value = "syncdiffusion/panorama", help_heading = "Address")]
+    #[arg(value_name = "OWNER/NAME")]
+    pub(crate) model_name: ModelName,
     #[command(flatten)]
     pub(crate) access: Access,
     #[command(flatten)]

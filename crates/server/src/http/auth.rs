@@ -1,20 +1,23 @@
 //! Which requests need a token. What always holds: with tokens, a route needs one unless it is named here.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::Error;
 use super::state::App;
+use crate::tokens::Tokens;
 
 /// Routes that are open to everybody: health, metrics and pages. Every other one needs a token, also one yet to come.
 const OPEN: [&str; 8] = ["/", "/docs", "/health-check", "/live", "/metrics", "/openapi.json", "/playground", "/ready"];
 /// Routes below these are open, too: the files of pages, and what only those know who were given the name of a file or
 /// the key of a picture.
-const OPEN_BELOW: [&str; 3] = ["/files/", "/page/", "/view/"];
+const OPEN_BELOW: [&str; 5] = ["/files/", "/page/", "/view/", "/v1/files/output/", "/v1/files/stream/"];
 
 /// Who asks: the name of the token, empty where it has none or none is needed.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,18 @@ pub(crate) struct TokenName(pub(crate) Arc<str>);
 /// Whether a route is open to everybody.
 pub(crate) fn is_open(route: &str) -> bool {
     OPEN.contains(&route) || OPEN_BELOW.iter().any(|open| route.starts_with(open))
+}
+
+/// Who sent a request, by its token; empty where none is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Caller(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
 }
 
 /// Lets a request pass if its route is open, no token is needed, or it has a valid one.
@@ -36,12 +51,14 @@ pub(super) async fn guard(
     if route.is_some_and(|route| is_open(route.as_str())) || app.tokens.is_empty() {
         return next.run(request).await;
     }
-    match token(request.headers()).map(|text| app.tokens.find(text)) {
-        Some(Some(name)) => {
+    match token(request.headers()).map(|text| (text, app.tokens.find(text))) {
+        Some((text, Some(name))) => {
+            let caller = if name.is_empty() { Tokens::client(text) } else { format!("={name}") };
+            request.extensions_mut().insert(Caller(caller));
             request.extensions_mut().insert(TokenName(name));
             next.run(request).await
         }
-        Some(None) => Error::Unauthorized("the token is not valid for this server").into_response(),
+        Some((_, None)) => Error::Unauthorized("the token is not valid for this server").into_response(),
         None => Error::Unauthorized("a token is needed; send `Authorization: Bearer TOKEN`").into_response(),
     }
 }

@@ -12,19 +12,22 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::{BoxError, RequestExt as _};
 use futures_util::TryStreamExt as _;
 use prediction::input::Given;
+use prediction::store::Key;
 use prediction::webhook::EventKind;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::TimeoutError;
 
+use super::auth::Caller;
 use super::error::Error;
+use super::idempotency;
 use super::room::{Bodies, PATIENCE, SMALL};
 
 /// The longest id in bytes.
 pub(crate) const MAX_ID: usize = 1024;
 /// What Windows tools write before a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The body of POST and PUT. Name, fields and their order appear in the messages.
 #[derive(Debug, Default, Deserialize)]
@@ -46,6 +49,8 @@ pub(super) struct PredictionRequest {
     /// The room of a body with pictures, which stay until they are stored.
     #[serde(skip)]
     pub(super) room: Option<OwnedSemaphorePermit>,
+    #[serde(skip)]
+    pub(super) key: Option<Key>,
 }
 
 /// What Cog up to 0.16 had besides.
@@ -54,7 +59,7 @@ struct Older {
     output_file_prefix: Option<String>,
 }
 
-fn all() -> Vec<EventKind> {
+pub(super) fn all() -> Vec<EventKind> {
     EventKind::ALL.to_vec()
 }
 
@@ -109,30 +114,54 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let kind = content_type(request.headers());
-        if kind == ContentType::Other {
-            let words = "Expected request with `Content-Type: application/json`";
-            return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
-        }
-        if let Some(coding) = compression(request.headers()) {
-            return Err(Error::Compressed(coding));
-        }
-        let (bytes, held) = read(request, &Bodies::from_ref(state)).await?;
-        if bytes.is_empty() && kind == ContentType::Missing {
-            return Ok(Self { webhook_events_filter: all(), ..Self::default() });
-        }
-        if bytes.len() <= SMALL {
-            return Self::parse(&bytes);
-        }
-        let parse = move || -> Result<Self, Error> {
-            let mut parsed = Self::parse(&bytes)?;
-            if !parsed.input.sent.is_empty() {
-                parsed.room = held;
+        let is_missing = content_type(request.headers()) == ContentType::Missing;
+        json(request, &Bodies::from_ref(state), move |bytes| {
+            if bytes.is_empty() && is_missing {
+                return Ok(Self { webhook_events_filter: all(), ..Self::default() });
             }
-            Ok(parsed)
-        };
-        tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Error::BodiesFull))
+            Self::parse(bytes)
+        })
+        .await
     }
+}
+
+impl Keyed for PredictionRequest {
+    fn keyed(self, key: Option<Key>, held: Option<OwnedSemaphorePermit>) -> Self {
+        let room = held.filter(|_| !self.input.sent.is_empty());
+        Self { key, room, ..self }
+    }
+}
+
+/// What is read from a body, with the `Idempotency-Key` of its request, and the room of the body if that is to be held
+/// longer.
+pub(super) trait Keyed: Sized {
+    fn keyed(self, key: Option<Key>, held: Option<OwnedSemaphorePermit>) -> Self;
+}
+
+/// Reads a body of JSON, and parses it beside what else there is to do if it is large.
+pub(super) async fn json<T: Keyed + Send + 'static>(
+    request: Request,
+    bodies: &Bodies,
+    parse: impl FnOnce(&[u8]) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if content_type(request.headers()) == ContentType::Other {
+        let words = "Expected request with `Content-Type: application/json`";
+        return Err(Error::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, words.to_owned()));
+    }
+    let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+    let headers = request.headers().get(idempotency::NAME).is_some().then(|| request.headers().clone());
+    let (bytes, held) = read(request, bodies).await?;
+    let parse = move |bytes: Vec<u8>| {
+        let key = headers.map_or(Ok(None), |headers| idempotency::key(&headers, &caller, &bytes))?;
+        let parsed = parse(&bytes)?;
+        drop(bytes);
+        Ok(parsed.keyed(key, held))
+    };
+    if bytes.len() <= SMALL {
+        return parse(bytes);
+    }
+    let parse = move || parse(bytes);
+    tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Error::BodiesFull))
 }
 
 impl PredictionRequest {
@@ -157,7 +186,10 @@ impl PredictionRequest {
 }
 
 /// Reads a body as it comes, with the room that it takes.
-async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Error> {
+pub(super) async fn read(request: Request, bodies: &Bodies) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Error> {
+    if let Some(coding) = compression(request.headers()) {
+        return Err(Error::Compressed(coding));
+    }
     let (mut bytes, mut held, mut patience) = (Vec::new(), None, PATIENCE);
     let mut data = request.with_limited_body().into_body().into_data_stream();
     loop {

@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prediction::client_files::NotKept;
 use prediction::input::Invalid;
 use prediction::input::validate::Detail;
 use prediction::service::Refused;
@@ -34,6 +36,17 @@ pub(crate) enum Error {
     Invalid(Vec<Detail>),
     /// The service refused the prediction.
     Refused(Refused),
+    /// The server has another model.
+    NoModel {
+        /// The one that is asked for.
+        asked: String,
+        /// The one that it has.
+        ours: String,
+    },
+    /// The model has another version.
+    Version,
+    /// Files of clients take all the room for them.
+    FilesFull,
     /// No prediction has this id.
     Unknown(String),
     /// The prediction has no picture of this number.
@@ -48,7 +61,13 @@ pub(crate) enum Error {
     Unauthorized(&'static str),
     /// The store failed.
     Store(StoreError),
+    /// The handler panicked.
+    Internal,
 }
+
+/// The error that a response is of, for those who write errors in another form.
+#[derive(Clone, Debug)]
+pub(super) struct Cause(pub(super) Arc<Error>);
 
 impl Error {
     /// A single reason, at a place of the body.
@@ -57,25 +76,31 @@ impl Error {
         Self::Invalid(vec![Detail { loc, msg: message.into(), kind: "value_error".to_owned() }])
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Body(status, _) => *status,
             Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::NoMethod(..) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Invalid(_) | Self::Refused(Refused::Pictures(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::NoPath(_) | Self::Unknown(_) | Self::NoPicture(..) | Self::NoFile | Self::SecretNotShown => {
-                StatusCode::NOT_FOUND
+            Self::Invalid(_) | Self::Version | Self::Refused(Refused::KeyUsed | Refused::Pictures(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::NoPath(_)
+            | Self::NoModel { .. }
+            | Self::Unknown(_)
+            | Self::NoPicture(..)
+            | Self::NoFile
+            | Self::SecretNotShown => StatusCode::NOT_FOUND,
             Self::NotEnded(_) | Self::Refused(Refused::Busy | Refused::Exists(_) | Refused::Undelivered(_)) => {
                 StatusCode::CONFLICT
             }
             Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
             // What is damaged stays so; everything else may pass.
-            Self::Store(StoreError::Corrupt(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(StoreError::Corrupt(_)) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BodiesFull
             | Self::PagesFull
+            | Self::FilesFull
             | Self::Store(_)
             | Self::Refused(
                 Refused::NotReady
@@ -115,7 +140,15 @@ impl Error {
                 json!({ "detail": format!("there is no path `{}`{advice}", shown(path)) })
             }
             Self::Invalid(details) => json!({ "detail": details }),
+            Self::Refused(refused @ Refused::KeyUsed) => json!({ "detail": refused.to_string() }),
             Self::Refused(refused) => json!({ "error": refused.to_string(), "status": "failed" }),
+            Self::NoModel { asked, ours } => {
+                json!({ "detail": format!("there is no model `{}`; this server has `{ours}`", shown_up_to(asked, 200)) })
+            }
+            Self::Version => json!({
+                "detail": "the model of this server has another version; GET its `versions`, or send `owner/name` alone"
+            }),
+            Self::FilesFull => json!({ "detail": NotKept::Full.to_string() }),
             Self::Unknown(id) => json!({ "detail": format!("there is no prediction `{}`", shown_up_to(id, 1024)) }),
             Self::NoPicture(id, n) => {
                 let id = shown_up_to(id, 1024);
@@ -129,8 +162,32 @@ impl Error {
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
             }
+            // It reveals nothing.
+            Self::Internal => json!({ "detail": "internal server error" }),
             Self::Foreign(detail) | Self::Unauthorized(detail) => json!({ "detail": detail }),
             Self::Store(error) => json!({ "error": error.to_string(), "status": "failed" }),
+        }
+    }
+}
+
+impl Error {
+    /// All that is wrong, as one text.
+    pub(super) fn text(&self) -> String {
+        let body = self.body();
+        if let Self::Invalid(details) = self {
+            let line = |detail: &Detail| format!("{}: {}", detail.loc.last().map_or("", String::as_str), detail.msg);
+            return details.iter().map(line).collect::<Vec<_>>().join("; ");
+        }
+        let text = body.get("detail").or_else(|| body.get("error")).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    }
+}
+
+impl From<NotKept> for Error {
+    fn from(error: NotKept) -> Self {
+        match error {
+            NotKept::Full => Self::FilesFull,
+            NotKept::Io(error) => Self::Store(StoreError::Engine(format!("the file cannot be kept: {error}"))),
         }
     }
 }
@@ -157,6 +214,7 @@ impl IntoResponse for Error {
                 self,
                 Self::BodiesFull
                     | Self::PagesFull
+                    | Self::FilesFull
                     | Self::Refused(
                         Refused::NotReady
                             | Refused::NoWorker(_)
@@ -169,7 +227,9 @@ impl IntoResponse for Error {
             tracing::error!(error = %shown_up_to(&self.body().to_string(), 1000), "a request failed");
         }
         let mut response = (self.status(), Json(self.body())).into_response();
-        let (name, value) = match self {
+        let cause = Cause(Arc::new(self));
+        response.extensions_mut().insert(cause.clone());
+        let (name, value) = match &*cause.0 {
             Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             Self::BodiesFull | Self::PagesFull | Self::Refused(Refused::PicturesFull) => {
                 (header::RETRY_AFTER, HeaderValue::from_static("5"))
@@ -195,9 +255,9 @@ fn shorten(message: &str) -> Cow<'_, str> {
     format!("{start}…{end}").into()
 }
 
-/// The response of a handler that panicked; it reveals nothing.
+/// The response of a handler that panicked.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "detail": "internal server error" }))).into_response()
+    Error::Internal.into_response()
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ pub(super) fn follow(app: &App, follower: Follower, previews: bool) -> Response 
     answer(frames(app, if previews { follower.watching() } else { follower }))
 }
 
-fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
+/// Answers with events.
+pub(super) fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
     Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
 }
 

@@ -72,19 +72,7 @@ pub(super) async fn list(
     }
     let mut query = store::Query { status, text, ..store::Query::default() };
     if let Some(cursor) = &listing.cursor {
-        // The search begins one after the place, so the greatest one is not valid.
-        let place =
-            cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
-        match (cursor.as_bytes().first(), place) {
-            (Some(b'b'), Some(place)) => query.before = Some(place),
-            (Some(b'a'), Some(place)) => query.after = Some(place),
-            _ => {
-                return Err(wrong(format!(
-                    "`cursor` is `{}`, which is not a cursor of a list",
-                    shown_up_to(cursor, 100)
-                )));
-            }
-        }
+        at_cursor(&mut query, cursor)?;
     }
     let _making = app.pages.begin().await?;
     let Gathered { found, more, looked } = gather(&app, query, limit).await?;
@@ -105,8 +93,28 @@ pub(super) async fn list(
     let previous = newest.filter(|_| newer).map(|seq| link(format!("a{seq}")));
     let results = found.into_iter().map(|(_, prediction)| prediction).collect();
     let text = serde_json::to_vec(&Page { next, previous, results }).map_err(|_| Error::PagesFull)?;
-    let bytes = Bytes::from_owner(Held { _room: app.pages.hold(text.len()).await?, text });
-    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], held(&app, text).await?).into_response())
+}
+
+/// Has a query begin where a cursor says.
+pub(super) fn at_cursor(query: &mut store::Query<'_>, cursor: &str) -> Result<(), Error> {
+    // The search begins one after the place, so the greatest one is not valid.
+    let place =
+        cursor.get(1..).and_then(|place| place.parse::<u64>().ok()).filter(|&place| i64::try_from(place).is_ok());
+    match (cursor.as_bytes().first(), place) {
+        (Some(b'b'), Some(place)) => query.before = Some(place),
+        (Some(b'a'), Some(place)) => query.after = Some(place),
+        _ => {
+            let message = format!("`cursor` is `{}`, which is not a cursor of a list", shown_up_to(cursor, 100));
+            return Err(Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+    }
+    Ok(())
+}
+
+/// A page, with room for it until it is sent.
+pub(super) async fn held(app: &App, text: Vec<u8>) -> Result<Bytes, Error> {
+    Ok(Bytes::from_owner(Held { _room: app.pages.hold(text.len()).await?, text }))
 }
 
 /// A page with the room that it takes until it is sent.
@@ -122,17 +130,17 @@ impl AsRef<[u8]> for Held {
 }
 
 /// What a page is made of.
-struct Gathered {
+pub(super) struct Gathered {
     /// Newest first.
-    found: Vec<(u64, Prediction)>,
+    pub(super) found: Vec<(u64, Prediction)>,
     /// Whether there are more where they end.
-    more: bool,
+    pub(super) more: bool,
     /// Where a search ended before the page was full.
     looked: Option<u64>,
 }
 
 /// The predictions of a page.
-async fn gather(app: &App, mut query: store::Query<'_>, limit: usize) -> Result<Gathered, Error> {
+pub(super) async fn gather(app: &App, mut query: store::Query<'_>, limit: usize) -> Result<Gathered, Error> {
     let from_oldest = query.after.is_some();
     let (mut found, mut size, mut looked) = (Vec::new(), 0, None);
     let more = 'page: loop {

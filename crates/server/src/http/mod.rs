@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod files;
 mod health;
+pub(crate) mod idempotency;
 mod links;
 mod list;
 mod metrics;
@@ -16,6 +17,7 @@ mod observe;
 mod origin;
 mod pages;
 mod predictions;
+mod replicate;
 mod room;
 mod shutdown;
 mod state;
@@ -33,6 +35,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
 pub(crate) use origin::Peer;
+pub(crate) use replicate::View;
 pub(crate) use room::{Bodies, Pages};
 pub(crate) use state::App;
 
@@ -53,6 +56,7 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(links::router())
         .merge(webhooks::router())
         .merge(usage::router())
+        .merge(replicate::router())
         .merge(shutdown::router())
         .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Error::NoMethod(method, uri.path().to_owned()));
@@ -70,6 +74,7 @@ fn layered(routes: Router<App>, app: &App, access: &Access, limits: &Limits) -> 
         .layer(option_layer(cors(access)))
         .layer(map_request(name_host))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn(replicate::dress))
         .layer(if_missing(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_missing(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
         .layer(if_missing(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))

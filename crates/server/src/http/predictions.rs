@@ -104,6 +104,8 @@ async fn make(
         tracing::warn!(fields = ?body.input.unknown, "Stripped unknown input fields");
     }
     let (prefer, streams) = (Prefer::read(headers), accept::wants_events(headers));
+    // A PUT names its prediction by its id.
+    let key = body.key.filter(|_| !idempotent);
     let request = service::Request {
         id,
         name: name.to_string(),
@@ -113,8 +115,10 @@ async fn make(
         output_file_prefix: body.output_file_prefix,
         base: app.base(headers),
         cancel_after,
-        detached: prefer.respond_async && !streams,
+        // What has a key is asked for again by a client that lost its connection.
+        detached: (prefer.respond_async && !streams) || key.is_some(),
         idempotent,
+        key,
         span: telemetry::prediction(request_id),
     };
     let submitted = app.service.submit(request).await?;
@@ -122,6 +126,11 @@ async fn make(
     let ticket = match submitted {
         Submitted::New(ticket) => ticket,
         Submitted::Live(known) if streams => return events::attach(app, &known.id, 0, prefer.preview).await,
+        // A repeated POST is answered as the first one is.
+        Submitted::Live(known) if !idempotent && !prefer.respond_async => match app.service.join(&known.id) {
+            Some(ticket) => return Ok(wait(ticket, prefer).await),
+            None => return Ok(existing(app.service.get(&known.id).await?.unwrap_or(*known))),
+        },
         Submitted::Live(known) | Submitted::Ended(known) => return Ok(existing(*known)),
     };
     if streams {
@@ -192,6 +201,11 @@ async fn picture(
             Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message)
         })?),
     };
+    picture_of(&app, id, n, width).await
+}
+
+/// A picture of a prediction, or a small copy of it.
+pub(super) async fn picture_of(app: &App, id: String, n: u32, width: Option<u32>) -> Result<Response, Error> {
     let missing = |id| if n == 0 { Error::Unknown(id) } else { Error::NoPicture(id, n) };
     let picture = app.service.picture(&id, n, width).await?.ok_or_else(|| missing(id))?;
     Ok(([(header::CONTENT_TYPE, picture.media)], picture.bytes.to_vec()).into_response())

@@ -1,11 +1,15 @@
 //! What handlers share.
 
+use std::sync::Arc;
+
 use axum::extract::FromRef;
 use axum::http::{HeaderMap, header};
 use prediction::Service;
+use prediction::client_files::ClientFiles;
 use prediction::webhook::signature::Secret;
 use tokio_util::sync::CancellationToken;
 
+use super::replicate::View;
 use super::room::{Bodies, Pages};
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
@@ -29,6 +33,10 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// What the keys of links to pictures are computed from.
     pub(crate) secret: Secret,
+    /// How Replicate's clients see predictions.
+    pub(crate) view: View,
+    /// What clients have uploaded.
+    pub(crate) files: Arc<ClientFiles>,
     /// The secret that webhooks are signed with, if clients may ask for it.
     pub(crate) shown_secret: Option<Secret>,
 }

@@ -4,6 +4,7 @@
 
 mod parts;
 mod paths;
+mod replicate;
 mod schemas;
 mod yaml;
 
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::auth;
 use parts::{answer, reference};
+use replicate::problem;
 
 /// The document of Stable Diffusion 2 base.
 pub(crate) fn document() -> Value {
@@ -27,9 +29,9 @@ pub(crate) fn document_of(model: Option<Geometry>) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
         },
-        "paths": guarded(paths::paths()),
+        "paths": guarded(joined(paths::paths(), replicate::paths())),
         "components": {
-            "schemas": schemas::schemas(model),
+            "schemas": joined(schemas::schemas(model), replicate::schemas()),
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -46,11 +48,27 @@ pub(crate) fn as_yaml() -> String {
     yaml::write(&document())
 }
 
+/// The entries of both objects, in the order of their names.
+fn joined(mut one: Value, other: Value) -> Value {
+    if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
+        one.extend(other);
+    }
+    one
+}
+
 /// Adds to the operations that need a token, if the server has any, that they do.
 fn guarded(mut paths: Value) -> Value {
-    let operations = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !auth::is_open(path));
-    for operation in operations.filter_map(|(_, methods)| methods.as_object_mut()).flat_map(Map::values_mut) {
-        let (status, refused) = answer("401", "Missing or invalid API token", &reference("Detail"));
+    let guarded = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !auth::is_open(path));
+    let operations = guarded.flat_map(|(path, methods)| {
+        methods.as_object_mut().into_iter().flat_map(Map::values_mut).map(|operation| (path.as_str(), operation))
+    });
+    for (path, operation) in operations {
+        let refused = "Missing or invalid API token";
+        let (status, refused) = if path.starts_with("/v1/") {
+            problem("401", refused)
+        } else {
+            answer("401", refused, &reference("Detail"))
+        };
         operation["responses"][status] = refused;
         operation["security"] = json!([{}, { "token": [] }]);
     }

@@ -4,6 +4,7 @@ use prediction::output::MAX_THUMBNAIL;
 use serde_json::{Value, json};
 
 use super::parts::{answer, content, empty, header, id, ok, operation, picture, query, reference, unknown, unwritten};
+use super::replicate::problem;
 
 pub(super) fn paths() -> Value {
     json!({
@@ -121,6 +122,9 @@ fn create(put: bool) -> Value {
     ];
     if put {
         parameters.insert(0, id());
+    } else {
+        let key = "A request that repeats another is answered with its prediction; another one with its key is refused";
+        parameters.push(header("Idempotency-Key", key));
     }
     let (prediction, detail, refusal) = (reference("PredictionResponse"), reference("Detail"), reference("Refusal"));
     let (status, mut done) = ok(&prediction);
@@ -288,6 +292,6 @@ fn webhook_secret() -> Value {
         "webhooks_default_secret_get",
         "The secret that webhooks are signed with, if the server shows it (`--show-webhook-secret`)",
         &[],
-        [ok(&key), answer("404", "The server does not show it", &reference("Detail"))],
+        [ok(&key), problem("404", "The server does not show it")],
     )
 }

@@ -30,6 +30,7 @@ fn options() -> Options {
             interval: Duration::from_millis(500),
             token: None,
             secret: Secret::random().unwrap(),
+            translate: None,
         },
         place: crate::upload::Place::default(),
         metadata: false,
@@ -60,6 +61,7 @@ fn request(id: &str) -> Request {
         cancel_after: None,
         detached: true,
         idempotent: false,
+        key: None,
         span: Span::none(),
     }
 }

@@ -87,13 +87,15 @@ use cases;
 /// A record as it is accepted.
 pub(super) fn record(id: &str) -> Record {
     let prediction = accepted(id, &json!({"prompt": id}));
-    Record { prediction, seq: 0, attempts: 0, webhook: None, output_file_prefix: None, file: None, deadline: None }
+    let (webhook, output_file_prefix) = (None, None);
+    Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline: None, key: None }
 }
 
 /// The same with a webhook.
 pub(super) fn with_webhook(id: &str) -> Record {
     let events = EventKind::ALL.to_vec();
-    Record { webhook: Some(Webhook { url: "http://a/".to_owned(), events, trace: Vec::new() }), ..record(id) }
+    let webhook = Webhook { url: "http://a/".to_owned(), events, trace: Vec::new(), translated: false };
+    Record { webhook: Some(webhook), ..record(id) }
 }
 
 /// A claimed prediction as it ends.

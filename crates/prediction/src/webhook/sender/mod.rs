@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use super::signature::Secret;
-use super::subscription::{EventKind, Webhook};
+use super::subscription::{EventKind, Translate, Webhook};
 use super::transport::{Delivery, Failure, Http, Transport};
 use crate::active::ActivePrediction;
 use crate::feed::{Event, Item};
@@ -49,6 +49,8 @@ pub struct Options {
     pub token: Option<Redacted>,
     /// What webhooks are signed with.
     pub secret: Secret,
+    /// Writes the bodies for clients of another API.
+    pub translate: Option<Arc<dyn Translate>>,
 }
 
 /// Sends the webhooks of all predictions.
@@ -214,7 +216,11 @@ impl WebhookSender {
     }
 
     async fn post(&self, webhook: &Webhook, message: &str, prediction: &Prediction) -> Result<(), Failure> {
-        let body = serde_json::to_vec(prediction).map_err(|error| Failure::permanent(error.to_string()))?;
+        let body = match &self.options.translate {
+            Some(translate) if webhook.translated => translate.translate(prediction),
+            _ => serde_json::to_vec(prediction),
+        };
+        let body = body.map_err(|error| Failure::permanent(error.to_string()))?;
         let headers = self.headers(webhook, message, &body);
         self.transport.send(Delivery { url: webhook.url.clone(), headers, body }).await
     }

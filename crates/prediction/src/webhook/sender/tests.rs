@@ -56,7 +56,7 @@ impl Transport for Receiver {
 }
 
 fn options() -> Options {
-    Options { interval: Duration::from_millis(500), token: None, secret: Secret::random().unwrap() }
+    Options { interval: Duration::from_millis(500), token: None, secret: Secret::random().unwrap(), translate: None }
 }
 
 fn sender(receiver: &Arc<Receiver>, store: &Arc<dyn Store>) -> WebhookSender {
@@ -66,9 +66,14 @@ fn sender(receiver: &Arc<Receiver>, store: &Arc<dyn Store>) -> WebhookSender {
 /// A prediction with a webhook, as it is accepted.
 fn record(id: &str, events: &[EventKind]) -> Record {
     let prediction = accepted(id, &json!({"prompt": "日本 🏔", "num_inference_steps": 3}));
-    let webhook = Webhook { url: "http://receiver.example/".to_owned(), events: events.to_vec(), trace: Vec::new() };
+    let webhook = Webhook {
+        url: "http://receiver.example/".to_owned(),
+        events: events.to_vec(),
+        trace: Vec::new(),
+        translated: false,
+    };
     let (output_file_prefix, file, deadline) = (None, None, None);
-    Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline }
+    Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline, key: None }
 }
 
 /// A prediction that was accepted and claimed.
