@@ -180,6 +180,22 @@ def case_files():
         assert client.run(MODEL, input={**QUICK, "unknown_file": opened}).read().startswith(PNG)
 
 
+def case_a_picture_as_input():
+    path = SCRATCH / "picture.png"
+    path.write_bytes(client.run(MODEL, input={**QUICK, "width": 1024}).read())
+    for strategy in ("url", "base64"):
+        with path.open("rb") as opened:
+            output = client.run(MODEL, input={**QUICK, "image": opened}, file_encoding_strategy=strategy)
+            assert output.read().startswith(PNG), strategy
+    uploaded = client.files.create(path)
+    prediction = client.predictions.create(version=VERSION, input={**QUICK, "image": uploaded.urls["get"]}, wait=True)
+    assert prediction.status == "succeeded", prediction.error
+    if OTHER:
+        other = replicate.Client(base_url=URL, api_token=OTHER)
+        theirs = raises(ReplicateError, lambda: other.run(MODEL, input={**QUICK, "image": uploaded.urls["get"]}), "image")
+        assert theirs.status == 422, theirs
+
+
 class Receiver(http.server.ThreadingHTTPServer):
     """Keeps every webhook."""
 

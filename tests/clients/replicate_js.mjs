@@ -121,6 +121,12 @@ await run({
     assert.ok(isPng(await bytes(output)));
   },
 
+  async aPictureAsInput() {
+    const picture = await (await replicate.run(MODEL, { input: { ...quick, width: 1024 } })).blob();
+    const output = await replicate.run(MODEL, { input: { ...quick, image: new File([picture], "a.png") } });
+    assert.ok(isPng(await bytes(output)));
+  },
+
   async webhooks() {
     const { key } = await replicate.webhooks.default.secret.get();
     const sent = await new Promise(async (resolve) => {

@@ -1,9 +1,11 @@
 //! Files that clients upload.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tests::Server;
 
-use super::{assert_problem, path};
+use super::{assert_problem, create, path};
 
 /// A body of several parts, each with its name and more.
 fn parts(parts: &[(&str, &str, &str)]) -> String {
@@ -67,4 +69,25 @@ async fn files_are_kept_for_their_owner() {
         let request = ask(&server, "POST", "/v1/files", "one").header("content-type", kind).body(body);
         assert_problem(&server.send(request).await, status);
     }
+}
+
+#[tokio::test]
+async fn a_file_is_an_input_for_its_owner_alone() {
+    let server = Server::start(&["--api-token", "one,two", "--allow-private-urls=false"]).await;
+    let one = ("authorization", "Bearer one");
+    let drawn = json!({"input": {"prompt": "a", "num_inference_steps": 1, "width": 1024}});
+    let drawn = create(&server, &[one, ("prefer", "wait")], &drawn).await.json;
+    let data = drawn["output"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
+    let png = STANDARD.decode(data).unwrap();
+    let head = b"--xx\r\ncontent-disposition: form-data; name=\"content\"; filename=\"a.png\"\r\n\r\n";
+    let body = [&head[..], &png, b"\r\n--xx--\r\n"].concat();
+    let upload = server.request("POST", "/v1/files").header("authorization", "Bearer one").body(body);
+    let file = server.send(upload.header("content-type", "multipart/form-data; boundary=xx")).await.json;
+    assert_eq!(file["size"], png.len());
+    let input = json!({"prompt": "a", "num_inference_steps": 1, "image": file["urls"]["get"]});
+    let with = create(&server, &[one, ("prefer", "wait")], &json!({ "input": input })).await;
+    assert_eq!((with.status, &with.json["status"]), (201, &json!("succeeded")), "{}", with.text);
+    let refused = create(&server, &[("authorization", "Bearer two")], &json!({ "input": input })).await;
+    assert_problem(&refused, 422);
+    assert_eq!(refused.json["invalid_fields"][0]["field"], "input.image", "{}", refused.text);
 }
