@@ -53,6 +53,8 @@ test("a picture that is dropped is placed on the strip, and dragged", async t =>
 		document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }))
 	}, bytes)
 	await page.getByText("begins at column 768 of 2048").waitFor()
+	await page.locator(".placed").scrollIntoViewIfNeeded()
+	await page.locator(".placed").hover()
 	const box = await page.locator(".placed").boundingBox()
 	await page.mouse.move(box.x + 10, box.y + 5)
 	await page.mouse.down()

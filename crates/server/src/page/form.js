@@ -51,7 +51,7 @@ export function build(schema) {
 		}
 		if (group.fields.some(({ name }) => name === "image" || name === "prompts") && !parts.placement) {
 			parts.placement = placement(name => controls.get(name), number, changed)
-			inside.push(parts.placement.node)
+			inside.unshift(parts.placement.node)
 		}
 		$("form-groups").append(
 			el(
@@ -345,8 +345,9 @@ export function setInput(name, value) {
 	if (!made) return
 	made.write(value)
 	made.node.closest("details")?.setAttribute("open", "")
-	made.node.scrollIntoView({ block: "nearest" })
 	drawings()
+	made.node.scrollIntoView({ block: "nearest" })
+	parts.placement?.node.scrollIntoView({ block: "nearest" })
 	save()
 	typed.emit()
 }

@@ -157,7 +157,8 @@ function add(prediction, front = true) {
 	if (tiles.has(prediction.id) || leaving.has(prediction.id)) return
 	if (!matches(prediction)) return
 	// A data URI is long, and the picture is fetched by its address anyway.
-	if (typeof prediction.output === "string" && prediction.output.startsWith("data:")) prediction.output = "data:"
+	const short = url => (url.startsWith("data:") ? "data:" : url)
+	if (prediction.output) prediction.output = [prediction.output].flat().map(short)
 	const node = tile(prediction)
 	tiles.set(prediction.id, { prediction, node })
 	if (front) $("history").prepend(node)
