@@ -31,9 +31,7 @@ documentation() {
 pages() {
     have npm || cannot "node and npm are not installed" || return
     npm --prefix tests/page ci --silent --no-fund --no-audit || return
-    tests/page/node_modules/.bin/biome ci --colors=off --error-on-warnings --config-path=tests/page \
-        crates/server/src/page tests/page || return
-    tests/page/node_modules/.bin/tsc --project tests/page
+    npm --prefix tests/page run --silent check
 }
 
 check "formatting of Rust (rustfmt)" cargo fmt --all --check
