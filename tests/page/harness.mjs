@@ -115,6 +115,11 @@ export async function open(
 		acceptDownloads: true,
 		...more,
 	})
+	// Messages stay long enough to be seen on a machine that is busy.
+	await context.addInitScript(() => {
+		const set = window.setTimeout
+		window.setTimeout = (act, ms, ...more) => set(act, ms > 5000 && ms <= 12_000 ? 20 * ms : ms, ...more)
+	})
 	const page = await context.newPage()
 	page.setDefaultTimeout(LIMIT)
 	const said = []

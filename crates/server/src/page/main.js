@@ -2,7 +2,7 @@
 
 import { give, token, wanted } from "./api.js"
 import * as code from "./code.js"
-import { $, calm, el, tool } from "./dom.js"
+import { $, calm, el, put, tool } from "./dom.js"
 import * as drop from "./drop.js"
 import * as form from "./form.js"
 import * as past from "./history.js"
@@ -146,7 +146,8 @@ async function open(hash) {
 	if (id === stage.shown.value) return
 	const known = await stage.open(id)
 	if (!known) {
-		if (!jobs.jobs.has(id)) toast("The prediction of this address is not on the server.", { bad: true })
+		const lost = "The prediction of this address is not on the server. It was deleted, or is no longer kept."
+		if (!jobs.jobs.has(id)) put($("stage-say"), el("p", { class: "reason" }, lost))
 		return
 	}
 	if (known.completed_at) stage.show(known)
