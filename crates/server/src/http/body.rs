@@ -128,7 +128,7 @@ where
 impl Keyed for PredictionRequest {
     fn keyed(self, key: Option<Key>, held: Option<OwnedSemaphorePermit>) -> Self {
         let room = held.filter(|_| !self.input.sent.is_empty());
-        Self { key, room, ..self }
+        Self { room, key, ..self }
     }
 }
 
