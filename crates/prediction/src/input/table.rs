@@ -207,7 +207,7 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Picture,
         Default::Nothing,
         "Picture that becomes part of the panorama, which is drawn around it",
-        "PNG, JPEG or WebP, not larger than the panorama",
+        "PNG, JPEG or WebP, scaled to the height of the panorama",
     ),
     field(
         "image_left",
