@@ -317,10 +317,10 @@ mod tests {
         let past = ClientFile { expires_at: Time::from_micros(0), ..old.clone() };
         fs::write(known(&folder, &old.id), serde_json::to_vec(&past).unwrap()).unwrap();
         let files = ClientFiles::open(Some(dir.path())).unwrap();
-        assert_eq!(files.list(""), [kept.clone()]);
+        assert_eq!(files.list(""), std::slice::from_ref(&kept));
         let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [kept.id.clone(), format!("{}.json", kept.id)], "the others are gone from the disk");
+        assert_eq!(left, [kept.id.as_str(), &format!("{}.json", kept.id)], "the others are gone from the disk");
         files.kept().get_mut(&kept.id).unwrap().file.expires_at = Time::now();
         assert!(files.list("").is_empty() && files.get("", &kept.id).is_none(), "before anybody sweeps");
         files.sweep();
