@@ -15,6 +15,7 @@ use tracing::Span;
 use crate::feed::{Event, Feed};
 use crate::given_pictures::Given;
 use crate::lifecycle::{End, Lifecycle, Phase, Stop};
+use crate::output::Wanted;
 use crate::preview::Previews;
 use crate::progress;
 use crate::store::{Claim, Record};
@@ -142,6 +143,11 @@ impl ActivePrediction {
         self.accepted.output_file_prefix.as_deref()
     }
 
+    /// What its pictures are to be besides.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.accepted.wanted
+    }
+
     /// When it is given up.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.accepted.deadline
@@ -154,7 +160,7 @@ impl ActivePrediction {
 
     /// The record of its end, as it is stored beside the picture, which `file` names if it has a URL.
     pub(crate) fn record_of(&self, ended: &Prediction, file: Option<String>) -> Record {
-        let Record { webhook, output_file_prefix, deadline, key, .. } = &self.accepted;
+        let Record { webhook, output_file_prefix, wanted, deadline, key, .. } = &self.accepted;
         let mut prediction = ended.clone();
         // The picture is stored by itself; a URL stays.
         prediction.output.take_if(|output| output.pictures().iter().any(|picture| picture.starts_with("data:")));
@@ -164,6 +170,7 @@ impl ActivePrediction {
             attempts: self.attempts(),
             webhook: webhook.clone(),
             output_file_prefix: output_file_prefix.clone(),
+            wanted: *wanted,
             file,
             deadline: *deadline,
             key: key.clone(),

@@ -20,6 +20,7 @@ fn active() -> ActivePrediction {
         attempts: 0,
         webhook: None,
         output_file_prefix: None,
+        wanted: Wanted::default(),
         file: None,
         deadline: None,
         key: None,

@@ -39,7 +39,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// The line that the tools of AUTOMATIC1111 read.
-    pub(super) fn parameters(&self) -> String {
+    pub fn parameters(&self) -> String {
         let input = self.input;
         let negative = match input.negative_prompt.as_str() {
             "" => String::new(),

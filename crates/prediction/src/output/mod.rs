@@ -10,6 +10,7 @@ mod metadata;
 mod pixels;
 mod read;
 mod thumbnail;
+mod wanted;
 mod webp;
 
 use std::io;
@@ -24,6 +25,7 @@ pub use format::format;
 pub use metadata::Metadata;
 pub use read::{Made, Read, read};
 pub use thumbnail::{MAX_THUMBNAIL, thumbnail, thumbnail_width};
+pub use wanted::Wanted;
 
 use crate::files;
 use crate::random;

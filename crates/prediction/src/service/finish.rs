@@ -37,9 +37,10 @@ impl Shared {
     /// Encodes the picture of a number, with its own seed among what is written into it.
     fn encoded(&self, active: &ActivePrediction, n: u32, rgb: &[u8], size: (u32, u32)) -> Result<Arc<[u8]>, String> {
         let model = self.table().model.clone();
+        let (rgb, size) = active.wanted().cut(rgb, size);
         let input = told(&active.input().of_picture(n), active.given.hashes());
         let metadata = self.options.metadata.then(|| Metadata::new(&input, model.as_ref()));
-        let encoded = output::encode(rgb, size, &input, metadata.as_ref());
+        let encoded = output::encode(&rgb, size, &input, metadata.as_ref());
         Ok(encoded.map_err(|error| format!("the picture cannot be encoded: {error}"))?.into())
     }
 
@@ -83,7 +84,11 @@ impl Shared {
 
     /// Makes the output of pictures: data URIs, URLs of this server, or the URLs where they were sent to.
     fn deliver(self: &Arc<Self>, active: &Arc<ActivePrediction>, pictures: Vec<Arc<[u8]>>, work: Work) {
-        match self.uploader.way(active.output_file_prefix()) {
+        let way = match self.uploader.way(active.output_file_prefix()) {
+            Way::DataUri if active.wanted().named => Way::File,
+            way => way,
+        };
+        match way {
             Way::DataUri => {
                 let output = Output::of(pictures.iter().map(|picture| output::data_uri(picture)).collect());
                 self.finish(active, End::Succeeded { output, work }, stored(pictures, None));

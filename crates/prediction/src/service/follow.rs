@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use protocol::Command;
+
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::feed::{Item, Reader};
@@ -29,6 +31,11 @@ impl std::fmt::Debug for Ticket {
 impl Ticket {
     pub(super) fn new(shared: Arc<Shared>, active: Arc<ActivePrediction>, detached: bool) -> Self {
         Self { shared, active, detached }
+    }
+
+    /// The id of the prediction.
+    pub fn id(&self) -> &str {
+        self.active.id()
     }
 
     /// The prediction as it is now.
@@ -103,6 +110,13 @@ impl Follower {
     #[must_use]
     pub fn watching(mut self) -> Self {
         self.watcher = Some(self.active.previews.watch());
+        // Otherwise who comes in the middle of a long step has to wait for its end.
+        let begun = self.active.snapshot().metrics.step.is_some_and(|step| step > 0);
+        if let Phase::Running { worker, job, .. } = self.active.phase()
+            && begun
+        {
+            self.shared.table().workers.slot(worker).send(Command::Preview { job });
+        }
         self
     }
 

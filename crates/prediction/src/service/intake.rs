@@ -15,6 +15,7 @@ use crate::cost;
 use crate::given_pictures::names;
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::Phase;
+use crate::output::Wanted;
 use crate::store::{Accepted, Board, Key, New, Picture, Record, StoreError, Stored};
 use crate::time::Time;
 use crate::webhook::subscription::Webhook;
@@ -38,6 +39,8 @@ pub struct Request {
     pub webhook: Option<Webhook>,
     /// Where its picture is sent: a URL to which the name of the file is added.
     pub output_file_prefix: Option<String>,
+    /// What its pictures are to be besides.
+    pub wanted: Wanted,
     /// Address of the server, for the URLs of the prediction.
     pub base: String,
     /// How long from now until it is given up.
@@ -262,8 +265,9 @@ impl Shared {
             version: table.model.as_ref().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
-        let Request { webhook, output_file_prefix, key, span, .. } = request;
-        let record = Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline, key };
+        let Request { webhook, output_file_prefix, wanted, key, span, .. } = request;
+        let (attempts, file) = (0, None);
+        let record = Record { prediction, seq: 0, attempts, webhook, output_file_prefix, wanted, file, deadline, key };
         let active = Arc::new(ActivePrediction::new(record, self.options.stream_history, span));
         table.active.insert(id, Arc::clone(&active));
         Ok(Reserved::New(active))

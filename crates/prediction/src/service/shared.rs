@@ -249,6 +249,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::output::Wanted;
     use crate::store::{Claim, Record};
     use crate::time::Time;
     use crate::wire::tests::accepted;
@@ -263,6 +264,7 @@ mod tests {
             attempts: 0,
             webhook,
             output_file_prefix: None,
+            wanted: Wanted::default(),
             file: None,
             deadline: None,
             key: None,

@@ -322,6 +322,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::output::Wanted;
     use crate::store::Record;
     use crate::wire::tests::accepted;
 
@@ -333,6 +334,7 @@ mod tests {
             attempts: 0,
             webhook,
             output_file_prefix: None,
+            wanted: Wanted::default(),
             file: None,
             deadline: None,
             key: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::output;
+use crate::output::{self, Wanted};
 use crate::time::Time;
 use crate::webhook::subscription::{EventKind, Webhook};
 use crate::wire::{Output, Prediction, Status};
@@ -27,6 +27,9 @@ pub struct Record {
     /// Where the picture is to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_file_prefix: Option<String>,
+    /// What its pictures are to be besides.
+    #[serde(default, skip_serializing_if = "Wanted::is_nothing")]
+    pub wanted: Wanted,
     /// Name under which the picture is served, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use prediction::input::{self, Invalid};
-use prediction::output::{MAX_THUMBNAIL, thumbnail_width};
+use prediction::output::{self, MAX_THUMBNAIL, thumbnail_width};
 use prediction::service::{self, Submitted, Ticket};
 use prediction::upload::check_prefix;
 use prediction::webhook::Webhook;
@@ -113,6 +113,7 @@ async fn make(
         sent: body.input.sent,
         webhook,
         output_file_prefix: body.output_file_prefix,
+        wanted: output::Wanted::default(),
         base: app.base(headers),
         cancel_after,
         // What has a key is asked for again by a client that lost its connection.

@@ -13,6 +13,7 @@ use tracing::Span;
 use super::*;
 use crate::feed;
 use crate::lifecycle::Phase;
+use crate::output::Wanted;
 use crate::store::{About, Beat, Memory};
 use crate::webhook::signature::Secret;
 use crate::wire::{Output, Status};
@@ -57,6 +58,7 @@ fn request(id: &str) -> Request {
         sent: crate::input::Sent::default(),
         webhook: None,
         output_file_prefix: None,
+        wanted: Wanted::default(),
         base: "http://localhost:5000".to_owned(),
         cancel_after: None,
         detached: true,

@@ -13,6 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Accepted, Claimed, Memory, New, Outcome, Picture, Record, Room, Sqlite, Store, Wants, Which};
+use crate::output::Wanted;
 use crate::time::Time;
 use crate::webhook::subscription::{EventKind, Webhook};
 use crate::wire::Status;
@@ -87,8 +88,8 @@ use cases;
 /// A record as it is accepted.
 pub(super) fn record(id: &str) -> Record {
     let prediction = accepted(id, &json!({"prompt": id}));
-    let (webhook, output_file_prefix) = (None, None);
-    Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, file: None, deadline: None, key: None }
+    let (webhook, output_file_prefix, wanted, file) = (None, None, Wanted::default(), None);
+    Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, wanted, file, deadline: None, key: None }
 }
 
 /// The same with a webhook.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::lifecycle::End;
+use crate::output::Wanted;
 use crate::store::{Claimed, Memory, New, Room, Wants};
 use crate::webhook::transport::{Sending, judge};
 use crate::wire::tests::accepted;
@@ -72,8 +73,9 @@ fn record(id: &str, events: &[EventKind]) -> Record {
         trace: Vec::new(),
         translated: false,
     };
-    let (output_file_prefix, file, deadline) = (None, None, None);
-    Record { prediction, seq: 1, attempts: 0, webhook: Some(webhook), output_file_prefix, file, deadline, key: None }
+    let (output_file_prefix, wanted, file, deadline, key) = (None, Wanted::default(), None, None, None);
+    let webhook = Some(webhook);
+    Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix, wanted, file, deadline, key }
 }
 
 /// A prediction that was accepted and claimed.

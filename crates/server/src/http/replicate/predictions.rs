@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use prediction::input::validate::Detail;
 use prediction::input::{self, Invalid};
+use prediction::output::Wanted;
 use prediction::service::{self, Submitted, Ticket};
 use prediction::webhook::Webhook;
 use prediction::{Prediction, Time};
@@ -128,6 +129,7 @@ async fn make(
         sent: body.input.sent,
         webhook: webhook.map(Webhook::translated),
         output_file_prefix: None,
+        wanted: Wanted::default(),
         base: base.clone(),
         cancel_after,
         // Clients come back to ask for it.
