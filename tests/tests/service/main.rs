@@ -1,5 +1,6 @@
 //! The server, seen from outside, with the stand-in worker.
 
+mod a1111;
 mod abandoned;
 mod access;
 mod bounds;
@@ -19,6 +20,7 @@ mod hostile;
 mod idempotence;
 mod killing;
 mod load;
+mod openai;
 mod outgoing;
 mod parting;
 mod queue;

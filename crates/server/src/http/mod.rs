@@ -2,9 +2,11 @@
 //!
 //! Handlers translate between HTTP and the service; they decide nothing about predictions.
 
+pub(crate) mod a1111;
 mod accept;
 pub(crate) mod auth;
 pub(crate) mod body;
+mod common;
 mod error;
 mod events;
 mod files;
@@ -14,6 +16,7 @@ mod links;
 mod list;
 mod metrics;
 mod observe;
+mod openai;
 mod origin;
 mod pages;
 mod predictions;
@@ -58,6 +61,8 @@ pub(crate) fn app(app: App, access: &Access, limits: &Limits) -> Router {
         .merge(usage::router())
         .merge(replicate::router())
         .merge(shutdown::router())
+        .merge(openai::router())
+        .merge(a1111::router())
         .fallback(async |uri: Uri| Error::NoPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| Error::NoMethod(method, uri.path().to_owned()));
     layered(routes, &app, access, limits).with_state(app)
@@ -74,6 +79,8 @@ fn layered(routes: Router<App>, app: &App, access: &Access, limits: &Limits) -> 
         .layer(option_layer(cors(access)))
         .layer(map_request(name_host))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn(openai::dress))
+        .layer(from_fn(a1111::dress))
         .layer(from_fn(replicate::dress))
         .layer(if_missing(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_missing(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")))

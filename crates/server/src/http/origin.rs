@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::auth::is_open;
+use super::auth::{is_open, password};
 use super::error::Error;
 use super::state::App;
 use crate::config::Access;
@@ -45,8 +45,9 @@ impl Rules {
     /// Why a request is refused, if it is.
     fn refusal(&self, open: bool, method: &Method, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Error> {
         let reads = *method == Method::GET || *method == Method::HEAD;
-        // A preflight does nothing, and its answer allows nothing that the configuration does not.
-        if !self.checked || *method == Method::OPTIONS || (reads && open) {
+        // A preflight does nothing, and its answer allows nothing that the configuration does not. A browser that knows
+        // a password sends it for foreign pages, too.
+        if !(self.checked || password(headers).is_some()) || *method == Method::OPTIONS || (reads && open) {
             return None;
         }
         let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_ascii_lowercase);

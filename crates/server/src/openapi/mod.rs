@@ -2,6 +2,8 @@
 //!
 //! `/openapi.json` serves [`document`]; `openapi.yaml` at the root of the repository is [`as_yaml`].
 
+mod a1111;
+mod openai;
 mod parts;
 mod paths;
 mod replicate;
@@ -9,7 +11,7 @@ mod schemas;
 mod yaml;
 
 use prediction::input::Geometry;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::http::auth;
 use parts::{answer, reference};
@@ -29,9 +31,14 @@ pub(crate) fn document_of(model: Option<Geometry>) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "SyncDiffusion: a prompt in, a panorama out. Compatible with Replicate's Cog.",
         },
-        "paths": guarded(joined(paths::paths(), replicate::paths())),
+        "paths": guarded(all([paths::paths(), replicate::paths(), openai::paths(), a1111::paths()])),
         "components": {
-            "schemas": joined(schemas::schemas(model), replicate::schemas()),
+            "schemas": all([
+                schemas::schemas(model),
+                replicate::schemas(),
+                openai::schemas().into(),
+                a1111::schemas().into(),
+            ]),
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -43,33 +50,37 @@ pub(crate) fn document_of(model: Option<Geometry>) -> Value {
     })
 }
 
+/// The entries of several objects.
+fn all<const N: usize>(parts: [Value; N]) -> Value {
+    let entries = parts.into_iter().filter_map(|part| match part {
+        Value::Object(entries) => Some(entries),
+        _ => None,
+    });
+    Value::Object(entries.flatten().collect())
+}
+
 /// The document as YAML.
 pub(crate) fn as_yaml() -> String {
     yaml::write(&document())
-}
-
-/// The entries of both objects, in the order of their names.
-fn joined(mut one: Value, other: Value) -> Value {
-    if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
-        one.extend(other);
-    }
-    one
 }
 
 /// Adds to the operations that need a token, if the server has any, that they do.
 fn guarded(mut paths: Value) -> Value {
     let guarded = paths.as_object_mut().into_iter().flatten().filter(|(path, _)| !auth::is_open(path));
     let operations = guarded.flat_map(|(path, methods)| {
-        methods.as_object_mut().into_iter().flat_map(Map::values_mut).map(|operation| (path.as_str(), operation))
+        methods.as_object_mut().into_iter().flatten().map(|(method, operation)| (path.as_str(), method, operation))
     });
-    for (path, operation) in operations {
+    for (path, _, operation) in operations.filter(|(_, method, _)| *method != "options") {
         let refused = "Missing or invalid API token";
         let (status, refused) = if path.starts_with("/v1/") {
             problem("401", refused)
         } else {
             answer("401", refused, &reference("Detail"))
         };
-        operation["responses"][status] = refused;
+        // Some rooms have words of their own for it.
+        if operation["responses"].get(&status).is_none() {
+            operation["responses"][status] = refused;
+        }
         operation["security"] = json!([{}, { "token": [] }]);
     }
     paths

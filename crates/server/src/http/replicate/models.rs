@@ -14,6 +14,7 @@ use super::predictions::check_model;
 use crate::http::body;
 use crate::http::error::Error;
 use crate::http::health::COG_VERSION;
+use crate::http::openai;
 use crate::http::state::App;
 use crate::openapi;
 
@@ -23,8 +24,6 @@ const DESCRIPTION: &str = "SyncDiffusion: a prompt in, a coherent panorama out";
 const TOPICS: &str = "syncdiffusion panorama panoramas wide image picture stable diffusion text to image generation";
 /// When Stable Diffusion 2 was released: a version shows when it was made, and nothing here knows that of its weights.
 const RELEASED: &str = "2022-11-24T00:00:00Z";
-/// The same in seconds since 1970.
-const RELEASED_SECONDS: u64 = 1_669_248_000;
 /// The longest text to search for, in bytes.
 const MAX_SEARCH: usize = 1024;
 
@@ -71,14 +70,7 @@ async fn list_or_search(State(app): State<App>, request: Request) -> Result<Resp
 /// `GET /v1/models`, for clients of Replicate and of OpenAI at once: the former read `results`, the latter `data`.
 fn list(app: &App, base: &str) -> Value {
     let results = [model(app, base)];
-    json!({ "object": "list", "data": cards(app), "previous": null, "next": null, "results": results })
-}
-
-/// The model as OpenAI's clients list it.
-fn cards(app: &App) -> Vec<Value> {
-    let ours = &app.view.model;
-    let (id, owned_by) = (ours.name(), ours.owner());
-    vec![json!({ "id": id, "object": "model", "created": RELEASED_SECONDS, "owned_by": owned_by })]
+    json!({ "object": "list", "data": openai::cards(&app.view.model), "previous": null, "next": null, "results": results })
 }
 
 /// The model.

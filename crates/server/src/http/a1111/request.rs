@@ -1,0 +1,196 @@
+//! What a request of this API asks for.
+
+use prediction::input::table::Kind;
+use prediction::input::{self, Geometry, Given, Sent, fitted, table};
+use prediction::output::Wanted;
+use protocol::Input;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::errors::Fault;
+use super::lists::SAMPLERS;
+use crate::http::common::{Scalar, fit, random_seed};
+
+/// The most pictures of a request.
+const MAX_N: i64 = 10;
+
+/// Keys of this API that mean inputs under other names. What it has besides is ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Own {
+    steps: Scalar,
+    cfg_scale: Scalar,
+    sampler_name: Scalar,
+    sampler_index: Scalar,
+    batch_size: Scalar,
+    n_iter: Scalar,
+}
+
+/// A request that is valid.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) input: Input,
+    /// Pictures that came with it.
+    pub(super) sent: Sent,
+    pub(super) wanted: Wanted,
+    /// Width and height of the pictures.
+    pub(super) size: (u32, u32),
+}
+
+impl Asked {
+    /// Reads a body of JSON.
+    pub(super) fn read(bytes: &[u8], geometry: Option<Geometry>) -> Result<Self, Fault> {
+        let unread = |error: &dyn std::fmt::Display| Fault::invalid(format!("the body is not a JSON object: {error}"));
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(unread(&"it does not begin with `{`"));
+        }
+        let own: Own = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
+        let given: Given = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
+        let mut inputs = match given.value {
+            Value::Object(inputs) => inputs,
+            _ => Map::new(),
+        };
+        inputs.retain(|_, value| !value.is_null());
+        inputs.entry("prompt").or_insert_with(|| "".into());
+        if let Some(n) = times(&own)? {
+            inputs.insert("num_outputs".to_owned(), n.into());
+        }
+        rename(&mut inputs, "num_inference_steps", &own.steps);
+        rename(&mut inputs, "guidance_scale", &own.cfg_scale);
+        schedule(&mut inputs, &own);
+        // -1 is any.
+        if inputs.get("seed").and_then(Value::as_f64).is_none_or(|seed| seed < 0.0) {
+            inputs.insert("seed".to_owned(), random_seed().into());
+        }
+        let crop = sized(&mut inputs, geometry)?;
+        let parsed = input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&errors))?;
+        let input = parsed.input;
+        let size = crop.unwrap_or((input.width, input.height));
+        Ok(Self { input, sent: given.sent, wanted: Wanted { crop, named: false }, size })
+    }
+}
+
+/// How many pictures, if that is said.
+fn times(own: &Own) -> Result<Option<i64>, Fault> {
+    if own.batch_size.is_absent() && own.n_iter.is_absent() {
+        return Ok(None);
+    }
+    let count = |name: &str, value: &Scalar| match value {
+        Scalar::Whole(n) if (1..=MAX_N).contains(n) => Ok(*n),
+        Scalar::Absent => Ok(1),
+        _ => Err(Fault::invalid(format!("`{name}`: use a whole number from 1 to {MAX_N}"))),
+    };
+    let n = count("batch_size", &own.batch_size)? * count("n_iter", &own.n_iter)?;
+    if n > MAX_N {
+        return Err(Fault::invalid(format!("`batch_size`: {n} pictures are asked for; the maximum is {MAX_N}")));
+    }
+    Ok(Some(n))
+}
+
+/// Has an input be what this API has under another name, unless it is given under its own.
+fn rename(inputs: &mut Map<String, Value>, name: &str, value: &Scalar) {
+    let value = match value {
+        Scalar::Absent => return,
+        Scalar::Flag(flag) => (*flag).into(),
+        Scalar::Whole(number) => (*number).into(),
+        Scalar::Number(number) => (*number).into(),
+        Scalar::Text(text) => text.as_str().into(),
+        Scalar::Other => Value::Array(Vec::new()),
+    };
+    inputs.entry(name).or_insert(value);
+}
+
+/// The scheduler is ours if it is named as such, or the sampler's; what this API calls so (noise schedules) and
+/// samplers that are not here are ignored, because clients always send one.
+fn schedule(inputs: &mut Map<String, Value>, own: &Own) {
+    let words = match table::find("scheduler").map(|field| field.kind) {
+        Some(Kind::Choice(words)) => words,
+        _ => &[],
+    };
+    if inputs.get("scheduler").and_then(Value::as_str).is_some_and(|word| words.contains(&word)) {
+        return;
+    }
+    inputs.remove("scheduler");
+    let name = own.sampler_name.text().or_else(|| own.sampler_index.text()).unwrap_or_default();
+    let known = SAMPLERS.iter().find(|(known, alias)| known.eq_ignore_ascii_case(name) || *alias == name);
+    if let Some((_, scheduler)) = known {
+        inputs.insert("scheduler".to_owned(), (*scheduler).into());
+    }
+}
+
+/// Has `width` and `height` be what is drawn for them, and returns what is kept of that if it is less.
+fn sized(inputs: &mut Map<String, Value>, geometry: Option<Geometry>) -> Result<Option<(u32, u32)>, Fault> {
+    if !inputs.contains_key("width") && !inputs.contains_key("height") {
+        return Ok(None);
+    }
+    let usual = fitted::table(geometry.unwrap_or_default(), None);
+    let side = |name: &str| {
+        let default = || usual.iter().find(|field| field.name == name)?.default.value();
+        let value = inputs.get(name).cloned().or_else(default)?;
+        value.as_f64().filter(|size| *size >= 0.0 && size.fract() == 0.0).map(|size| size as u64)
+    };
+    // Anything else is refused with the other inputs.
+    let (Some(width), Some(height)) = (side("width"), side("height")) else { return Ok(None) };
+    let made = fit((width, height), &Value::Object(inputs.clone()), geometry).map_err(|(w, h)| {
+        let message = "pictures of this size cannot be drawn; the nearest size that can is";
+        Fault::invalid(format!("`width`, `height`: `{width}x{height}`: {message} `{w}x{h}`"))
+    })?;
+    let is = |name: &str| inputs.get(name) == Some(&Value::Bool(true));
+    if made.crop.is_some() && (is("loop_closure") || is("seamless")) {
+        let (w, h) = made.drawn;
+        return Err(Fault::invalid(format!("`width`, `height`: a loop would be cut open; use `{w}x{h}`")));
+    }
+    inputs.insert("width".to_owned(), made.drawn.0.into());
+    inputs.insert("height".to_owned(), made.drawn.1.into());
+    Ok(made.crop)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Scheduler;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &Value) -> Result<Asked, String> {
+        Asked::read(body.to_string().as_bytes(), Some(Geometry::default())).map_err(|fault| format!("{fault:?}"))
+    }
+
+    #[test]
+    fn names_of_this_api_become_inputs() {
+        let asked = read(&json!({
+            "prompt": "a", "negative_prompt": "b", "steps": 22, "cfg_scale": 4.5, "seed": -1, "width": 1000,
+            "height": 520, "sampler_name": "DPM++ 2M", "scheduler": "Karras", "batch_size": 2, "n_iter": 3,
+            "enable_hr": false, "override_settings": {"x": [1]}, "save_images": null,
+        }))
+        .unwrap();
+        let input = &asked.input;
+        assert_eq!((input.num_inference_steps, input.guidance_scale, input.width, input.height), (22, 4.5, 1024, 640));
+        assert_eq!((input.num_outputs, asked.size, input.scheduler), (6, (1000, 520), Scheduler::DpmPp2m));
+        assert_eq!(asked.wanted.crop, Some((1000, 520)));
+        let plain = read(&json!({"prompt": "a", "sampler_name": "Euler a", "scheduler": "unipc", "seed": 5})).unwrap();
+        assert_eq!((plain.size, plain.input.seed, plain.input.scheduler), ((2048, 512), 5, Scheduler::UniPc));
+        let index = read(&json!({"sampler_index": "ddim", "width": 512})).unwrap();
+        assert_eq!((index.size, index.input.prompt.as_str(), index.input.scheduler), ((512, 512), "", Scheduler::Ddim));
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_refused() {
+        for (body, words) in [
+            (json!({"width": 256, "height": 256}), "`512x512`"),
+            (json!({"batch_size": 4, "n_iter": 4}), "16 pictures"),
+            (json!({"n_iter": 0}), "`n_iter`: use a whole number"),
+            (json!({"steps": 500}), "500 is greater than the maximum of 200"),
+            (json!({"steps": "many"}), "is not of type"),
+            (json!({"width": "wide"}), "`width`"),
+            (json!({"width": 1000, "loop_closure": true}), "`1024x512`"),
+            (json!({"seed": u64::MAX, "batch_size": 2}), "`seed`"),
+        ] {
+            let error = read(&body).unwrap_err();
+            assert!(error.contains(words), "{body}: {error}");
+        }
+        for body in ["", "[]", "{", "null"] {
+            assert!(Asked::read(body.as_bytes(), None).is_err(), "{body}");
+        }
+    }
+}

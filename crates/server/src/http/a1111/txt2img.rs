@@ -1,0 +1,62 @@
+//! POST `/sdapi/v1/txt2img`. A client that leaves has its pictures stopped.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use prediction::service::Ticket;
+use serde_json::{Value, json};
+use tracing::Span;
+
+use super::errors::Fault;
+use super::info::{info, parameters};
+use super::request::Asked;
+use super::runs::{Run, Runs};
+use crate::http::accept;
+use crate::http::auth::{Caller, TokenName};
+use crate::http::common::{self, Ended, Order, Raw, end};
+use crate::http::error::Error;
+use crate::http::observe::RequestId;
+use crate::http::state::App;
+
+pub(super) async fn create(
+    State(app): State<App>,
+    Extension(request_id): Extension<RequestId>,
+    Extension(runs): Extension<Runs>,
+    Extension(token): Extension<TokenName>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Raw,
+) -> Result<Response, Fault> {
+    app.service.readiness().map_err(Error::from)?;
+    let geometry = app.service.geometry();
+    let mut asked = body.parse(move |bytes| Asked::read(bytes, geometry)).await?;
+    let order = Order {
+        input: asked.input.clone(),
+        sent: std::mem::take(&mut asked.sent),
+        wanted: asked.wanted,
+        webhook: None,
+        cancel_after: accept::cancel_after(&headers)?,
+    };
+    let ticket = order.submit(&app, &headers, &request_id, &token).await?;
+    Span::current().record("prediction_id", ticket.id());
+    let run = runs.begin(caller, ticket.id(), asked.input.num_outputs);
+    Ok(common::answer(pictures(app, ticket, asked, run)).await)
+}
+
+/// Waits for the pictures, as a run that others see.
+async fn pictures(app: App, mut ticket: Ticket, asked: Asked, _run: Run) -> Result<Value, Response> {
+    let prediction = match end(&mut ticket).await {
+        Ended::Done(prediction) => prediction,
+        Ended::Failed(prediction) => return Err(Fault::failed(&prediction).into_response()),
+        Ended::Left => return Err(Fault::closing().into_response()),
+    };
+    let mut images = Vec::new();
+    for n in 0..prediction.input.num_outputs {
+        let picture = common::base64(&app, &prediction, n).await.map_err(|error| Fault::from(Error::from(error)));
+        let picture = picture.and_then(|picture| picture.ok_or_else(|| Fault::lost("the picture is no longer kept")));
+        images.push(picture.map_err(Fault::into_response)?);
+    }
+    let Asked { input, size, .. } = asked;
+    Ok(json!({ "images": images, "parameters": parameters(&input, size), "info": info(&prediction, size) }))
+}

@@ -1,0 +1,21 @@
+//! What the rooms of other APIs share: the body as bytes, sizes that the model cannot draw, pictures that are asked for
+//! together, and answers that take longer than clients wait.
+
+mod body;
+mod fit;
+mod late;
+mod order;
+mod picture;
+mod scalar;
+
+pub(super) use body::Raw;
+pub(super) use fit::fit;
+pub(super) use late::answer;
+pub(super) use order::{Ended, Order, end};
+pub(super) use picture::base64;
+pub(super) use scalar::Scalar;
+
+/// A seed where none is asked for. 32 bits, so that every client can represent it.
+pub(super) fn random_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u128() as u64 & u64::from(u32::MAX)
+}

@@ -1,0 +1,121 @@
+//! The answer as events: partial images, which are the previews of the prediction, and each picture when it is done.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::{Event as Frame, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use prediction::feed::{Event, Item};
+use prediction::service::{Follower, News};
+use prediction::{Prediction, Status};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::answer::{base64, now};
+use super::errors::Fault;
+use super::request::{Asked, Shape};
+use super::usage::usage;
+use crate::http::state::App;
+
+/// Silence after which a comment is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Events that wait for the client to read them.
+const WAITING: usize = 4;
+
+/// Answers with events. When the client leaves, what has not ended is stopped.
+pub(super) fn events(app: App, follower: Follower, Asked { input, partial_images, shape, .. }: Asked) -> Response {
+    let (to, events) = mpsc::channel(WAITING);
+    let steps = input.num_inference_steps;
+    let sender = Sender { app, shape, steps, partial_images, to };
+    tokio::spawn(async move {
+        let sent = tokio::select! {
+            biased;
+            () = sender.to.closed() => return,
+            sent = sender.send(follower) => sent,
+        };
+        if let Err(fault) = sent {
+            let _ = sender.to.send(frame("error", &fault.body())).await;
+        }
+    });
+    let frames = stream::unfold(events, |mut events| async {
+        let frame = events.recv().await?;
+        Some((Ok::<_, Infallible>(frame), events))
+    });
+    Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
+}
+
+struct Sender {
+    app: App,
+    shape: Shape,
+    /// Steps of a picture.
+    steps: u32,
+    partial_images: u32,
+    to: mpsc::Sender<Frame>,
+}
+
+impl Sender {
+    /// Sends the partial images, and then every picture.
+    async fn send(&self, follower: Follower) -> Result<(), Fault> {
+        let mut follower = if self.partial_images > 0 { follower.watching() } else { follower };
+        let prediction = self.follow(&mut follower).await?;
+        if prediction.status != Status::Succeeded {
+            return Err(Fault::failed(&prediction));
+        }
+        for n in 0..prediction.input.num_outputs {
+            let picture = base64(&self.app, &prediction, n).await?;
+            let mut event = self.event("image_generation.completed", &picture, self.shape.format);
+            event["usage"] = usage(&prediction.input, self.shape.size, 1);
+            event["seed"] = prediction.input.of_picture(n).seed.into();
+            event["prediction_id"] = prediction.id.as_str().into();
+            if let Some(asker) = &self.shape.asker {
+                event["safety_identifier"] = asker.as_str().into();
+            }
+            let _ = self.to.send(frame("image_generation.completed", &event)).await;
+        }
+        Ok(())
+    }
+
+    /// Sends the partial images of a prediction until it ends.
+    async fn follow(&self, follower: &mut Follower) -> Result<Arc<Prediction>, Fault> {
+        let mut sent = 0;
+        loop {
+            match self.app.over.run_until_cancelled(follower.next()).await.flatten() {
+                Some(News::Preview(preview)) if sent < self.partial_images && preview.step >= self.due(sent) => {
+                    // The preview of the stream of the prediction, the same bytes.
+                    let picture = preview.image.split_once(";base64,").map_or("", |(_, data)| data);
+                    let mut event = self.event("image_generation.partial_image", picture, "png");
+                    event["partial_image_index"] = sent.into();
+                    let _ = self.to.send(frame("image_generation.partial_image", &event)).await;
+                    sent += 1;
+                }
+                Some(News::Item(Item { event: Event::Completed(prediction), .. })) => return Ok(prediction),
+                Some(_) => {}
+                None => return Err(Fault::closing()),
+            }
+        }
+    }
+
+    /// The step from which on the partial image of an index is sent: they are spread evenly.
+    fn due(&self, index: u32) -> u32 {
+        ((index + 1) * self.steps).div_ceil(self.partial_images + 1)
+    }
+
+    /// What both kinds of events have.
+    fn event(&self, kind: &str, picture: &str, format: &str) -> Value {
+        json!({
+            "b64_json": picture,
+            "background": "opaque",
+            "created_at": now(),
+            "output_format": format,
+            "quality": self.shape.quality,
+            "size": self.shape.size(),
+            "type": kind,
+        })
+    }
+}
+
+fn frame(name: &str, data: &Value) -> Frame {
+    Frame::default().event(name).data(data.to_string())
+}
