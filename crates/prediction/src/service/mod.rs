@@ -46,7 +46,6 @@ use crate::upload::{PlaceError, Uploader};
 use crate::webhook::WebhookSender;
 use crate::wire::Prediction;
 use crate::worker::Program;
-use protocol::Model;
 use shared::{Shared, Table};
 
 /// How often retention acts.
@@ -138,11 +137,6 @@ impl Service {
     /// The sizes of the model, once a worker has reported them.
     pub fn geometry(&self) -> Option<Geometry> {
         self.shared.table().model.as_ref().map(geometry_of)
-    }
-
-    /// The model, once a worker has reported it.
-    pub fn model(&self) -> Option<Model> {
-        self.shared.table().model.clone()
     }
 
     /// Decides which URLs of clients may be called.

@@ -37,10 +37,10 @@ pub(super) async fn show(
     let ended = || Metrics { progress: Some(1.0), ..Metrics::default() };
     let metrics = active.map_err(Error::from)?.map_or_else(ended, |prediction| prediction.metrics);
     let image = if asked.skip_current_image { None } else { preview(&app, &drawn) };
-    Ok(Json(answer(&metrics, drawn.count, image)))
+    Ok(Json(answer(&metrics, drawn.count, image.as_deref())))
 }
 
-fn answer(metrics: &Metrics, count: u32, image: Option<String>) -> Value {
+fn answer(metrics: &Metrics, count: u32, image: Option<&str>) -> Value {
     json!({
         "progress": metrics.progress.unwrap_or(0.0),
         "eta_relative": metrics.seconds_left.unwrap_or(0.0),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use prediction::Prediction;
 use prediction::service::Ticket;
 use sha2::{Digest as _, Sha256};
@@ -31,7 +31,7 @@ pub(super) struct Name([u8; 32]);
 impl Name {
     pub(super) fn of(Caller(caller): &Caller, headers: &HeaderMap, path: &str, body: &[u8]) -> Self {
         let mut hash = Sha256::new();
-        let key = headers.get("idempotency-key").map(|key| key.as_bytes()).unwrap_or_default();
+        let key = headers.get("idempotency-key").map(HeaderValue::as_bytes).unwrap_or_default();
         for part in [caller.as_bytes(), key] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);

@@ -51,7 +51,7 @@ pub(super) async fn show(State(app): State<App>, Path(name): Path<String>) -> Re
     if is_ours(&name, ours) { Ok(Json(card(&name, ours))) } else { Err(unknown(&name, ours)) }
 }
 
-/// GET `/v1/models/capabilities`, which AnythingLLM fills its list from.
+/// GET `/v1/models/capabilities`, which `AnythingLLM` fills its list from.
 pub(super) async fn capabilities(State(app): State<App>) -> Json<Value> {
     let capable = |name| json!({ "id": name, "object": "model", "capabilities": ["image"] });
     let data: Vec<Value> = listed(&app.view.model).map(capable).collect();
