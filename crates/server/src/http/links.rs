@@ -24,9 +24,13 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/predictions/{id}/link", get(link)).route("/view/{id}/picture", get(picture))
 }
 
-#[derive(Debug, Deserialize)]
+/// What a link says.
+#[derive(Debug, Default, Deserialize)]
 struct Shown {
+    /// The key of the prediction.
     key: Option<String>,
+    /// The number of the picture.
+    n: Option<u32>,
 }
 
 /// The link to the picture of a prediction.
@@ -43,12 +47,12 @@ async fn picture(
     Path(id): Path<String>,
     query: Result<Query<Shown>, QueryRejection>,
 ) -> Result<Response, Error> {
-    let key = query.ok().and_then(|Query(shown)| shown.key).unwrap_or_default();
+    let Shown { key, n } = query.map(|Query(shown)| shown).unwrap_or_default();
     let right = app.secret.capability(PURPOSE, &id);
-    if !bool::from(key.as_bytes().ct_eq(right.as_bytes())) {
+    if !bool::from(key.unwrap_or_default().as_bytes().ct_eq(right.as_bytes())) {
         return Err(Error::NoFile);
     }
-    let picture = app.service.picture(&id, 0, None).await?.ok_or(Error::NoFile)?;
+    let picture = app.service.picture(&id, n.unwrap_or_default(), None).await?.ok_or(Error::NoFile)?;
     let head = [(header::CONTENT_TYPE, &*picture.media), (header::CACHE_CONTROL, "private, max-age=300")];
     Ok((head, picture.bytes.to_vec()).into_response())
 }
