@@ -142,7 +142,8 @@ impl ClientFiles {
     /// Why it is not kept.
     pub fn add(&self, upload: Upload) -> Result<ClientFile, NotKept> {
         let Upload { owner, name, content_type, metadata, bytes } = upload;
-        let now = Time::now();
+        // As it is read back.
+        let now = Time::from_micros(Time::now().micros());
         let file = ClientFile {
             id: hex::encode(random::bytes::<16>()?),
             owner,

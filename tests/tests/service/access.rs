@@ -32,8 +32,9 @@ async fn every_route_except_health_metrics_and_pages_needs_a_token() {
     let (mut guarded, mut opened) = (0, 0);
     for (method, path) in operations(&server).await {
         let bare = ask(&server, &method, &path, None).await;
-        // The name of a file is a secret itself, and so is the key of a picture.
-        if path.starts_with("/files/") || path.ends_with("/picture") {
+        // The name of a file is a secret itself, and so are the key of a picture and the address of a stream.
+        let secret = ["/files/", "/v1/files/output/", "/v1/files/stream/"];
+        if secret.iter().any(|below| path.starts_with(below)) || path.ends_with("/picture") {
             assert_eq!(bare.status, 404, "{method} {path}");
             continue;
         }

@@ -82,15 +82,17 @@ async fn first_in_first_out_and_estimates() {
 async fn several_workers_and_several_jobs_share_the_queue() {
     let server = Server::launch(&["--device", "cpu,cuda:0", "--workers", "2"], &[("STAND_IN_JOBS", "2")]);
     server.until_metric(r#"syncdiffusion_workers{state="ready"}"#, 4.0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
     for n in 0..8 {
-        server
-            .predict_async(&json!({"id": format!("m{n}"), "input": {"prompt": "step=40", "num_inference_steps": 10}}))
-            .await;
+        let input = json!({"prompt": format!("until={}", go.display()), "num_inference_steps": 3});
+        server.predict_async(&json!({"id": format!("m{n}"), "input": input})).await;
     }
     for n in 0..8 {
-        assert_eq!(server.get(&format!("/predictions/m{n}")).await.json["status"], "processing");
+        server.until(&format!("/predictions/m{n}"), |is| is["status"] == "processing").await;
     }
     assert_eq!(server.get("/health-check").await.json["status"], "BUSY");
+    std::fs::write(&go, "").unwrap();
     for n in 0..8 {
         assert_eq!(server.ended(&format!("m{n}")).await["status"], "succeeded");
     }

@@ -171,7 +171,7 @@ mod tests {
         for (body, status, words) in [
             ("", 400, "the body is not JSON: EOF"),
             ("{bad", 400, "the body is not JSON: key must be a string"),
-            (r#"{"version":"a","webhook":{"#, 400, "the body is not JSON"),
+            (r#"{"version":"a","webhook":""#, 400, "the body is not JSON"),
             ("{} {}", 400, "trailing characters"),
             ("[]", 422, "expected an object"),
             (r#"{"webhook":5}"#, 422, "webhook: invalid type: integer `5`"),
