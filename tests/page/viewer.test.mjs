@@ -132,7 +132,7 @@ test("a link shows one picture to others, also inside their pages", async t => {
 test("a picture that was made here brings its settings back, however it comes", async t => {
 	const server = await serve()
 	const input = {
-		prompt: 'ein Fjord bei Nacht, 霧 & "Nebel"',
+		prompt: 'a fjord in Øst, 霧 & "fog"',
 		negative_prompt: "boats",
 		width: 1024,
 		seed: 9007199254740993n,

@@ -171,7 +171,7 @@ async fn errors_are_problems() {
     let fields: Vec<_> = invalid.json["invalid_fields"].as_array().unwrap().iter().map(|is| &is["field"]).collect();
     assert_eq!(fields, ["input.seed", "input.width", "input"]);
     assert!(invalid.json["detail"].as_str().unwrap().contains("- input: prompt is required\n"));
-    let unknown = create(&server, &[token], &json!({"inptu": {}})).await;
+    let unknown = create(&server, &[token], &json!({"inputs": {}})).await;
     assert_eq!(unknown.json["invalid_fields"][0]["type"], "additional_property_not_allowed", "{}", unknown.text);
     // Cog's own errors stay as they are.
     let cog = server.json("POST", "/predictions", &[token], &input).await;

@@ -177,7 +177,7 @@ mod tests {
             (r#"{"webhook":5}"#, 422, "webhook: invalid type: integer `5`"),
             (r#"{"version":["x"]}"#, 422, "version: invalid type"),
             (r#"{"webhook_events_filter":["nope"]}"#, 422, "unknown variant `nope`"),
-            (r#"{"inptu":{},"id":"x"}"#, 422, "Additional property inptu is not allowed"),
+            (r#"{"inputs":{},"id":"x"}"#, 422, "Additional property inputs is not allowed"),
         ] {
             let (was, text) = parse(body).unwrap_err();
             assert!(was == status && text.contains(words), "{body}: {was} {text}");
