@@ -19,7 +19,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// For an input that is multiplied by `scale`; see [`Resnet::load_scaled`].
+    /// For an input that is multiplied by `scale`; see `Resnet::load_scaled`.
     pub(super) fn load(scope: &Scope, channels: i64, groups: i64, scale: f64) -> Self {
         let projection = |names: &[&str]| Linear::or_conv(&scope.either(names), channels, channels);
         Self {
