@@ -53,7 +53,12 @@ fn shown() -> Value {
     let lost = answer("404", "There is no such picture, or the key is wrong", &reference("Detail"));
     let answers = [picture("200", "The picture"), lost];
     let description = "The picture of a prediction, for whoever has its key";
-    operation("Shown", "shown_view__prediction_id__picture_get", description, &[id(), key()], answers)
+    operation("Shown", "shown_view__prediction_id__picture_get", description, &[id(), key(), which()], answers)
+}
+
+/// The number of a picture.
+fn which() -> Value {
+    query("n", &json!({ "type": "integer", "minimum": 0, "default": 0, "description": "Which of several pictures" }))
 }
 
 /// The key of a picture.
@@ -216,10 +221,7 @@ fn output() -> Value {
     ];
     let parameters = [
         id(),
-        query(
-            "n",
-            &json!({ "type": "integer", "minimum": 0, "default": 0, "description": "Which of several pictures" }),
-        ),
+        which(),
         query(
             "width",
             &json!({
