@@ -63,9 +63,9 @@ export async function serve(flags = [], environment = {}) {
 				stdio: "ignore",
 				env: { ...process.env, ...environment },
 			})
-			await until("the server answers", () =>
-				fetch(`${server.url}/live`).then(
-					() => true,
+			await until("the server is ready, or will not be", () =>
+				fetch(`${server.url}/health-check`).then(
+					async answer => (await answer.json()).status !== "STARTING",
 					() => false,
 				),
 			)
@@ -126,6 +126,8 @@ export async function open(
 	page.on("console", message => said.push(`${message.type()}: ${message.text()}`))
 	page.on("pageerror", error => said.push(`error: ${error.stack}`))
 	test.after(async () => {
+		// What a route is still asking for is nobody's any more.
+		if (!page.isClosed()) await page.unrouteAll({ behavior: "ignoreErrors" })
 		await context.close()
 		const unexpected = said.filter(text => !OF_THE_BROWSER.test(text) && !expected?.test(text))
 		assert.deepEqual(unexpected, [], "nothing is written to the console")
