@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::wire::tests::accepted;
+use crate::store::record_of;
 
 fn claim() -> Claim {
     Claim { seq: 7, token: Uuid::new_v4() }
@@ -13,19 +13,7 @@ fn claim() -> Claim {
 
 /// A prediction that was accepted and claimed.
 fn active() -> ActivePrediction {
-    let prediction = accepted("a", &json!({"prompt": "a"}));
-    let record = Record {
-        prediction,
-        seq: 0,
-        attempts: 0,
-        webhook: None,
-        output_file_prefix: None,
-        wanted: Wanted::default(),
-        file: None,
-        deadline: None,
-        key: None,
-    };
-    let active = ActivePrediction::new(record, 10, Span::none());
+    let active = ActivePrediction::new(record_of("a", &json!({"prompt": "a"}), 0), 10, Span::none());
     assert!(active.stored(7));
     assert!(active.claim(claim(), 1));
     active

@@ -249,27 +249,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::output::Wanted;
-    use crate::store::{Claim, Record};
+    use crate::store::{Claim, record_of};
     use crate::time::Time;
-    use crate::wire::tests::accepted;
 
     /// A prediction of 100 units: one window, 50 guided steps.
     fn active() -> Arc<ActivePrediction> {
         let input = json!({"prompt": "a", "width": 512, "num_inference_steps": 50, "sync_threshold": 0});
-        let (prediction, webhook) = (accepted("a", &input), None);
-        let record = Record {
-            prediction,
-            seq: 1,
-            attempts: 0,
-            webhook,
-            output_file_prefix: None,
-            wanted: Wanted::default(),
-            file: None,
-            deadline: None,
-            key: None,
-        };
-        Arc::new(ActivePrediction::resume(record, 0, Span::none()))
+        Arc::new(ActivePrediction::resume(record_of("a", &input, 1), 0, Span::none()))
     }
 
     fn begin(table: &mut Table) -> Arc<ActivePrediction> {

@@ -322,24 +322,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::output::Wanted;
-    use crate::store::Record;
-    use crate::wire::tests::accepted;
+    use crate::store::record_of;
 
     fn active(id: &str) -> Arc<ActivePrediction> {
-        let (prediction, webhook) = (accepted(id, &json!({"prompt": "a"})), None);
-        let record = Record {
-            prediction,
-            seq: 1,
-            attempts: 0,
-            webhook,
-            output_file_prefix: None,
-            wanted: Wanted::default(),
-            file: None,
-            deadline: None,
-            key: None,
-        };
-        Arc::new(ActivePrediction::resume(record, 0, tracing::Span::none()))
+        Arc::new(ActivePrediction::resume(record_of(id, &json!({"prompt": "a"}), 1), 0, tracing::Span::none()))
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub use api::{Answer, Store};
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
+#[cfg(test)]
+pub(crate) use record::tests::record_of;
 pub use record::{Found, Key, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};
 pub use sqlite::{Finding, Sqlite, inspect};
 pub use usage::Usage;

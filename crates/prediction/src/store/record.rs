@@ -236,8 +236,26 @@ impl Retention {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::wire::tests::accepted;
+
+    /// The record of a prediction that was just accepted, with this number.
+    pub(crate) fn record_of(id: &str, input: &Value, seq: u64) -> Record {
+        Record {
+            prediction: accepted(id, input),
+            seq,
+            attempts: 0,
+            webhook: None,
+            output_file_prefix: None,
+            wanted: Wanted::default(),
+            file: None,
+            deadline: None,
+            key: None,
+        }
+    }
 
     #[test]
     fn kinds_are_read_as_they_are_written() {
