@@ -9,8 +9,18 @@ import sys
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+TYPES = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "Path": {"type": "string", "format": "uri"},
+    "list[str]": {"type": "array", "items": {"type": "string"}},
+}
 BOUNDS = {"ge": "minimum", "le": "maximum", "default": "default", "description": "description", "choices": "enum"}
+# Cog has no word for the number of items, and its predictors return either one picture or several.
+NOT_COGS = {"title", "maxItems"}
+NOT_PREDICTED = {"num_outputs"}
 
 
 def signature(path, name):
@@ -22,7 +32,10 @@ def signature(path, name):
     inputs = {}
     for order, (argument, call) in enumerate(zip(arguments, predict.args.defaults, strict=True)):
         said = {BOUNDS[word.arg]: ast.literal_eval(word.value) for word in call.keywords}
-        inputs[argument.arg] = {"type": TYPES[argument.annotation.id], "x-order": order, **said}
+        kind, *optional = ast.unparse(argument.annotation).split(" | ")
+        if optional:
+            said = {key: value for key, value in said.items() if key != "default"} | {"nullable": True}
+        inputs[argument.arg] = {**TYPES[kind], "x-order": order, **said}
     return inputs, predict.returns.id
 
 
@@ -31,11 +44,15 @@ openapi = yaml.safe_load((ROOT / "openapi.yaml").read_text())
 path, name = cog["predict"].split(":")
 described, returned = signature(ROOT / path, name)
 schemas = openapi["components"]["schemas"]
-served = {name: {key: value for key, value in field.items() if key != "title"} for name, field in schemas["Input"]["properties"].items()}
+served = {
+    name: {key: value for key, value in field.items() if key not in NOT_COGS}
+    for name, field in schemas["Input"]["properties"].items()
+    if name not in NOT_PREDICTED
+}
 for name in sorted(described.keys() | served.keys()):
     if described.get(name) != served.get(name):
         sys.exit(f"`{name}` is {described.get(name)} in {path} and {served.get(name)} in openapi.yaml")
-required = [name for name, field in described.items() if "default" not in field]
+required = [name for name, field in described.items() if "default" not in field and "nullable" not in field]
 if required != schemas["Input"]["required"]:
     sys.exit(f"{path} requires {required}, openapi.yaml {schemas['Input']['required']}")
 if (returned, schemas["Output"]["format"]) != ("Path", "uri"):

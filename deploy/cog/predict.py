@@ -1,6 +1,7 @@
 """The model as a Cog predictor, for Cog's tools: the inputs of openapi.yaml, with `syncdiffusion generate` behind them.
 
-The image does not use it: there the server itself implements Cog's HTTP API.
+The image does not use it: there the server itself implements Cog's HTTP API. `num_outputs` is left out: for Cog, a predictor returns either
+one picture or a list of them, whatever is asked for.
 """
 
 import inspect
@@ -49,13 +50,36 @@ class Predictor(BasePredictor):
             default="default",
             choices=["default", "fast"],
         ),
+        prompts: list[str] = Input(
+            description="Texts from left to right, each beside prompt: the panorama goes from one to the next", default=[]
+        ),
+        anchor_image: Path | None = Input(description="Picture in whose look the panorama is drawn", default=None),
+        image: Path | None = Input(description="Picture that becomes part of the panorama, which is drawn around it", default=None),
+        image_left: int | None = Input(
+            description="Column of the panorama at which image begins; in the middle if left out", default=None, ge=0, le=3071
+        ),
+        strength: float | None = Input(
+            description="How much of image is drawn again; nothing if left out", default=None, ge=0, le=1
+        ),
+        output_format: str = Input(
+            description="How the picture is encoded: png and webp without loss, jpeg in far fewer bytes",
+            default="png",
+            choices=["png", "jpeg", "webp"],
+        ),
+        output_quality: int = Input(description="Quality of a jpeg; the others lose nothing", default=90, ge=1, le=100),
     ) -> Path:
         given = {name: value for name, value in locals().items() if name != "self"}
         # What is at its default is left out: the default of some depends on others.
         defaults = {name: input.default for name, input in inspect.signature(self.predict).parameters.items()}
         inputs = {name: value for name, value in given.items() if value != getattr(defaults[name], "default", None)}
-        words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in inputs.items()}
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in words.items()]
-        output = File(tempfile.mkdtemp()) / "output.png"
+        output = File(tempfile.mkdtemp()) / f"output.{output_format}"
+        flags = [flag for name, value in inputs.items() for flag in flags_of(name, value)]
         subprocess.run(["syncdiffusion", "generate", *flags, "--output", output], check=True)
         return Path(output)
+
+
+def flags_of(name, value):
+    """The flags of an input: one, or one for each text of a list."""
+    values = value if isinstance(value, list) else [value]
+    words = [str(value).lower() if isinstance(value, bool) else value for value in values]
+    return [f"--{name.replace('_', '-')}={word}" for word in words]
