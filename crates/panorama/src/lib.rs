@@ -31,7 +31,7 @@ mod windows;
 pub use engine::Engine;
 pub use evaluation::{Figures, figures};
 pub use limits::{Limits, Widths};
-pub use panorama::{Panorama, Progress, Work};
+pub use panorama::{DecodePlan, Panorama, Progress, Work};
 pub use picture::Picture;
 pub use preview::Preview;
 pub use run::run;

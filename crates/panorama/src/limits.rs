@@ -18,6 +18,9 @@ pub struct Limits {
     pub widths: Widths,
     /// Numbers of a feature map that a strip has when a picture is decoded.
     pub strip: i64,
+    /// Numbers that pictures may keep between two parts of their decoding, while other tasks are computed. One that
+    /// keeps more goes on to the next part at once.
+    pub kept: i64,
 }
 
 /// Which widths batches have.
@@ -47,6 +50,7 @@ impl Default for Limits {
             checkpointing: Checkpointing::Off,
             widths: Widths::Any,
             strip: Decoder::STRIP,
+            kept: 0,
         }
     }
 }
@@ -112,7 +116,8 @@ mod tests {
     /// Limits on a GPU.
     const fn listed(denoise: usize, synchronise: usize) -> Limits {
         let strip = Decoder::STRIP;
-        Limits { denoise, synchronise, checkpointing: Checkpointing::Off, widths: Widths::Listed, strip }
+        let checkpointing = Checkpointing::Off;
+        Limits { denoise, synchronise, checkpointing, widths: Widths::Listed, strip, kept: 0 }
     }
 
     /// The widths of the batches that compute a number of tasks.

@@ -14,8 +14,10 @@
 //! With [`SyncMode::Canvas`] the third moves the panorama, by windows that are not those of phase 4, and what phase 1
 //! computed is of use for the target only.
 //!
-//! After the last step the whole panorama is decoded; if its ends meet, each with a margin of the other.
+//! After the last step the whole panorama is decoded, a large one in parts; if its ends meet, each with a margin of the
+//! other.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
@@ -23,6 +25,7 @@ use std::rc::Rc;
 use geometry::{Prices, Tasks};
 use sd2::lpips::Features;
 use sd2::schedulers::Solver;
+use sd2::vae::Decoding;
 use tch::Tensor;
 
 use crate::canvas::{Canvas, Parts};
@@ -81,6 +84,22 @@ pub struct Progress {
     pub fraction: f64,
 }
 
+/// How a picture is decoded. Each part costs as much as the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodePlan {
+    /// In how many parts, between which other tasks can be computed.
+    pub parts: u64,
+    /// How many numbers of feature maps are kept between them, at most.
+    pub kept: i64,
+}
+
+/// At once.
+impl Default for DecodePlan {
+    fn default() -> Self {
+        Self { parts: 1, kept: 0 }
+    }
+}
+
 /// What of a step is being computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -122,6 +141,7 @@ pub struct Panorama {
     outputs: BTreeMap<usize, Tensor>,
     work: Work,
     prices: Prices,
+    plan: DecodePlan,
     /// What all tasks cost, and those that are done.
     cost: u64,
     spent: u64,
@@ -154,6 +174,7 @@ impl Panorama {
             outputs: BTreeMap::new(),
             work,
             prices,
+            plan: DecodePlan::default(),
             cost: 0,
             spent: 0,
         };
@@ -254,6 +275,11 @@ impl Panorama {
                     *view = &*view - gradient * self.step_size;
                 }
             }
+            Outcome::Decoding(decoding) => {
+                self.spent += self.price(Stage::Decode);
+                self.decode(Some(decoding));
+                return None;
+            }
             Outcome::Picture(picture) => {
                 self.spent = self.cost;
                 return Some(picture);
@@ -292,7 +318,7 @@ impl Panorama {
         }
         if self.step == self.conditions.steps.len() {
             self.views.clear();
-            self.enter(Phase::Decode, [Operation::Decode { margin: self.windows.margin() }]);
+            self.decode(None);
             return;
         }
         let n = self.windows.len();
@@ -317,6 +343,12 @@ impl Panorama {
         };
         let operations = windows.into_iter().map(|window| Operation::Synchronise { window, target: Rc::clone(target) });
         self.enter(Phase::Synchronise, operations);
+    }
+
+    /// Decodes the picture from where it is.
+    fn decode(&mut self, decoding: Option<Decoding>) {
+        let decoding = RefCell::new(decoding);
+        self.enter(Phase::Decode, [Operation::Decode { margin: self.windows.margin(), decoding }]);
     }
 
     fn enter(&mut self, phase: Phase, operations: impl IntoIterator<Item = Operation>) {
@@ -387,8 +419,33 @@ impl Panorama {
             Stage::Denoise => self.prices.denoise,
             Stage::Target => self.prices.target,
             Stage::Synchronise => self.prices.synchronise,
-            Stage::Decode => self.prices.decode,
+            Stage::Decode => self.prices.decode / self.plan.parts,
         }
+    }
+
+    /// Says how its picture will be decoded.
+    pub fn follow(&mut self, plan: DecodePlan) {
+        self.plan = plan;
+    }
+
+    /// How its picture is decoded.
+    pub fn plan(&self) -> DecodePlan {
+        self.plan
+    }
+
+    /// Whether a part of its picture is decoded and the rest is not.
+    pub fn is_half_decoded(&self) -> bool {
+        let begun = |operation: &Operation| match operation {
+            Operation::Decode { decoding, .. } => decoding.borrow().is_some(),
+            _ => false,
+        };
+        self.waiting.front().is_some_and(begun)
+    }
+
+    /// Height and width of the latents that are decoded, with their margins.
+    pub(crate) fn decoded_size(&self) -> [i64; 2] {
+        let size = self.latents.size();
+        [size[2], size[3] + 2 * self.windows.margin()]
     }
 
     /// How far it is.

@@ -110,13 +110,16 @@ pub(crate) fn embedding(sd2: &Sd2, ids: &[i64]) -> Tensor {
 pub(crate) struct InF32(OnceCell<(Decoder, Lpips)>);
 
 impl InF32 {
-    /// The picture of latents, `[1, 3, h, w]` in 0..1. Feature maps of more than `strip` numbers are computed in
-    /// strips.
-    pub(crate) fn picture(&self, sd2: &Sd2, latents: &Tensor, strip: i64) -> Result<Tensor, Network> {
-        self.in_range(sd2, |decoder, _| {
-            let picture = decoder.large_pictures(latents, strip);
-            if is_finite(&picture) { Ok(picture) } else { Err(blame(latents, Network::Decoder)) }
-        })
+    /// The picture of latents, `[1, 3, h, w]` in 0..1, if the one that was decoded is in range or one in f32 is.
+    /// Feature maps of more than `strip` numbers are computed in strips.
+    pub(crate) fn picture(&self, sd2: &Sd2, latents: &Tensor, decoded: Tensor, strip: i64) -> Result<Tensor, Network> {
+        let in_range = |picture| if is_finite(&picture) { Ok(picture) } else { Err(blame(latents, Network::Decoder)) };
+        match in_range(decoded) {
+            Err(Network::Decoder) if sd2.placement.picture_kind != Kind::Float => {
+                in_range(self.networks(sd2, Network::Decoder).0.large_pictures(latents, strip))
+            }
+            result => result,
+        }
     }
 
     /// The perceptual features of the picture of latents. The picture is clamped before, as in the original: what is

@@ -1,11 +1,13 @@
 //! The pieces of work that a panorama is made of, and their results.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use geometry::{Layout, Nearest};
 use sd2::ddim::Step;
 use sd2::lpips::Features;
 use sd2::unet::{Mixture, TextKeys, TimeTable};
+use sd2::vae::Decoding;
 use tch::Tensor;
 
 use crate::picture::Picture;
@@ -20,7 +22,7 @@ pub enum Stage {
     Target,
     /// The gradient, with respect to a window, of its perceptual distance to the target.
     Synchronise,
-    /// The picture of the whole panorama.
+    /// A part of the picture of the whole panorama.
     Decode,
 }
 
@@ -54,6 +56,9 @@ pub(crate) enum Operation {
     Decode {
         /// How many columns of latents the other end adds on both sides.
         margin: i64,
+        /// What is decoded already. It is taken when the task is computed; if that fails, the picture is decoded from
+        /// the beginning.
+        decoding: RefCell<Option<Decoding>>,
     },
 }
 
@@ -75,7 +80,9 @@ pub enum Outcome {
         /// `[1, c, window, window]`
         gradient: Tensor,
     },
-    /// Of [`Stage::Decode`].
+    /// Of [`Stage::Decode`], where there is more to do.
+    Decoding(Decoding),
+    /// Of the last [`Stage::Decode`].
     Picture(Picture),
     /// Of any stage: the numbers of a network are not finite, and the panorama cannot go on. All others are finite, but
     /// for outputs, of which [`Outcome::finite`] says it.
@@ -88,7 +95,9 @@ impl Outcome {
     pub fn finite(&self) -> Option<Tensor> {
         match self {
             Self::Output { output, .. } => Some(output.isfinite().all()),
-            Self::Gradient { .. } | Self::Target(_) | Self::Picture(_) | Self::OutOfRange(_) => None,
+            Self::Gradient { .. } | Self::Target(_) | Self::Decoding(_) | Self::Picture(_) | Self::OutOfRange(_) => {
+                None
+            }
         }
     }
 }

@@ -7,8 +7,14 @@ use panorama::{
 use sd2::{Bundle, Sd2};
 use tch::{Kind, Tensor};
 
-const LIMITS: Limits =
-    Limits { denoise: 4, synchronise: 1, checkpointing: Checkpointing::Off, widths: Widths::Any, strip: 1 << 26 };
+const LIMITS: Limits = Limits {
+    denoise: 4,
+    synchronise: 1,
+    checkpointing: Checkpointing::Off,
+    widths: Widths::Any,
+    strip: 1 << 26,
+    kept: 0,
+};
 
 fn settings(prompt: &str, seed: u64) -> Settings {
     Settings {

@@ -78,6 +78,7 @@ const ONE: Limits = Limits {
     checkpointing: Checkpointing::Off,
     widths: Widths::Any,
     strip: Decoder::STRIP,
+    kept: 0,
 };
 
 fn engine(name: &str, placement: Placement, threads: usize) -> Engine {

@@ -75,6 +75,7 @@ mod tests {
         checkpointing: Checkpointing::Off,
         widths: Widths::Any,
         strip: 4 * MIN_STRIP,
+        kept: 0,
     };
 
     /// A device that fits `fits` tasks at once, and `checkpointed` with gradient checkpointing.

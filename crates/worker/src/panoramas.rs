@@ -1,7 +1,9 @@
 //! The panoramas of one job, which are one flow of the schedule: they share its place in the round and its batches.
 //!
 //! Those that are furthest behind have their turn first, so all stay at about the same step, and their tasks are of one
-//! stage and fill batches together.
+//! stage and fill batches together. A picture that is half decoded comes before all: what it keeps is much.
+
+use std::cmp::Ordering;
 
 use panorama::{Outcome, Panorama, Picture, Progress, Stage, Task, Work};
 
@@ -42,9 +44,19 @@ impl Panoramas {
 
     /// The stage of the tasks that come next.
     pub(crate) fn stage(&self) -> Option<Stage> {
-        let ready =
-            self.left.iter().filter_map(|(_, panorama)| Some((panorama.progress().fraction, panorama.stage()?)));
-        ready.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, stage)| stage)
+        let ready = self.left.iter().filter_map(|(_, panorama)| Some((panorama, panorama.stage()?)));
+        ready.min_by(|(a, _), (b, _)| by_turn(a, b)).map(|(_, stage)| stage)
+    }
+
+    /// How many numbers the pictures that are half decoded keep, at most.
+    pub(crate) fn kept(&self) -> i64 {
+        let half_decoded = self.left.iter().filter(|(_, panorama)| panorama.is_half_decoded());
+        half_decoded.map(|(_, panorama)| panorama.plan().kept).sum()
+    }
+
+    /// How many a picture keeps when it is half decoded.
+    pub(crate) fn keeps(&self) -> i64 {
+        self.first().map_or(0, |panorama| panorama.plan().kept)
     }
 
     pub(crate) fn branches(&self) -> usize {
@@ -70,7 +82,7 @@ impl Panoramas {
     pub(crate) fn take(&mut self, limit: usize) -> Vec<(u32, Task)> {
         let stage = self.stage();
         let mut same: Vec<_> = self.left.iter_mut().filter(|(_, panorama)| panorama.stage() == stage).collect();
-        same.sort_by(|(_, a), (_, b)| a.progress().fraction.total_cmp(&b.progress().fraction));
+        same.sort_by(|(_, a), (_, b)| by_turn(a, b));
         let mut taken = Vec::new();
         for (n, panorama) in same {
             let tasks = panorama.take(limit - taken.len());
@@ -101,6 +113,13 @@ impl Panoramas {
     pub(crate) fn work(&self) -> Work {
         self.left.iter().fold(self.done, |work, (_, panorama)| sum(work, panorama.work()))
     }
+}
+
+/// Whose turn comes first.
+fn by_turn(a: &Panorama, b: &Panorama) -> Ordering {
+    let turn = |panorama: &Panorama| (!panorama.is_half_decoded(), panorama.progress().fraction);
+    let ((waits, fraction), (other_waits, other_fraction)) = (turn(a), turn(b));
+    waits.cmp(&other_waits).then(fraction.total_cmp(&other_fraction))
 }
 
 fn sum(a: Work, b: Work) -> Work {

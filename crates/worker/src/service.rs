@@ -80,6 +80,14 @@ impl Flow for Job {
         self.panoramas.branches()
     }
 
+    fn kept(&self) -> i64 {
+        self.panoramas.kept()
+    }
+
+    fn keeps(&self) -> i64 {
+        self.panoramas.keeps()
+    }
+
     fn windows(&self) -> usize {
         self.panoramas.windows()
     }
@@ -197,7 +205,10 @@ impl<'a> Service<'a> {
             }
             let begin = |n| {
                 let settings = settings(input.of_picture(n), &pictures)?;
-                catch(|| self.engine.begin(&settings).map_err(|invalid| invalid.to_string())).flatten()
+                let mut panorama =
+                    catch(|| self.engine.begin(&settings).map_err(|invalid| invalid.to_string())).flatten()?;
+                panorama.follow(self.engine.plan(&panorama, self.limits));
+                Ok(panorama)
             };
             match (0..input.num_outputs.max(1)).map(begin).collect::<Result<Vec<_>, _>>() {
                 Ok(begun) => {

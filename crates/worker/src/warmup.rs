@@ -21,16 +21,20 @@ const MAX_LIMITS: Limits = Limits {
     checkpointing: Checkpointing::Off,
     widths: Widths::Any,
     strip: Decoder::STRIP,
+    kept: i64::MAX,
 };
 
-/// The same of a GPU, for which every width is new once.
-const MAX_ON_GPU: Limits = Limits { synchronise: 12, widths: Widths::Listed, ..MAX_LIMITS };
+/// The same of a GPU, for which every width is new once, and which decodes in less time than a batch takes.
+const MAX_ON_GPU: Limits = Limits { synchronise: 12, widths: Widths::Listed, kept: 0, ..MAX_LIMITS };
 
 /// How long a batch may take: a cancel waits for it.
 const MAX_BATCH: Duration = Duration::from_secs(2);
 
 /// Memory of a gradient without checkpointing, as a multiple of one with it, on a CPU.
 const WITHOUT_CHECKPOINTING: f64 = 2.5;
+
+/// Bytes of a number of a feature map in the widest dtype.
+const BYTES_OF_NUMBER: u64 = 4;
 
 /// How many windows take no more memory than one does with its gradient.
 const WITHOUT_GRADIENT: usize = 4;
@@ -214,12 +218,12 @@ fn fitting(measured: Measured, budget: u64, max: Limits) -> Limits {
     } else {
         (Checkpointing::Off, gradients(measured.without_checkpointing).max(1))
     };
-    Limits {
-        denoise: max.denoise.min(WITHOUT_GRADIENT * windows),
-        synchronise: max.synchronise.min(windows),
-        checkpointing,
-        ..max
-    }
+    let synchronise = max.synchronise.min(windows);
+    // What a picture that is half decoded keeps is in memory beside the widest batch.
+    let factor = if checkpointing == Checkpointing::On { 1.0 } else { measured.without_checkpointing };
+    let left = budget.saturating_sub((synchronise as f64 * measured.gradient as f64 * factor) as u64);
+    let kept = max.kept.min((left / BYTES_OF_NUMBER) as i64);
+    Limits { denoise: max.denoise.min(WITHOUT_GRADIENT * windows), synchronise, checkpointing, kept, ..max }
 }
 
 /// Two windows, one step, and every stage in it.
@@ -279,13 +283,16 @@ mod tests {
     fn a_cpu_computes_a_window_on_each_core() {
         let on_cpu =
             |measured: Measured, budget, threads| fitting(measured, budget, max_on_cpu(measured.window, threads));
-        let limits = |denoise, synchronise, checkpointing| Limits { denoise, synchronise, checkpointing, ..MAX_LIMITS };
+        let limits = |denoise, synchronise, checkpointing, kept_bytes| {
+            let kept = (kept_bytes / BYTES_OF_NUMBER) as i64;
+            Limits { denoise, synchronise, checkpointing, kept, ..MAX_LIMITS }
+        };
         let window = Duration::from_millis(130);
         let demo = Measured { gradient: GIB / 2, without_checkpointing: WITHOUT_CHECKPOINTING, window };
-        assert_eq!(on_cpu(demo, 10 * GIB, 2), limits(15, 2, Off));
-        assert_eq!(on_cpu(demo, GIB, 2), limits(8, 2, On));
-        assert_eq!(on_cpu(demo, GIB / 4, 2), limits(4, 1, On));
+        assert_eq!(on_cpu(demo, 10 * GIB, 2), limits(15, 2, Off, 15 * GIB / 2));
+        assert_eq!(on_cpu(demo, GIB, 2), limits(8, 2, On, 0));
+        assert_eq!(on_cpu(demo, GIB / 4, 2), limits(4, 1, On, 0));
         let slow = Measured { window: Duration::from_millis(1900), ..demo };
-        assert_eq!(on_cpu(slow, 64 * GIB, 8), limits(8, 8, Off));
+        assert_eq!(on_cpu(slow, 64 * GIB, 8), limits(8, 8, Off, 54 * GIB));
     }
 }

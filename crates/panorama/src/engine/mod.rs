@@ -13,7 +13,7 @@ use std::rc::Rc;
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
-use sd2::vae::Encoder;
+use sd2::vae::{Decoded, Decoding, Encoder};
 use sd2::{Checkpointing, Sd2};
 use tch::{Device, Tensor};
 
@@ -21,7 +21,7 @@ use self::shared::{Comparison, Networks, Sample};
 use self::sources::{Start, Viewer, influential_texts};
 use self::threads::Threads;
 use crate::limits::Limits;
-use crate::panorama::{Beginning, Panorama, Work};
+use crate::panorama::{Beginning, DecodePlan, Panorama, Work};
 use crate::picture::Picture;
 use crate::range::{self, InF32, Network};
 use crate::settings::{Invalid, Settings};
@@ -155,9 +155,8 @@ impl Engine {
                 Operation::Target { output, .. } => {
                     outcomes.push(self.alone(|| self.target(task, output).map(Outcome::Target)));
                 }
-                Operation::Decode { margin } => {
-                    let picture = || self.picture(&task.latents, *margin, limits.strip).map(Outcome::Picture);
-                    outcomes.push(self.alone(picture));
+                Operation::Decode { margin, decoding } => {
+                    outcomes.push(self.alone(|| self.decode(&task.latents, *margin, decoding.take(), limits)));
                 }
             }
         }
@@ -190,11 +189,38 @@ impl Engine {
         })
     }
 
-    /// The picture of a panorama whose latents have `margin` columns too many on both sides.
-    fn picture(&self, latents: &Tensor, margin: i64, strip: i64) -> Result<Picture, Network> {
-        let picture = self.in_f32.picture(&self.sd2, latents, strip)?;
-        let margin = margin * i64::from(self.sd2.geometry().vae_factor);
-        Ok(Picture::of(&picture.narrow(3, margin, picture.size()[3] - 2 * margin)))
+    /// Decodes the next part of a panorama whose latents have `margin` columns too many on both sides.
+    fn decode(
+        &self,
+        latents: &Tensor,
+        margin: i64,
+        begun: Option<Decoding>,
+        limits: Limits,
+    ) -> Result<Outcome, Network> {
+        let decoder = &self.sd2.decoder;
+        let mut decoding = begun.unwrap_or_else(|| decoder.begin(latents, limits.strip));
+        loop {
+            match decoder.advance(decoding) {
+                Decoded::Part(part) if part.numbers() > limits.kept => decoding = part,
+                Decoded::Part(part) => return Ok(Outcome::Decoding(part)),
+                Decoded::Picture(picture) => {
+                    let picture = self.in_f32.picture(&self.sd2, latents, picture, limits.strip)?;
+                    let margin = margin * i64::from(self.sd2.geometry().vae_factor);
+                    let picture = picture.narrow(3, margin, picture.size()[3] - 2 * margin);
+                    return Ok(Outcome::Picture(Picture::of(&picture)));
+                }
+            }
+        }
+    }
+
+    /// How the picture of a panorama is decoded.
+    pub fn plan(&self, panorama: &Panorama, limits: Limits) -> DecodePlan {
+        let (decoder, size) = (&self.sd2.decoder, panorama.decoded_size());
+        let kept = decoder.keeps(size, limits.strip);
+        if kept > limits.kept {
+            return DecodePlan::default();
+        }
+        DecodePlan { parts: decoder.parts(size, limits.strip) as u64, kept }
     }
 
     /// Computes one task with all threads.

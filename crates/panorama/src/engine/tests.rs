@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::range::{Network, explain};
 use crate::settings::{Blend, Settings, SyncMode};
 use crate::sources::Sources;
-use crate::task::{Branch, Conditions, Operation, Outcome, Task};
+use crate::task::{Branch, Conditions, Operation, Outcome, Stage, Task};
 
 /// One task for every case: with its own time, text, guidance and target.
 fn tasks(engine: &Engine, cases: &Cases) -> Vec<(Task, Tensor)> {
@@ -127,27 +127,7 @@ fn what_leaves_the_range_of_f16_is_computed_in_f32() {
         assert!(narrow.model().damaged.is_empty(), "{:?}", narrow.model().damaged);
 
         let picture = |mut engine: Engine| {
-            let settings = Settings {
-                prompt: "fog".to_owned(),
-                negative_prompt: String::new(),
-                width: 96,
-                height: 64,
-                guidance_scale: 3.0,
-                sync_weight: 5.0,
-                sync_decay_rate: 1.0,
-                sync_freq: 1,
-                sync_threshold: 1,
-                num_inference_steps: 2,
-                stride: 8,
-                seed: 1,
-                loop_closure: false,
-                blend: Blend::Even,
-                seamless: false,
-                sync_mode: SyncMode::Windows,
-                scheduler: Scheduler::Ddim,
-                sources: Sources::default(),
-            };
-            let (picture, _) = crate::run(&mut engine, &settings, Limits::default(), |_| ControlFlow::Continue(()))
+            let (picture, _) = crate::run(&mut engine, &fog(), Limits::default(), |_| ControlFlow::Continue(()))
                 .unwrap()
                 .expect("nobody stopped it");
             picture.rgb
@@ -156,5 +136,84 @@ fn what_leaves_the_range_of_f16_is_computed_in_f32() {
         let apart: usize = zip(&found, &expected).map(|(a, b)| usize::from(a.abs_diff(*b))).sum();
         assert!(apart < 3 * found.len(), "{tensors:?}: {apart} of 255 * {}", found.len());
         assert!(expected.iter().any(|byte| byte.abs_diff(expected[0]) > 20), "a flat picture would prove nothing");
+    }
+}
+
+/// A picture that is decoded in parts, with other work between them, is the same.
+#[test]
+fn a_picture_in_parts_is_the_same() {
+    let settings = Settings { seamless: true, ..fog() };
+    let mut engine = Engine::new(Sd2::load(&bundle("epsilon"), F32).unwrap(), 1);
+    let strip = 1 << 12;
+    let mut pictures = [0, i64::MAX].map(|kept| {
+        let limits = Limits { strip, kept, ..Limits::default() };
+        let mut panorama = engine.begin(&settings).unwrap();
+        panorama.follow(engine.plan(&panorama, limits));
+        let (mut parts, mut half_decoded) = (0, 0);
+        while let Some(stage) = panorama.stage() {
+            half_decoded += u64::from(panorama.is_half_decoded());
+            parts += u64::from(stage == Stage::Decode);
+            let tasks = panorama.take(1);
+            for outcome in engine.compute(&tasks, limits) {
+                if let Some(picture) = panorama.put(outcome) {
+                    assert_eq!((parts, half_decoded), (panorama.plan().parts, parts - 1), "{kept} kept");
+                    return (parts, picture.rgb);
+                }
+            }
+            assert!(panorama.progress().fraction < 1.0);
+        }
+        panic!("no picture")
+    });
+    let [(whole, expected), (parts, found)] = &mut pictures;
+    assert!(*whole == 1 && *parts > 10, "{parts} parts");
+    assert!(found == expected);
+}
+
+/// A part whose memory ran out begins the picture anew, in smaller strips.
+#[test]
+fn a_part_that_is_lost_begins_anew() {
+    let mut engine = Engine::new(Sd2::load(&bundle("epsilon"), F32).unwrap(), 1);
+    let limits = |strip| Limits { strip, kept: i64::MAX, ..Limits::default() };
+    let mut panorama = engine.begin(&fog()).unwrap();
+    let mut decodes = 0;
+    let picture = loop {
+        let tasks = panorama.take(1);
+        decodes += usize::from(tasks[0].stage() == Stage::Decode);
+        if decodes == 5 {
+            // What it computes is thrown away, as if it had failed.
+            drop(engine.compute(&tasks, limits(1 << 12)));
+        }
+        let strip = if decodes < 5 { 1 << 12 } else { 1 << 11 };
+        let outcome = engine.compute(&tasks, limits(strip)).pop().unwrap();
+        if let Some(picture) = panorama.put(outcome) {
+            break picture;
+        }
+    };
+    let whole = crate::run(&mut engine, &fog(), Limits::default(), |_| ControlFlow::Continue(())).unwrap().unwrap();
+    let close = |(a, b): (&u8, &u8)| a.abs_diff(*b) <= 1;
+    assert!(zip(&picture.rgb, &whole.0.rgb).all(close));
+}
+
+/// A small panorama of three windows.
+fn fog() -> Settings {
+    Settings {
+        prompt: "fog".to_owned(),
+        negative_prompt: String::new(),
+        width: 96,
+        height: 64,
+        guidance_scale: 3.0,
+        sync_weight: 5.0,
+        sync_decay_rate: 1.0,
+        sync_freq: 1,
+        sync_threshold: 1,
+        num_inference_steps: 2,
+        stride: 8,
+        seed: 1,
+        loop_closure: false,
+        blend: Blend::Even,
+        seamless: false,
+        sync_mode: SyncMode::Windows,
+        scheduler: Scheduler::Ddim,
+        sources: Sources::default(),
     }
 }

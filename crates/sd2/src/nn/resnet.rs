@@ -16,6 +16,19 @@ pub(crate) struct Resnet {
     conv_shortcut: Option<Conv2d>,
 }
 
+/// The maps of a resnet between its convolutions, in strips.
+pub(crate) struct Half {
+    hidden: Strips,
+    shortcut: Strips,
+}
+
+impl Half {
+    /// Numbers of both.
+    pub(crate) fn numbers(&self) -> i64 {
+        self.hidden.numbers() + self.shortcut.numbers()
+    }
+}
+
 /// What is added after the first convolution.
 pub(crate) enum Shift {
     /// Its own bias.
@@ -69,8 +82,13 @@ impl Resnet {
 
     /// [`Self::forward`] of a map in strips, with [`Shift::Bias`].
     pub(crate) fn forward_strips(&self, x: Strips) -> Strips {
+        self.second_half(self.first_half(x))
+    }
+
+    /// The first convolution of [`Self::forward_strips`].
+    pub(crate) fn first_half(&self, x: Strips) -> Half {
         let norm = x.norm(&self.norm1);
-        let (hidden, x): (Vec<Tensor>, Vec<Tensor>) = x
+        let (hidden, shortcut): (Vec<Tensor>, Vec<Tensor>) = x
             .into_strips()
             .map(|strip| {
                 let hidden = strip.convolve(&self.conv1, |x| norm.forward_silu(x));
@@ -80,10 +98,15 @@ impl Resnet {
                 )
             })
             .unzip();
-        let hidden = Strips::from_iter(hidden);
+        Half { hidden: Strips::from_iter(hidden), shortcut: Strips::from_iter(shortcut) }
+    }
+
+    /// The second convolution, and the sum with the shortcut.
+    pub(crate) fn second_half(&self, half: Half) -> Strips {
+        let Half { hidden, shortcut } = half;
         let norm = hidden.norm(&self.norm2);
         let hidden = hidden.into_strips().map(|strip| strip.convolve(&self.conv2, |x| norm.forward_silu(x)));
-        std::iter::zip(hidden, x).map(|(hidden, x)| hidden + x).collect()
+        std::iter::zip(hidden, shortcut.into_rows()).map(|(hidden, x)| hidden + x).collect()
     }
 
     /// The gradient of the input, from that of the output.

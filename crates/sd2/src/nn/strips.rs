@@ -44,6 +44,16 @@ impl Strips {
         Tensor::cat(&Vec::from(self.0), 2)
     }
 
+    /// Numbers of all strips.
+    pub(crate) fn numbers(&self) -> i64 {
+        self.0.iter().map(|strip| strip.numel() as i64).sum()
+    }
+
+    /// The strips as they are, from the top down.
+    pub(crate) fn into_rows(self) -> impl Iterator<Item = Tensor> {
+        self.0.into_iter()
+    }
+
     /// The strips one by one, from the top down. Each is freed when the next one is made.
     pub(crate) fn into_strips(mut self) -> impl Iterator<Item = Strip> {
         let mut last_row: Option<Tensor> = None;

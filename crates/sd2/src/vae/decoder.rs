@@ -13,7 +13,6 @@ use crate::load::{Bundle, Result};
 use crate::nn::gradient_scale::gradient_scale;
 use crate::nn::layers::{Conv2d, GroupNorm};
 use crate::nn::resnet::{Resnet, Shift};
-use crate::nn::strips::Strips;
 use crate::nn::tape::{Checkpointing, Tape};
 use crate::nn::upsample::UpConv2d;
 use crate::placement::Placement;
@@ -23,14 +22,14 @@ pub struct Decoder {
     post_quant_conv: Option<Conv2d>,
     conv_in: Conv2d,
     mid_resnets: [Resnet; 2],
-    mid_attention: Option<Attention>,
-    up_blocks: Vec<UpBlock>,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
+    pub(super) mid_attention: Option<Attention>,
+    pub(super) up_blocks: Vec<UpBlock>,
+    pub(super) conv_norm_out: GroupNorm,
+    pub(super) conv_out: Conv2d,
     scaling_factor: f64,
     shift_factor: f64,
     /// Channels of the widest feature map on the finest level.
-    finest_inputs: i64,
+    pub(super) finest_inputs: i64,
     kind: Kind,
     /// Channels of the latents.
     pub channels: i64,
@@ -39,9 +38,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Numbers of a strip of a feature map that fits everywhere: 256 MiB in fp32.
-    pub const STRIP: i64 = 1 << 26;
-
     /// Loads the decoder of `vae/` of a bundle.
     ///
     /// # Errors
@@ -115,33 +111,6 @@ impl Decoder {
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)).to_kind(Kind::Float)
     }
 
-    /// [`Self::pictures`] for pictures of any size. Feature maps of more than `strip` numbers go through the layers in
-    /// strips of about that size, so that it needs little more memory than the largest of them.
-    pub fn large_pictures(&self, latents: &Tensor, strip: i64) -> Tensor {
-        let (_, _, height, width) = latents.size4().expect("latents are [n, channels, h, w]");
-        // A strip grows from level to level as the map does, which is largest on the finest level.
-        let row = self.finest_inputs * width * self.factor * self.factor;
-        let rows = (strip / row).max(1);
-        if height <= rows {
-            return self.pictures(latents);
-        }
-        self.pictures_in_strips(latents, rows)
-    }
-
-    /// [`Self::pictures`] in strips of `rows` rows of latents.
-    fn pictures_in_strips(&self, latents: &Tensor, rows: i64) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        let mut x = Strips::cut(&self.middle(latents, &mut Tape::off()), rows);
-        for block in &self.up_blocks {
-            x = block.forward_strips(x);
-        }
-        let norm = x.norm(&self.conv_norm_out);
-        let pictures = x
-            .into_strips()
-            .map(|strip| clamp(&strip.convolve(&self.conv_out, |x| norm.forward_silu(x)).to_kind(Kind::Float)));
-        pictures.collect::<Strips>().join()
-    }
-
     /// The gradient of the latents, in fp32, from that of the clamped pictures.
     pub fn pictures_backward(&self, gradient: &Tensor, mut tape: Tape) -> Tensor {
         let _no_grad = tch::no_grad_guard();
@@ -175,27 +144,36 @@ impl Decoder {
 
     /// The coarsest level, up to the end of the middle block.
     fn middle(&self, latents: &Tensor, tape: &mut Tape) -> Tensor {
+        let mut x = self.before_attention(latents, tape);
+        if let Some(attention) = &self.mid_attention {
+            x = tape.record(&x, |x| attention.forward(x));
+        }
+        self.after_attention(&x, tape)
+    }
+
+    pub(super) fn before_attention(&self, latents: &Tensor, tape: &mut Tape) -> Tensor {
         let x = (latents / self.scaling_factor + self.shift_factor).to_kind(self.kind);
         let x = match &self.post_quant_conv {
             Some(conv) => self.conv_in.forward(&conv.forward(&x)),
             None => self.conv_in.forward(&x),
         };
-        let mut x = self.mid_resnets[0].forward(&x, Shift::Bias, tape);
-        if let Some(attention) = &self.mid_attention {
-            x = tape.record(&x, |x| attention.forward(x));
-        }
-        self.mid_resnets[1].forward(&x, Shift::Bias, tape)
+        self.mid_resnets[0].forward(&x, Shift::Bias, tape)
+    }
+
+    pub(super) fn after_attention(&self, x: &Tensor, tape: &mut Tape) -> Tensor {
+        self.mid_resnets[1].forward(x, Shift::Bias, tape)
     }
 }
 
-fn clamp(picture: &Tensor) -> Tensor {
+/// Numbers of about -1..1 in 0..1.
+pub(super) fn clamp(picture: &Tensor) -> Tensor {
     (picture / 2.0 + 0.5).clamp(0.0, 1.0)
 }
 
 /// `UpDecoderBlock2D`.
-struct UpBlock {
-    resnets: Vec<Resnet>,
-    upsample: Option<UpConv2d>,
+pub(super) struct UpBlock {
+    pub(super) resnets: Vec<Resnet>,
+    pub(super) upsample: Option<UpConv2d>,
 }
 
 impl UpBlock {
@@ -221,16 +199,6 @@ impl UpBlock {
         }
     }
 
-    fn forward_strips(&self, mut x: Strips) -> Strips {
-        for resnet in &self.resnets {
-            x = resnet.forward_strips(x);
-        }
-        match &self.upsample {
-            Some(conv) => x.into_strips().map(|strip| strip.upsample(conv)).collect(),
-            None => x,
-        }
-    }
-
     fn backward(&self, mut g: Tensor, tape: &mut Tape) -> Tensor {
         if let Some(conv) = &self.upsample {
             let size = g.size();
@@ -240,41 +208,5 @@ impl UpBlock {
             g = resnet.backward(&g, tape);
         }
         g
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tch::Device;
-
-    use super::*;
-    use crate::testing::random;
-
-    /// Wherever it is cut, the picture is the same, at the cuts as well.
-    #[test]
-    fn strips_are_seamless() {
-        let decoder = Decoder::load(&Bundle::demo(), Placement::new(Device::Cpu, Kind::Float)).unwrap();
-        let latents = random(&[2, 4, 13, 21]);
-        let whole = decoder.pictures(&latents);
-        assert!(whole.std(false).double_value(&[]) > 0.05, "a uniform picture would prove nothing");
-        for rows in [1, 2, 6, 12, 13] {
-            let strips = decoder.pictures_in_strips(&latents, rows);
-            assert_eq!(strips.size(), whole.size());
-            let difference = (strips - &whole).abs().max().double_value(&[]);
-            assert!(difference < 2e-5, "{rows} rows: {difference}");
-        }
-    }
-
-    /// In the memory order of a CPU and in that of a GPU. Rounding to 8 bits moves a picture by about a hundredth.
-    #[test]
-    fn strips_in_bf16_have_the_statistics_of_the_whole() {
-        let latents = random(&[1, 4, 9, 12]);
-        for channels_last in [true, false] {
-            let placement = Placement { channels_last, ..Placement::new(Device::Cpu, Kind::BFloat16) };
-            let decoder = Decoder::load(&Bundle::demo(), placement).unwrap();
-            let whole = decoder.pictures(&latents);
-            let difference = (decoder.pictures_in_strips(&latents, 4) - &whole).abs().mean(Kind::Float);
-            assert!(difference.double_value(&[]) < 1e-2, "channels last {channels_last}: {difference:?}");
-        }
     }
 }

@@ -4,8 +4,10 @@
 
 mod attention;
 mod decoder;
+mod decoding;
 mod encoder;
 mod settings;
 
 pub use self::decoder::Decoder;
+pub use self::decoding::{Decoded, Decoding};
 pub use self::encoder::Encoder;

@@ -22,6 +22,10 @@ pub(crate) trait Flow {
     fn stage(&self) -> Option<Stage>;
     /// Guidance branches of its tasks; those of a batch have as many.
     fn branches(&self) -> usize;
+    /// How many numbers it keeps of pictures that are half decoded, which it goes on with before all else.
+    fn kept(&self) -> i64;
+    /// How many it keeps if it begins to decode a picture.
+    fn keeps(&self) -> i64;
     fn windows(&self) -> usize;
     /// How many tasks it has now, all of its stage.
     fn waiting(&self) -> usize;
@@ -35,6 +39,13 @@ pub(crate) trait Flow {
 
 /// What a flow without tasks may save, in quanta: it has tasks again soon, and must not have the device for long then.
 const MAX_SAVED: u64 = 4;
+
+/// The stage of the tasks that a flow may do next. What pictures keep until they go on is much: while some are half
+/// decoded, which keep `kept` numbers, no more are begun than fit beside them.
+fn next_stage<F: Flow>(flow: &F, kept: i64, limits: Limits) -> Option<Stage> {
+    let fits = || kept == 0 || flow.kept() > 0 || kept.saturating_add(flow.keeps()) <= limits.kept;
+    flow.stage().filter(|&stage| stage != Stage::Decode || fits())
+}
 
 /// What a task of a stage costs a flow in a batch of a width.
 fn measured<F: Flow>(flow: &F, stage: Stage, width: usize, prices: &Prices) -> u64 {
@@ -60,7 +71,8 @@ pub(crate) struct Batch<T> {
 impl Schedule {
     /// The next batch. `None` only if no flow has anything to do.
     pub(crate) fn next<F: Flow>(&mut self, flows: &mut [F], limits: Limits, prices: &Prices) -> Option<Batch<F::Task>> {
-        let ready = flows.iter().filter(|flow| flow.stage().is_some()).count();
+        let kept = flows.iter().map(Flow::kept).sum();
+        let ready = flows.iter().filter(|flow| next_stage(*flow, kept, limits).is_some()).count();
         if ready == 0 {
             return None;
         }
@@ -70,7 +82,7 @@ impl Schedule {
         let quantum =
             flows.iter().map(|flow| windows as u64 * measured(flow, Stage::Denoise, windows, prices)).max()?;
         let order = (1..=flows.len()).map(|i| (self.turn + i) % flows.len()).collect();
-        let mut round = Round { order, ready, quantum, limits, prices };
+        let mut round = Round { order, kept, ready, quantum, limits, prices };
         loop {
             for flow in flows.iter_mut() {
                 *flow.deficit() += quantum;
@@ -88,6 +100,8 @@ impl Schedule {
 struct Round<'a> {
     /// The flows in the order of their turns.
     order: Vec<usize>,
+    /// How many numbers the pictures keep that are half decoded.
+    kept: i64,
     /// How many have tasks.
     ready: usize,
     /// What each has earned.
@@ -99,7 +113,7 @@ struct Round<'a> {
 impl Round<'_> {
     /// Whether a flow begins a batch: it can pay for as many tasks as make one of its own.
     fn begins<F: Flow>(&self, flow: &mut F) -> bool {
-        let Some(stage) = flow.stage() else { return false };
+        let Some(stage) = next_stage(flow, self.kept, self.limits) else { return false };
         let enough = match (stage, self.limits.widths(stage)) {
             // One gradient at a time would leave cores of a CPU idle, or most of a GPU.
             (Stage::Synchronise, []) => self.limits.of(stage),
@@ -123,7 +137,8 @@ impl Round<'_> {
 
     /// The batch that the first flow begins, with the tasks of the flows after it.
     fn batch<F: Flow>(self, flows: &mut [F]) -> Batch<F::Task> {
-        let kind = |flow: &F| flow.stage().map(|stage| Kind { stage, branches: flow.branches() });
+        let (kept, limits) = (self.kept, self.limits);
+        let kind = |flow: &F| next_stage(flow, kept, limits).map(|stage| Kind { stage, branches: flow.branches() });
         let Kind { stage, branches } = kind(&flows[self.order[0]]).expect("a flow with tasks begins the batch");
         let members = self.order.iter().copied().filter(|&i| kind(&flows[i]) == Some(Kind { stage, branches }));
         let members: Vec<usize> = members.collect();
