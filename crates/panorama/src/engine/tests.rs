@@ -169,9 +169,9 @@ fn a_picture_in_parts_is_the_same() {
     assert!(found == expected);
 }
 
-/// A part whose memory ran out begins the picture anew, in smaller strips.
+/// A part whose memory ran out begins the picture again, in smaller strips.
 #[test]
-fn a_part_that_is_lost_begins_anew() {
+fn a_part_that_is_lost_begins_again() {
     let mut engine = Engine::new(Sd2::load(&bundle("epsilon"), F32).unwrap(), 1);
     let limits = |strip| Limits { strip, kept: i64::MAX, ..Limits::default() };
     let mut panorama = engine.begin(&fog()).unwrap();

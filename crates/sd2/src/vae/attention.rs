@@ -76,7 +76,7 @@ impl Attending {
         self.queries.is_empty()
     }
 
-    /// How often it advances for a map of so many pixels.
+    /// How often it advances for a map of a number of pixels.
     pub(super) fn parts(pixels: i64) -> i64 {
         (pixels - 1) / queries(pixels) + 1
     }
@@ -88,7 +88,7 @@ impl Attending {
     }
 }
 
-/// How many queries are answered at once for so many keys.
+/// How many queries are answered at once, by the number of keys.
 fn queries(keys: i64) -> i64 {
     (MAX_SCORES / keys).max(1)
 }
