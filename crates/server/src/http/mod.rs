@@ -10,6 +10,7 @@ mod common;
 mod error;
 mod events;
 mod files;
+mod head;
 mod health;
 pub(crate) mod idempotency;
 mod links;

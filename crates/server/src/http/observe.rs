@@ -27,7 +27,7 @@ const OTHER: &str = "other";
 const DISCONNECTED: u16 = 499;
 
 /// The id of a request, for what outlives it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RequestId(pub(super) String);
 
 /// Records a request and its response.

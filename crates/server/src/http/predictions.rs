@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,12 +19,11 @@ use serde_json::json;
 use tracing::Span;
 
 use super::accept::{self, Prefer};
-use super::auth::TokenName;
 use super::body::{MAX_ID, PredictionRequest};
 use super::error::Error;
 use super::events;
+use super::head::Head;
 use super::list::list;
-use super::observe::RequestId;
 use super::state::App;
 use crate::telemetry;
 
@@ -37,44 +36,35 @@ pub(super) fn router() -> Router<App> {
         .route("/predictions/{id}/stream", get(events::stream))
 }
 
-async fn create(
-    State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
-    Extension(name): Extension<TokenName>,
-    headers: HeaderMap,
-    body: PredictionRequest,
-) -> Result<Response, Error> {
+async fn create(State(app): State<App>, head: Head, body: PredictionRequest) -> Result<Response, Error> {
     // A path cannot name the empty id, so another one is made up.
     let id = body.id.clone().filter(|id| !id.is_empty());
-    make(&app, (&request_id, &name), &headers, body, id, false).await
+    make(&app, &head, body, id, false).await
 }
 
 async fn put(
     State(app): State<App>,
     Path(id): Path<String>,
-    Extension(request_id): Extension<RequestId>,
-    Extension(name): Extension<TokenName>,
-    headers: HeaderMap,
+    head: Head,
     body: PredictionRequest,
 ) -> Result<Response, Error> {
     if body.id.as_ref().is_some_and(|named| *named != id) {
         return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
     }
     // A prediction that exists is returned whatever else the request says.
-    if app.service.is_active(&id) && accept::wants_events(&headers) {
-        return events::attach(&app, &id, 0, Prefer::read(&headers).preview).await;
+    if app.service.is_active(&id) && accept::wants_events(&head.headers) {
+        return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
     }
     if let Some(known) = app.service.get(&id).await? {
         return Ok(existing(known));
     }
-    make(&app, (&request_id, &name), &headers, body, Some(id), true).await
+    make(&app, &head, body, Some(id), true).await
 }
 
 /// Submits a prediction and answers as the client prefers.
 async fn make(
     app: &App,
-    (RequestId(request_id), TokenName(name)): (&RequestId, &TokenName),
-    headers: &HeaderMap,
+    Head { request_id, token, headers, .. }: &Head,
     body: PredictionRequest,
     id: Option<String>,
     idempotent: bool,
@@ -108,7 +98,7 @@ async fn make(
     let key = body.key.filter(|_| !idempotent);
     let request = service::Request {
         id,
-        name: name.to_string(),
+        name: token.0.to_string(),
         input: parsed.input,
         sent: body.input.sent,
         webhook,
@@ -120,7 +110,7 @@ async fn make(
         detached: (prefer.respond_async && !streams) || key.is_some(),
         idempotent,
         key,
-        span: telemetry::prediction(request_id),
+        span: telemetry::prediction(&request_id.0),
     };
     let submitted = app.service.submit(request).await?;
     drop(body.room);

@@ -2,7 +2,6 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use prediction::service::Ticket;
 use serde_json::{Value, json};
@@ -13,19 +12,15 @@ use super::info::{info, parameters};
 use super::request::Asked;
 use super::runs::{Run, Runs};
 use crate::http::accept;
-use crate::http::auth::{Caller, TokenName};
 use crate::http::common::{self, Ended, Order, Raw, end};
 use crate::http::error::Error;
-use crate::http::observe::RequestId;
+use crate::http::head::Head;
 use crate::http::state::App;
 
 pub(super) async fn create(
     State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
     Extension(runs): Extension<Runs>,
-    Extension(token): Extension<TokenName>,
-    caller: Caller,
-    headers: HeaderMap,
+    head: Head,
     body: Raw,
 ) -> Result<Response, Fault> {
     app.service.readiness().map_err(Error::from)?;
@@ -36,11 +31,11 @@ pub(super) async fn create(
         sent: std::mem::take(&mut asked.sent),
         wanted: asked.wanted,
         webhook: None,
-        cancel_after: accept::cancel_after(&headers)?,
+        cancel_after: accept::cancel_after(&head.headers)?,
     };
-    let ticket = order.submit(&app, &headers, &request_id, &token).await?;
+    let ticket = order.submit(&app, &head).await?;
     Span::current().record("prediction_id", ticket.id());
-    let run = runs.begin(caller, ticket.id(), asked.input.num_outputs);
+    let run = runs.begin(head.caller, ticket.id(), asked.input.num_outputs);
     Ok(common::answer(pictures(app, ticket, asked, run)).await)
 }
 

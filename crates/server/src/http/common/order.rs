@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use prediction::input::Sent;
 use prediction::output::Wanted;
 use prediction::service::{Request, Submitted, Ticket};
@@ -11,9 +10,8 @@ use prediction::webhook::Webhook;
 use prediction::{Prediction, Status};
 use protocol::Input;
 
-use crate::http::auth::TokenName;
 use crate::http::error::Error;
-use crate::http::observe::RequestId;
+use crate::http::head::Head;
 use crate::http::state::App;
 use crate::telemetry;
 
@@ -41,27 +39,21 @@ pub(crate) enum Ended {
 
 impl Order {
     /// Has it accepted. It stops when the ticket is dropped.
-    pub(crate) async fn submit(
-        self,
-        app: &App,
-        headers: &HeaderMap,
-        RequestId(request_id): &RequestId,
-        TokenName(name): &TokenName,
-    ) -> Result<Ticket, Error> {
+    pub(crate) async fn submit(self, app: &App, head: &Head) -> Result<Ticket, Error> {
         let request = Request {
             id: None,
-            name: name.to_string(),
+            name: head.token.0.to_string(),
             input: self.input,
             sent: self.sent,
             webhook: self.webhook,
             output_file_prefix: None,
             wanted: self.wanted,
-            base: app.base(headers),
+            base: app.base(&head.headers),
             cancel_after: self.cancel_after,
             detached: false,
             idempotent: false,
             key: None,
-            span: telemetry::prediction(request_id),
+            span: telemetry::prediction(&head.request_id.0),
         };
         match app.service.submit(request).await? {
             Submitted::New(ticket) => Ok(ticket),

@@ -2,7 +2,6 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use prediction::shown::shown_up_to;
 use prediction::webhook::{EventKind, Webhook};
@@ -14,24 +13,20 @@ use super::jobs::{self, Jobs, Name};
 use super::request::Asked;
 use super::stream;
 use crate::http::accept;
-use crate::http::auth::{Caller, TokenName};
 use crate::http::common::{self, Order, Raw};
 use crate::http::error::Error;
-use crate::http::observe::RequestId;
+use crate::http::head::Head;
 use crate::http::state::App;
 
 pub(super) async fn create(
     State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
     Extension(jobs): Extension<Jobs>,
-    Extension(token): Extension<TokenName>,
-    caller: Caller,
-    headers: HeaderMap,
+    head: Head,
     body: Raw,
 ) -> Result<Response, Fault> {
     // Until a worker has loaded, the model is unknown, and so is whether the request is valid.
     app.service.readiness().map_err(Error::from)?;
-    let name = Name::of(&caller, &headers, "/v1/images/generations", &body.bytes);
+    let name = Name::of(&head.caller, &head.headers, "/v1/images/generations", &body.bytes);
     let geometry = app.service.geometry();
     let ours = app.view.model.clone();
     let mut asked = body.parse(move |bytes| Asked::read(bytes, geometry, &ours)).await?;
@@ -41,14 +36,14 @@ pub(super) async fn create(
     if !asked.unknown.is_empty() {
         tracing::warn!(fields = ?asked.unknown, "Stripped unknown input fields");
     }
-    let known = if asked.stream || !jobs::repeats(&headers) { None } else { jobs.join(name) };
+    let known = if asked.stream || !jobs::repeats(&head.headers) { None } else { jobs.join(name) };
     let job = if let Some(job) = known {
         tracing::info!("a request that was repeated waits for its first job");
         job
     } else {
         let webhook = asked.webhook.as_deref().map(|url| {
             let events = EventKind::ALL.to_vec();
-            let webhook = Webhook::new(url, events, accept::trace(&headers), app.service.gate());
+            let webhook = Webhook::new(url, events, accept::trace(&head.headers), app.service.gate());
             webhook.map_err(|refused| Fault::invalid("webhook", refused.to_string()))
         });
         let order = Order {
@@ -56,9 +51,9 @@ pub(super) async fn create(
             sent: std::mem::take(&mut asked.sent),
             wanted: asked.wanted,
             webhook: webhook.transpose()?,
-            cancel_after: accept::cancel_after(&headers)?,
+            cancel_after: accept::cancel_after(&head.headers)?,
         };
-        let ticket = order.submit(&app, &headers, &request_id, &token).await?;
+        let ticket = order.submit(&app, &head).await?;
         Span::current().record("prediction_id", ticket.id());
         if asked.stream {
             return Ok(stream::events(app, ticket.follow(), asked));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -20,9 +20,8 @@ use super::request::CreateRequest;
 use super::view::Pictures;
 use crate::config::ModelName;
 use crate::http::accept;
-use crate::http::auth::{Caller, TokenName};
 use crate::http::error::Error;
-use crate::http::observe::RequestId;
+use crate::http::head::Head;
 use crate::http::state::App;
 use crate::telemetry;
 
@@ -45,14 +44,7 @@ pub(super) fn router() -> Router<App> {
         .route("/v1/models/{owner}/{name}/predictions", post(create_by_model))
 }
 
-async fn create(
-    State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
-    Extension(name): Extension<TokenName>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: CreateRequest,
-) -> Result<Response, Error> {
+async fn create(State(app): State<App>, head: Head, body: CreateRequest) -> Result<Response, Error> {
     app.service.readiness()?;
     let version = body.version.as_deref().ok_or_else(|| {
         let loc = vec!["body".to_owned(), "version".to_owned()];
@@ -60,22 +52,19 @@ async fn create(
         Error::Invalid(vec![Detail { loc, msg, kind }])
     })?;
     check_version(&app, version)?;
-    make(&app, (&request_id, &name, &caller), &headers, body).await
+    make(&app, &head, body).await
 }
 
 async fn create_by_model(
     State(app): State<App>,
     Path((owner, model)): Path<(String, String)>,
-    Extension(request_id): Extension<RequestId>,
-    Extension(name): Extension<TokenName>,
-    caller: Caller,
-    headers: HeaderMap,
+    head: Head,
     body: CreateRequest,
 ) -> Result<Response, Error> {
     check_model(&app, &owner, &model)?;
     app.service.readiness()?;
     body.version.as_deref().map_or(Ok(()), |version| check_version(&app, version))?;
-    make(&app, (&request_id, &name, &caller), &headers, body).await
+    make(&app, &head, body).await
 }
 
 /// Refuses another model than the server's.
@@ -105,8 +94,7 @@ fn check_version(app: &App, asked: &str) -> Result<(), Error> {
 /// Submits a prediction and answers as the client prefers.
 async fn make(
     app: &App,
-    (RequestId(request_id), TokenName(name), caller): (&RequestId, &TokenName, &Caller),
-    headers: &HeaderMap,
+    Head { request_id, token, caller, headers }: &Head,
     mut body: CreateRequest,
 ) -> Result<Response, Error> {
     inputs::resolve(app, caller, &mut body.input).await?;
@@ -124,7 +112,7 @@ async fn make(
     let base = app.base(headers);
     let request = service::Request {
         id: None,
-        name: name.to_string(),
+        name: token.0.to_string(),
         input: parsed.input,
         sent: body.input.sent,
         webhook: webhook.map(Webhook::translated),
@@ -136,7 +124,7 @@ async fn make(
         detached: true,
         idempotent: false,
         key: body.key,
-        span: telemetry::prediction(request_id),
+        span: telemetry::prediction(&request_id.0),
     };
     let submitted = app.service.submit(request).await?;
     drop(body.room);
