@@ -7,6 +7,7 @@ from pathlib import Path
 
 URL, TOKEN, OTHER, MODEL = (os.environ[name] for name in ("URL", "TOKEN", "OTHER", "MODEL"))
 SCRATCH = Path(os.environ["SCRATCH"])
+PICTURES = Path(__file__).resolve().parent.parent / "pictures"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

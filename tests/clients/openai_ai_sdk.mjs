@@ -1,11 +1,13 @@
 // The AI SDK with @ai-sdk/openai-compatible and @ai-sdk/openai.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateImage } from "ai";
 import { ADDRESS, TOKEN, isPng, run } from "./cases.mjs";
 
+const QUARTERS = new URL("../pictures/quarters.png", import.meta.url);
 const baseURL = `${ADDRESS}/v1`;
 const compatible = createOpenAICompatible({ name: "panorama", baseURL, apiKey: TOKEN || undefined });
 const openai = createOpenAI({ baseURL, apiKey: TOKEN || "none" });
@@ -44,6 +46,17 @@ await run({
       const { image } = await generateImage({ model: openai.image(name), prompt: "a lake", size: "512x512" });
       assert.equal(size(image), "512x512");
     }
+  },
+
+  async edits() {
+    const prompt = { text: "a lake", images: [readFileSync(QUARTERS)] };
+    for (const model of [compatible.imageModel("syncdiffusion"), openai.image("gpt-image-1")]) {
+      const { image } = await generateImage({ model, prompt, size: "1000x600" });
+      assert.equal(size(image), "1000x600");
+    }
+    const masked = { ...prompt, mask: readFileSync(QUARTERS) };
+    const request = { model: compatible.imageModel("syncdiffusion"), prompt: masked, maxRetries: 0 };
+    await assert.rejects(generateImage(request), /leave `mask` out/);
   },
 
   async errors() {

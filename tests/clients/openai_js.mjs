@@ -1,10 +1,11 @@
 // OpenAI's JavaScript client 6.49.0.
 
 import assert from "node:assert/strict";
-import { existsSync, writeFileSync } from "node:fs";
-import OpenAI from "openai";
+import { createReadStream, existsSync, readFileSync, writeFileSync } from "node:fs";
+import OpenAI, { toFile } from "openai";
 import { ADDRESS, SCRATCH, TOKEN, isPng, run } from "./cases.mjs";
 
+const QUARTERS = new URL("../pictures/quarters.png", import.meta.url);
 let sent = [];
 
 /** A client that notes every request that it sends. */
@@ -86,6 +87,46 @@ await run({
       ["partial_images", { stream: true, partial_images: 4 }],
     ]) {
       const error = await client().images.generate({ prompt: "a", ...request }).catch((error) => error);
+      assert.ok(error instanceof OpenAI.BadRequestError, `${error}`);
+      assert.equal(error.param, param);
+      assert.deepEqual(sent, ["0"]);
+    }
+  },
+
+  async edits() {
+    const file = await toFile(readFileSync(QUARTERS), "a.png", { type: "image/png" });
+    for (const image of [createReadStream(QUARTERS), file, [file]]) {
+      const extra = { num_inference_steps: 2, seed: 5, prompts: ["a", "b"] };
+      const answer = await client().images.edit({ image, prompt: "a lake", n: 2, size: "1000x600", ...extra });
+      assert.deepEqual(answer.data.map((image) => [image.seed, size(bytes(image))]), [[5, "1000x600"], [6, "1000x600"]]);
+      const made = (await predictions())[0];
+      assert.match(made.logs, /given image 900x640/);
+      assert.deepEqual(made.input.prompts, ["a", "b"]);
+    }
+  },
+
+  async aStreamOfEdits() {
+    const go = `${SCRATCH}/edit`;
+    const request = { image: createReadStream(QUARTERS), prompt: `until=${go}`, stream: true, partial_images: 1 };
+    const kinds = [];
+    for await (const event of await client().images.edit({ ...request, num_inference_steps: 2 })) {
+      kinds.push(event.type);
+      assert.ok(isPng(bytes(event)));
+      if (!existsSync(go)) {
+        writeFileSync(go, "");
+      }
+    }
+    assert.deepEqual(kinds, ["image_edit.partial_image", "image_edit.completed"]);
+  },
+
+  async badEdits() {
+    const picture = () => createReadStream(QUARTERS);
+    for (const [param, more] of [
+      ["mask", { mask: picture() }],
+      ["image", { image: [picture(), picture()] }],
+      ["size", { size: "256x256" }],
+    ]) {
+      const error = await client().images.edit({ image: picture(), prompt: "a", ...more }).catch((error) => error);
       assert.ok(error instanceof OpenAI.BadRequestError, `${error}`);
       assert.equal(error.param, param);
       assert.deepEqual(sent, ["0"]);

@@ -32,6 +32,15 @@ def case_what_it_passes_on():
     assert size(answer.data[0]) == (2048, 512)
 
 
+def case_edits():
+    for image in [open(cases.PICTURES / "quarters.png", "rb"), (cases.PICTURES / "quarters.png").read_bytes()]:
+        answer = litellm.image_edit(
+            model="openai/syncdiffusion", image=image, prompt="a lake", size="1000x600", n=2,
+            api_base=f"{cases.URL}/v1", api_key=cases.TOKEN or "none", extra_body={"num_inference_steps": 2, "seed": 3},
+        )  # fmt: skip
+        assert [size(image) for image in answer.data] == [(1000, 600)] * 2
+
+
 def case_errors():
     error = cases.raises(litellm.BadRequestError, lambda: generate(prompt="a", size="256x256"), "512x512")
     assert error.status_code == 400

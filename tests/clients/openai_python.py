@@ -11,8 +11,9 @@ import urllib.request
 import cases
 import httpx2
 import openai
-from openai import OpenAI
+from openai import OpenAI, omit
 
+QUARTERS = cases.PICTURES / "quarters.png"
 SMALL = {"size": "512x512", "extra_body": {"num_inference_steps": 1}}
 sent = []
 
@@ -22,7 +23,7 @@ def client(**more):
     sent.clear()
 
     def note(request):
-        if request.url.path.endswith("/generations"):
+        if request.url.path.endswith(("/generations", "/edits")):
             sent.append(request.headers["x-stainless-retry-count"])
 
     http = httpx2.Client(event_hooks={"request": [note]}, trust_env=False)
@@ -117,6 +118,79 @@ def case_bad_requests():
         assert (error.param, error.code, error.type) == (param, code, "invalid_request_error"), error
         assert sent == ["0"], "not tried again"
         assert error.request_id
+
+
+def logs(image):
+    return ask(f"/predictions/{image.prediction_id}")["logs"]
+
+
+def case_edits():
+    for image in [QUARTERS, ("a.png", QUARTERS.read_bytes(), "image/png"), [QUARTERS.open("rb")]]:
+        answer = client().images.edit(
+            model="gpt-image-1", image=image, prompt="a lake", n=2, size="auto", input_fidelity="high", quality=omit,
+            extra_body={"num_inference_steps": 4, "seed": 5, "image_left": 8, "prompts": ["a", "b"]},
+        )  # fmt: skip
+        assert [image.seed for image in answer.data] == [5, 6] and size(picture(answer.data[0])) == (2048, 512)
+        prediction = ask(f"/predictions/{answer.data[0].prediction_id}")
+        assert "given image 48x32 130,125,130" in prediction["logs"]
+        told = prediction["input"]
+        assert told["prompts"] == ["a", "b"] and told["image_left"] == 8 and told.get("strength") is None
+
+
+def case_an_edit_of_the_whole_picture():
+    answer = client().images.edit(
+        image=QUARTERS, prompt="a", size="900x600", output_format="jpeg", extra_body={"num_inference_steps": 4}
+    )
+    assert picture(answer.data[0]).startswith(b"\xff\xd8") and "given image 1024x640" in logs(answer.data[0])
+    told = ask(f"/predictions/{answer.data[0].prediction_id}")["input"]
+    assert told["strength"] == 0.75, "it is drawn again"
+    less = client().images.edit(image=QUARTERS, prompt="a", size="768x512", extra_body={"strength": 0.3})
+    assert ask(f"/predictions/{less.data[0].prediction_id}")["input"]["strength"] == 0.3
+
+
+def case_a_stream_of_edits():
+    go = cases.SCRATCH / "edit"
+    stream = client().images.edit(
+        image=QUARTERS, prompt=f"until={go}", stream=True, partial_images=1, extra_body={"num_inference_steps": 2}
+    )
+    kinds = []
+    for event in stream:
+        kinds.append(event.type)
+        assert picture(event).startswith(cases.PNG)
+        go.touch()
+    assert kinds == ["image_edit.partial_image", "image_edit.completed"], kinds
+
+
+def case_bad_edits():
+    for param, arguments, word in [
+        ("mask", {"mask": QUARTERS}, "leave `mask` out"),
+        ("image", {"image": [QUARTERS, QUARTERS]}, "2 pictures"),
+        ("image", {"image": ("a.gif", b"GIF89a", "image/gif")}, "GIF"),
+        ("size", {"size": "256x256"}, "512x512"),
+    ]:
+        ours = client()
+        call = lambda ours=ours, arguments=arguments: ours.images.edit(**{"image": QUARTERS, "prompt": "a"} | arguments)
+        error = cases.raises(openai.BadRequestError, call, word)
+        assert (error.param, error.code) == (param, "invalid_value") and sent == ["0"], error
+    failed = client()
+    call = lambda: failed.images.edit(image=QUARTERS, prompt="fail", extra_body={"num_inference_steps": 2})
+    cases.raises(openai.InternalServerError, call, "told to fail")
+    assert sent == ["0"]
+
+
+def case_an_edit_of_a_client_that_waits_too_short():
+    go = cases.SCRATCH / "slow_edit"
+
+    def release():
+        while "1" not in sent:
+            time.sleep(0.01)
+        go.touch()
+
+    ours, before = client(timeout=2.0), ask("/predictions?limit=1")["results"][0]["id"]
+    threading.Thread(target=release, daemon=True).start()
+    answer = ours.images.edit(image=QUARTERS, prompt=f"until={go}", extra_body={"num_inference_steps": 2})
+    newest = [prediction["id"] for prediction in ask("/predictions?limit=2")["results"]]
+    assert newest == [answer.data[0].prediction_id, before], "it was drawn once"
 
 
 def case_no_token_and_a_wrong_one():

@@ -9,6 +9,7 @@ mod contract;
 mod disk;
 mod doctor;
 mod doors;
+mod edits;
 mod endings;
 mod evaluate;
 mod events;

@@ -9,16 +9,19 @@
 
 mod decode;
 mod fetch;
+mod fitting;
 mod given;
 mod place;
 mod room;
 
 pub(crate) use decode::format_of;
 pub use decode::{Pixels, decode};
+pub use fitting::{Fill, Fitting};
 pub use place::misplaced;
 
 pub(crate) use decode::size;
 pub(crate) use fetch::Unfetched;
+pub(crate) use fitting::fitted;
 pub(crate) use given::Given;
 pub(crate) use room::PictureIntake;
 

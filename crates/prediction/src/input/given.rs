@@ -49,6 +49,11 @@ impl Sent {
         self.0.insert(field.to_owned(), Ok(bytes));
     }
 
+    /// Adds what came otherwise; it replaces what came in the same fields.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Takes what came in a field, if anything did.
     pub(crate) fn take(&mut self, field: &str) -> Option<Result<Vec<u8>, String>> {
         self.0.remove(field)

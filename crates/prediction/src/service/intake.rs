@@ -12,7 +12,7 @@ use super::receive::{Received, Unreceived};
 use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
 use crate::cost;
-use crate::given_pictures::names;
+use crate::given_pictures::{Fitting, names};
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::Phase;
 use crate::output::Wanted;
@@ -41,6 +41,8 @@ pub struct Request {
     pub output_file_prefix: Option<String>,
     /// What its pictures are to be besides.
     pub wanted: Wanted,
+    /// How a picture that is given as `image` is laid into them.
+    pub fitting: Fitting,
     /// Address of the server, for the URLs of the prediction.
     pub base: String,
     /// How long from now until it is given up.
@@ -199,7 +201,7 @@ impl Shared {
         let received = if request.names_pictures() {
             self.expects()?;
             let sent = std::mem::take(&mut request.sent);
-            self.receive(&mut request.input, sent, &request.base).await?
+            self.receive(&mut request.input, sent, &request.base, (request.fitting, request.wanted.crop)).await?
         } else {
             Received::default()
         };

@@ -7,13 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Given, Input};
+use geometry::Geometry;
+use protocol::{Format, Given, Input};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use super::shared::Shared;
 use crate::active::ActivePrediction;
-use crate::given_pictures::{Full, Pixels, Unfetched, decode, fields, format_of, hash, misplaced, names, size};
+use crate::given_pictures::{
+    Fitting, Full, Pixels, Unfetched, decode, fields, fitted, format_of, hash, misplaced, names, size,
+};
 use crate::input::data_uri::head;
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::End;
@@ -49,15 +52,78 @@ impl Unreceived {
     }
 }
 
+/// Where a picture lies in the panorama, and how far it is drawn again.
+#[derive(Clone, Copy, Debug)]
+struct Laid {
+    left: Option<u32>,
+    strength: Option<f64>,
+}
+
+/// A picture that was looked at.
+struct Seen {
+    bytes: Arc<[u8]>,
+    format: Format,
+    size: (u32, u32),
+    laid: Option<Laid>,
+}
+
+/// Reads a picture, lays it into what is kept of the panorama, and checks that it can be what the input says. Takes up
+/// to a second.
+///
+/// # Errors
+/// The field that is at fault, and why.
+fn look_at(
+    bytes: Vec<u8>,
+    field: &str,
+    mut input: Input,
+    geometry: Geometry,
+    how: Option<(Fitting, Option<(u32, u32)>)>,
+) -> Result<Seen, (String, String)> {
+    let wrong = |why: String| (field.to_owned(), why);
+    let pixels = decode(&bytes).map_err(wrong)?;
+    let (mut size, mut format) = ((pixels.width, pixels.height), format_of(&bytes).map_err(wrong)?);
+    let mut bytes = bytes;
+    if let Some((Fitting { fill, redraw }, crop)) = how {
+        let canvas = (input.width, input.height);
+        let laid = fitted(pixels, fill, geometry, (canvas, crop), input.image_left);
+        let laid = laid.map_err(|why| (why.field().to_owned(), format!("`{}` {why}", why.field())))?;
+        if let Some(Pixels { width, height, rgb }) = laid {
+            let png = output::picture(&rgb, width, height, None);
+            bytes = png.map_err(|error| wrong(format!("the picture cannot be scaled: {error}")))?;
+            (size, format) = ((width, height), Format::Png);
+        }
+        // Columns are counted from where what is kept begins.
+        let inset = crop.filter(|_| size.0 < canvas.0).map_or(0, |(width, _)| (canvas.0 - width) / 2);
+        input.image_left = input.image_left.map(|left| left.saturating_add(inset));
+        let placed = geometry.place(size, canvas, input.image_left);
+        let leaves_nothing = placed.is_ok_and(|placed| placed.width == canvas.0);
+        input.strength = input.strength.or(redraw.filter(|_| leaves_nothing));
+    }
+    if let Some((field, why)) = misplaced(&input, geometry, field, size) {
+        return Err((field.to_owned(), why));
+    }
+    let laid = how.map(|_| Laid { left: input.image_left, strength: input.strength });
+    Ok(Seen { bytes: bytes.into(), format, size, laid })
+}
+
 impl Shared {
     /// Receives the pictures that an input names; it then has their URLs on this server, whose address is `base`.
-    pub(super) async fn receive(&self, input: &mut Input, mut sent: Sent, base: &str) -> Result<Received, Unreceived> {
+    /// What is kept of the panorama, if that is less than is drawn, decides with `fitting` how `image` lies in it.
+    pub(super) async fn receive(
+        &self,
+        input: &mut Input,
+        mut sent: Sent,
+        base: &str,
+        (fitting, crop): (Fitting, Option<(u32, u32)>),
+    ) -> Result<Received, Unreceived> {
         let (asked, urls) = (input.clone(), Urls::new(base, ""));
-        let (mut pictures, mut errors) = (Vec::new(), Vec::new());
+        let (mut pictures, mut errors, mut laid) = (Vec::new(), Vec::new(), None);
         for (field, said) in fields(input) {
             let Some(url) = said.as_deref() else { continue };
-            match self.receive_one(&asked, (field, url), sent.take(field), base).await {
-                Ok(picture) => {
+            let how = (field == "image").then_some((fitting, crop));
+            match self.receive_one(&asked, (field, url), (sent.take(field), base), how).await {
+                Ok((picture, place)) => {
+                    laid = laid.or(place);
                     *said = picture.file.as_deref().map(|name| urls.file(name));
                     pictures.push(picture);
                 }
@@ -67,6 +133,9 @@ impl Shared {
         }
         if !errors.is_empty() {
             return Err(Unreceived::Invalid(errors));
+        }
+        if let Some(Laid { left, strength }) = laid {
+            (input.image_left, input.strength) = (left, strength);
         }
         let size: usize = pictures.iter().map(|picture: &Picture| picture.bytes.len()).sum();
         let in_memory = !self.store.durable() && size > 0;
@@ -80,9 +149,9 @@ impl Shared {
         &self,
         input: &Input,
         (field, url): (&str, &str),
-        sent: Option<Result<Vec<u8>, String>>,
-        base: &str,
-    ) -> Result<Picture, Unreceived> {
+        (sent, base): (Option<Result<Vec<u8>, String>>, &str),
+        how: Option<(Fitting, Option<(u32, u32)>)>,
+    ) -> Result<(Picture, Option<Laid>), Unreceived> {
         let invalid = |message| Unreceived::invalid(field, message);
         // What was fetched takes room until it is decoded.
         let (bytes, _fetched) = match sent {
@@ -101,24 +170,20 @@ impl Shared {
                 },
             },
         };
-        let pixels = size(&bytes).map_err(invalid)?;
-        let _room = self.picture_intake.pixels.hurry(pixels).await.map_err(|Full| Unreceived::Full)?;
-        let bytes: Arc<[u8]> = bytes.into();
-        let file = Arc::clone(&bytes);
-        let read = tokio::task::spawn_blocking(move || -> Result<_, String> {
-            let Pixels { width, height, .. } = decode(&file)?;
-            Ok(((width, height), format_of(&file)?))
-        });
-        let read = read.await.unwrap_or_else(|_| Err("the picture cannot be read".to_owned()));
-        let (size, format) = read.map_err(invalid)?;
-        if let Some((field, why)) = misplaced(input, self.table().geometry(), field, size) {
-            return Err(Unreceived::invalid(field, why));
-        }
+        let geometry = self.table().geometry();
+        // What is made of it is decoded, too.
+        let most = size(&bytes).map_err(invalid)?.max(u64::from(input.width) * u64::from(input.height));
+        let _room = self.picture_intake.pixels.hurry(most).await.map_err(|Full| Unreceived::Full)?;
+        let (asked, named) = (input.clone(), field.to_owned());
+        let read = tokio::task::spawn_blocking(move || look_at(bytes, &named, asked, geometry, how));
+        let unread = || (field.to_owned(), "the picture cannot be read".to_owned());
+        let Seen { bytes, format, size, laid } =
+            read.await.unwrap_or_else(|_| Err(unread())).map_err(|(field, why)| Unreceived::invalid(&field, why))?;
         tracing::debug!(field, bytes = bytes.len(), width = size.0, height = size.1, "a picture was received");
         let name = output::name(format);
         let name = name.map_err(|error| Unreceived::Store(StoreError::Engine(error.to_string())))?;
         let which = Which { kind: Kind::Input(field.to_owned()), n: 0 };
-        Ok(Picture { which, media: format.media().to_owned(), file: Some(name), bytes })
+        Ok((Picture { which, media: format.media().to_owned(), file: Some(name), bytes }, laid))
     }
 
     /// Sends a job that a worker holds, once the pictures that its input names are read.

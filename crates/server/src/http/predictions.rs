@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use prediction::given_pictures::Fitting;
 use prediction::input::{self, Invalid};
 use prediction::output::{self, MAX_THUMBNAIL, thumbnail_width};
 use prediction::service::{self, Submitted, Ticket};
@@ -104,6 +105,7 @@ async fn make(
         webhook,
         output_file_prefix: body.output_file_prefix,
         wanted: output::Wanted::default(),
+        fitting: Fitting::default(),
         base: app.base(headers),
         cancel_after,
         // What has a key is asked for again by a client that lost its connection.

@@ -6,7 +6,8 @@ use super::parts::{Answer, answer, empty, header, ok, operation, reference};
 
 pub(super) fn paths() -> Value {
     json!({
-        "/v1/images/generations": { "post": generate(), "options": options() },
+        "/v1/images/generations": { "post": generate(), "options": options("generations") },
+        "/v1/images/edits": { "post": edit(), "options": options("edits") },
         "/v1/models/capabilities": { "get": capabilities() },
         "/v1/models/{model}": { "get": model() },
     })
@@ -85,6 +86,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     });
     Map::from_iter([
         ("ImagesRequest".to_owned(), request()),
+        ("ImageEditRequest".to_owned(), edit_request()),
         ("ImagesResponse".to_owned(), response),
         ("OpenAIError".to_owned(), error),
         ("ModelCard".to_owned(), card),
@@ -119,11 +121,60 @@ fn request() -> Value {
     })
 }
 
+/// What a request for an edit has besides.
+fn edit_request() -> Value {
+    let mut request = request();
+    request["title"] = "ImageEditRequest".into();
+    let picture = "The picture: a URL or a data URI; in a form, a file in `image` or `image[]`";
+    let strength = "How much of the picture is drawn again. If it is left out, the picture is kept and drawn around; one \
+        that leaves nothing to draw is drawn again by 0.75";
+    let left = "Column at which the picture begins; in the middle if left out";
+    for (name, field) in [
+        ("image", json!({ "type": "string", "nullable": true, "description": picture })),
+        (
+            "strength",
+            json!({ "type": "number", "minimum": 0, "maximum": 1, "nullable": true, "description": strength }),
+        ),
+        ("image_left", json!({ "type": "integer", "minimum": 0, "nullable": true, "description": left })),
+    ] {
+        request["properties"][name] = field;
+    }
+    request["required"] = json!(["prompt", "image"]);
+    request
+}
+
+/// The same as a form: every value is a text, the picture a file.
+fn edit_form() -> Value {
+    let mut form = edit_request();
+    form["title"] = "ImageEditForm".into();
+    form["properties"]["image"] = json!({ "type": "string", "format": "binary", "description": "The picture" });
+    form
+}
+
 fn refused(status: &str, description: &str) -> Answer {
     answer(status, description, &reference("OpenAIError"))
 }
 
 fn generate() -> Value {
+    let description = "Draw pictures, as OpenAI's clients ask for them";
+    let mut operation = create("generations", description);
+    operation["requestBody"] =
+        json!({ "required": true, "content": { "application/json": { "schema": reference("ImagesRequest") } } });
+    operation
+}
+
+fn edit() -> Value {
+    let description = "Draw a panorama around a picture, or draw the picture again, as OpenAI's clients ask for it";
+    let mut operation = create("edits", description);
+    let content = json!({
+        "multipart/form-data": { "schema": edit_form() },
+        "application/json": { "schema": reference("ImageEditRequest") },
+    });
+    operation["requestBody"] = json!({ "required": true, "content": content });
+    operation
+}
+
+fn create(route: &str, description: &str) -> Value {
     let (status, mut done) = ok(&reference("ImagesResponse"));
     done["content"]["text/event-stream"] = json!({ "schema": {} });
     let answers = [
@@ -141,16 +192,13 @@ fn generate() -> Value {
         header("x-stainless-retry-count", "Above 0, the same request waits for its first job"),
         header("Cancel-After", "Cancel the pictures after this time, such as `90` or `1m30s`; 5 seconds to 24 hours"),
     ];
-    let description = "Draw pictures, as OpenAI's clients ask for them";
-    let mut operation = operation("Images", "images_v1_images_generations_post", description, &parameters, answers);
-    operation["requestBody"] =
-        json!({ "required": true, "content": { "application/json": { "schema": reference("ImagesRequest") } } });
-    operation
+    operation("Images", &format!("images_v1_images_{route}_post"), description, &parameters, answers)
 }
 
-fn options() -> Value {
+fn options(route: &str) -> Value {
     let description = "Whether the route exists; needs no token";
-    operation("Images", "images_v1_images_generations_options", description, &[], [empty("204", "It does")])
+    let id = format!("images_v1_images_{route}_options");
+    operation("Images", &id, description, &[], [empty("204", "It does")])
 }
 
 fn model() -> Value {

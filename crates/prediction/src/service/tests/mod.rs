@@ -12,6 +12,7 @@ use tracing::Span;
 
 use super::*;
 use crate::feed;
+use crate::given_pictures::Fitting;
 use crate::lifecycle::Phase;
 use crate::output::Wanted;
 use crate::store::{About, Beat, Memory};
@@ -58,6 +59,7 @@ fn request(id: &str) -> Request {
         sent: crate::input::Sent::default(),
         webhook: None,
         output_file_prefix: None,
+        fitting: Fitting::default(),
         wanted: Wanted::default(),
         base: "http://localhost:5000".to_owned(),
         cancel_after: None,

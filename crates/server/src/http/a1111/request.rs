@@ -1,5 +1,6 @@
 //! What a request of this API asks for.
 
+use prediction::given_pictures::Fitting;
 use prediction::input::table::Kind;
 use prediction::input::{self, Geometry, Given, Sent, fitted, table};
 use prediction::output::Wanted;
@@ -33,6 +34,7 @@ pub(super) struct Asked {
     /// Pictures that came with it.
     pub(super) sent: Sent,
     pub(super) wanted: Wanted,
+    pub(super) fitting: Fitting,
     /// Width and height of the pictures.
     pub(super) size: (u32, u32),
 }
@@ -66,7 +68,8 @@ impl Asked {
         let parsed = input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&errors))?;
         let input = parsed.input;
         let size = crop.unwrap_or((input.width, input.height));
-        Ok(Self { input, sent: given.sent, wanted: Wanted { crop, named: false }, size })
+        let wanted = Wanted { crop, named: false };
+        Ok(Self { input, sent: given.sent, wanted, fitting: Fitting::default(), size })
     }
 }
 

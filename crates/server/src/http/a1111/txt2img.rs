@@ -25,15 +25,18 @@ pub(super) async fn create(
 ) -> Result<Response, Fault> {
     app.service.readiness().map_err(Error::from)?;
     let geometry = app.service.geometry();
-    let mut asked = body.parse(move |bytes| Asked::read(bytes, geometry)).await?;
+    let (mut asked, room) = body.parse::<_, Fault>(move |bytes| Asked::read(&bytes, geometry)).await?;
+    let room = room.filter(|_| !asked.sent.is_empty());
     let order = Order {
         input: asked.input.clone(),
         sent: std::mem::take(&mut asked.sent),
         wanted: asked.wanted,
+        fitting: asked.fitting,
         webhook: None,
         cancel_after: accept::cancel_after(&head.headers)?,
     };
     let ticket = order.submit(&app, &head).await?;
+    drop(room);
     Span::current().record("prediction_id", ticket.id());
     let run = runs.begin(head.caller, ticket.id(), asked.input.num_outputs);
     Ok(common::answer(pictures(app, ticket, asked, run)).await)

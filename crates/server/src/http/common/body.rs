@@ -11,7 +11,7 @@ use crate::http::room::{Bodies, SMALL};
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) bytes: Vec<u8>,
-    _held: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Raw
@@ -22,21 +22,26 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
         let (bytes, held) = read(request, &Bodies::from_ref(state)).await?;
-        Ok(Self { bytes, _held: held })
+        Ok(Self { bytes, held })
     }
 }
 
 impl Raw {
-    /// Parses the bytes, a large body off the async threads.
-    pub(crate) async fn parse<T, E>(self, parse: impl FnOnce(&[u8]) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    /// Parses the bytes, a large body off the async threads. The room that the body took is returned beside what was
+    /// read, for those who keep some of it.
+    pub(crate) async fn parse<T, E>(
+        self,
+        parse: impl FnOnce(Vec<u8>) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Option<OwnedSemaphorePermit>), E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        if self.bytes.len() <= SMALL {
-            return parse(&self.bytes);
+        let Self { bytes, held } = self;
+        if bytes.len() <= SMALL {
+            return Ok((parse(bytes)?, held));
         }
-        let parsed = tokio::task::spawn_blocking(move || parse(&self.bytes)).await;
+        let parsed = tokio::task::spawn_blocking(move || Ok((parse(bytes)?, held))).await;
         parsed.unwrap_or_else(|_| Err(Error::BodiesFull.into()))
     }
 }

@@ -1,18 +1,22 @@
-//! What the rooms of other APIs share: the body as bytes, sizes that the model cannot draw, pictures that are asked for
-//! together, and answers that take longer than clients wait.
+//! What the rooms of other APIs share: the body as bytes or as a form, sizes that the model cannot draw, pictures that
+//! are asked for together, and answers that take longer than clients wait.
 
 mod body;
 mod fit;
+pub(super) mod form;
 mod late;
 mod order;
 mod picture;
+mod pictures;
 mod scalar;
 
 pub(super) use body::Raw;
 pub(super) use fit::fit;
+pub(super) use form::Form;
 pub(super) use late::answer;
 pub(super) use order::{Ended, Order, end};
 pub(super) use picture::base64;
+pub(super) use pictures::Pictures;
 pub(super) use scalar::Scalar;
 
 /// A seed where none is asked for. 32 bits, so that every client can represent it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prediction::given_pictures::Fitting;
 use prediction::input::Sent;
 use prediction::output::Wanted;
 use prediction::service::{Request, Submitted, Ticket};
@@ -22,6 +23,7 @@ pub(crate) struct Order {
     /// Pictures that came with it.
     pub(crate) sent: Sent,
     pub(crate) wanted: Wanted,
+    pub(crate) fitting: Fitting,
     pub(crate) webhook: Option<Webhook>,
     pub(crate) cancel_after: Option<Duration>,
 }
@@ -48,6 +50,7 @@ impl Order {
             webhook: self.webhook,
             output_file_prefix: None,
             wanted: self.wanted,
+            fitting: self.fitting,
             base: app.base(&head.headers),
             cancel_after: self.cancel_after,
             detached: false,

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::auth::Caller;
 use crate::http::common::{Ended, end};
+use crate::http::head::Head;
 
 /// How long work continues that nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,16 +29,14 @@ const MEMORY: Duration = Duration::from_mins(1);
 pub(super) struct Name([u8; 32]);
 
 impl Name {
-    pub(super) fn of(Caller(caller): &Caller, headers: &HeaderMap, path: &str, body: &[u8]) -> Self {
+    pub(super) fn of(head: &Head, path: &str, digest: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
-        let key = headers.get("idempotency-key").map(HeaderValue::as_bytes).unwrap_or_default();
-        for part in [caller.as_bytes(), key] {
+        let key = head.headers.get("idempotency-key").map(HeaderValue::as_bytes).unwrap_or_default();
+        for part in [head.caller.0.as_bytes(), key, path.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hash.update(path);
-        hash.update([0]);
-        hash.update(body);
+        hash.update(digest);
         Self(hash.finalize().into())
     }
 }

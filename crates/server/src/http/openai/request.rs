@@ -1,5 +1,6 @@
 //! What a request for pictures asks for.
 
+use prediction::given_pictures::Fitting;
 use prediction::input::{self, Geometry, Given, Sent};
 use prediction::output::Wanted;
 use protocol::Input;
@@ -15,6 +16,9 @@ use crate::http::common::{fit, random_seed};
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Steps of the quality `low`.
 const LOW_STEPS: u32 = 25;
+/// How far a picture is drawn again that fills what is drawn, where a request does not say it: the default of other
+/// programs.
+const REDRAWN: f64 = 0.75;
 
 /// A request that is valid.
 #[derive(Debug)]
@@ -23,6 +27,7 @@ pub(super) struct Asked {
     /// Pictures that came with it.
     pub(super) sent: Sent,
     pub(super) wanted: Wanted,
+    pub(super) fitting: Fitting,
     pub(super) webhook: Option<String>,
     pub(super) stream: bool,
     pub(super) partial_images: u32,
@@ -52,16 +57,16 @@ impl Shape {
 impl Asked {
     /// Reads a body of JSON.
     pub(super) fn read(bytes: &[u8], geometry: Option<Geometry>, ours: &ModelName) -> Result<Self, Fault> {
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-        let unread = |error: &dyn std::fmt::Display| {
-            Fault::refused(None, "invalid_json", format!("the body is not a JSON object: {error}"))
-        };
-        if !bytes.trim_ascii_start().starts_with(b"{") {
-            return Err(unread(&"it does not begin with `{`"));
-        }
+        let bytes = json_object(bytes)?;
         let own: Own = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
         let given: Given = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
         Self::of(&own, given, geometry, ours)
+    }
+
+    /// A request that has a picture. One that leaves nothing to draw is drawn again.
+    pub(super) fn edit(own: &Own, given: Given, geometry: Option<Geometry>, ours: &ModelName) -> Result<Self, Fault> {
+        let fitting = Fitting { redraw: Some(REDRAWN), ..Fitting::default() };
+        Ok(Self { fitting, ..Self::of(own, given, geometry, ours)? })
     }
 
     fn of(own: &Own, given: Given, geometry: Option<Geometry>, ours: &ModelName) -> Result<Self, Fault> {
@@ -107,8 +112,20 @@ impl Asked {
         };
         let wanted = Wanted { crop, named: form == Form::Url && !stream };
         let webhook = own.webhook.text().map(str::to_owned);
-        Ok(Self { input, sent: given.sent, wanted, webhook, stream, partial_images, shape, unknown })
+        let fitting = Fitting::default();
+        Ok(Self { input, sent: given.sent, wanted, fitting, webhook, stream, partial_images, shape, unknown })
     }
+}
+
+/// What of a body may be an object of JSON.
+pub(super) fn json_object(bytes: &[u8]) -> Result<&[u8], Fault> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let is_object = bytes.trim_ascii_start().starts_with(b"{");
+    if is_object { Ok(bytes) } else { Err(unread(&"it does not begin with `{`")) }
+}
+
+fn unread(error: &dyn std::fmt::Display) -> Fault {
+    Fault::refused(None, "invalid_json", format!("the body is not a JSON object: {error}"))
 }
 
 /// Has `width` and `height` be what is drawn for the `size`, and returns what is kept of that if it is less.

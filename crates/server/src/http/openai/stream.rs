@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::answer::{base64, now};
 use super::errors::Fault;
 use super::request::{Asked, Shape};
+use super::route::Route;
 use super::usage::usage;
 use crate::http::state::App;
 
@@ -25,10 +26,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const WAITING: usize = 4;
 
 /// Answers with events. When the client leaves, what has not ended is stopped.
-pub(super) fn events(app: App, follower: Follower, Asked { input, partial_images, shape, .. }: Asked) -> Response {
+pub(super) fn events(
+    app: App,
+    follower: Follower,
+    route: Route,
+    Asked { input, partial_images, shape, .. }: Asked,
+) -> Response {
     let (to, events) = mpsc::channel(WAITING);
     let steps = input.num_inference_steps;
-    let sender = Sender { app, shape, steps, partial_images, to };
+    let sender = Sender { app, route, shape, steps, partial_images, to };
     tokio::spawn(async move {
         let sent = tokio::select! {
             biased;
@@ -48,6 +54,7 @@ pub(super) fn events(app: App, follower: Follower, Asked { input, partial_images
 
 struct Sender {
     app: App,
+    route: Route,
     shape: Shape,
     /// Steps of a picture.
     steps: u32,
@@ -65,14 +72,14 @@ impl Sender {
         }
         for n in 0..prediction.input.num_outputs {
             let picture = base64(&self.app, &prediction, n).await?;
-            let mut event = self.event("image_generation.completed", &picture, self.shape.format);
+            let mut event = self.event("completed", &picture, self.shape.format);
             event["usage"] = usage(&prediction.input, self.shape.size, 1);
             event["seed"] = prediction.input.of_picture(n).seed.into();
             event["prediction_id"] = prediction.id.as_str().into();
             if let Some(asker) = &self.shape.asker {
                 event["safety_identifier"] = asker.as_str().into();
             }
-            let _ = self.to.send(frame("image_generation.completed", &event)).await;
+            self.say(&event).await;
         }
         Ok(())
     }
@@ -85,9 +92,9 @@ impl Sender {
                 Some(News::Preview(preview)) if sent < self.partial_images && preview.step >= self.due(sent) => {
                     // The preview of the stream of the prediction, the same bytes.
                     let picture = preview.image.split_once(";base64,").map_or("", |(_, data)| data);
-                    let mut event = self.event("image_generation.partial_image", picture, "png");
+                    let mut event = self.event("partial_image", picture, "png");
                     event["partial_image_index"] = sent.into();
-                    let _ = self.to.send(frame("image_generation.partial_image", &event)).await;
+                    self.say(&event).await;
                     sent += 1;
                 }
                 Some(News::Item(Item { event: Event::Completed(prediction), .. })) => return Ok(prediction),
@@ -111,8 +118,14 @@ impl Sender {
             "output_format": format,
             "quality": self.shape.quality,
             "size": self.shape.size(),
-            "type": kind,
+            "type": format!("{}.{kind}", self.route.event()),
         })
+    }
+
+    /// Sends an event, unless the client has left.
+    async fn say(&self, event: &Value) {
+        let name = event["type"].as_str().unwrap_or_default();
+        let _ = self.to.send(frame(name, event)).await;
     }
 }
 

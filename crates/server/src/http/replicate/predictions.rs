@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use prediction::given_pictures::Fitting;
 use prediction::input::validate::Detail;
 use prediction::input::{self, Invalid};
 use prediction::output::Wanted;
@@ -118,6 +119,7 @@ async fn make(
         webhook: webhook.map(Webhook::translated),
         output_file_prefix: None,
         wanted: Wanted::default(),
+        fitting: Fitting::default(),
         base: base.clone(),
         cancel_after,
         // Clients come back to ask for it.
