@@ -26,7 +26,21 @@ libtorch: ## Download libtorch into .libtorch unless LIBTORCH is set (DEVICE=cud
 .PHONY: test
 test: build ## Run all tests except the slow ones
 	OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
+	@scripts/postgres.sh find >/dev/null 2>&1 || \
+		echo "not run: what needs a PostgreSQL (Debian's package \`postgresql\`); make test-fleet insists on it"
 	@echo "not run: make test-clients, test-webhooks$$(command -v node >/dev/null || echo '; they need Node 20, which is missing here')"
+
+.PHONY: test-fleet
+test-fleet: build ## Run the tests of stores on a private PostgreSQL, which must be installed
+	@scripts/postgres.sh find
+	NEED_POSTGRES=1 $(CARGO) test --release --locked --workspace --lib -- store::
+	@if PATH=$$PATH:/usr/sbin command -v pgbouncer >/dev/null; then \
+		NEED_POSTGRES=1 THROUGH_PGBOUNCER=1 $(CARGO) test --release --locked --workspace --lib -- store:: postgres; \
+	else echo "not run: stores through PgBouncer (Debian's package \`pgbouncer\`)"; fi
+
+.PHONY: bench-fleet
+bench-fleet: build ## Measure the store on a private PostgreSQL on the disk of /tmp (SECONDS, CONNECTIONS, LIVES, HELD=1)
+	POSTGRES_IN=/tmp NEED_POSTGRES=1 $(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture lives_a_second
 
 .PHONY: test-reference
 test-reference: libtorch ## Generate fixtures with the Python reference for a random SEED and test against them

@@ -12,12 +12,14 @@ pub struct Watch {
     lease: Duration,
     seen: HashMap<Node, (u64, Instant)>,
     last: Option<Instant>,
+    /// Whether the last look found a death.
+    found: bool,
 }
 
 impl Watch {
     /// Declares nodes dead after `lease`.
     pub fn new(lease: Duration) -> Self {
-        Self { lease, seen: HashMap::new(), last: None }
+        Self { lease, seen: HashMap::new(), last: None, found: false }
     }
 
     /// Takes in the nodes of an answered beat. Returns those that are dead, with the beat at which they stopped, for
@@ -37,7 +39,13 @@ impl Watch {
                 dead.push((peer.node, beat));
             }
         }
+        self.found = !dead.is_empty();
         dead
+    }
+
+    /// Whether the last look found a death.
+    pub fn buried(&self) -> bool {
+        self.found
     }
 }
 

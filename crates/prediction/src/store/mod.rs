@@ -41,6 +41,7 @@ mod error;
 mod jobs;
 mod lease;
 mod memory;
+mod postgres;
 mod queue;
 mod record;
 mod sqlite;
@@ -53,6 +54,7 @@ pub use api::{Answer, Store};
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
+pub use postgres::{Inspected, Postgres, inspect_database};
 #[cfg(test)]
 pub(crate) use record::tests::record_of;
 pub use record::{Found, Key, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};

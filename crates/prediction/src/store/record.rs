@@ -1,5 +1,6 @@
 //! What is stored of a prediction: its record and its pictures, and which of them are listed or removed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -211,10 +212,37 @@ impl Search {
         prompt.to_lowercase().contains(&self.text)
     }
 
+    /// Whether the prompt of a stored record contains the text. One that cannot be read is found, for whoever reads all
+    /// of it to tell what is wrong.
+    pub(super) fn finds_in(&mut self, json: &str) -> bool {
+        let read: Result<Searched<'_>, _> = serde_json::from_str(json);
+        let prompt = read.as_ref().map_or("", |read| &read.prediction.input.prompt);
+        self.finds(prompt, json.len()) || read.is_err()
+    }
+
     /// Whether it may look at one more.
     pub(super) fn goes_on(&self) -> bool {
         self.records < MAX_LOOKED && self.bytes < MAX_READ
     }
+}
+
+/// What a search reads of a record before it knows that it is wanted.
+#[derive(Deserialize)]
+struct Searched<'a> {
+    #[serde(borrow)]
+    prediction: SearchedPrediction<'a>,
+}
+
+#[derive(Deserialize)]
+struct SearchedPrediction<'a> {
+    #[serde(borrow)]
+    input: SearchedInput<'a>,
+}
+
+#[derive(Deserialize)]
+struct SearchedInput<'a> {
+    #[serde(borrow)]
+    prompt: Cow<'a, str>,
 }
 
 /// What is removed. Only predictions that have ended and owe no webhook are; the oldest go first.

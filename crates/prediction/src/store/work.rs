@@ -208,6 +208,8 @@ pub struct Said {
 pub enum Beat {
     /// The node is known.
     Alive {
+        /// Its name.
+        node: Node,
         /// What it holds, as the store has it.
         held: Vec<Claim>,
         /// All nodes, this one included.

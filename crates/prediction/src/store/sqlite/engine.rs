@@ -163,7 +163,7 @@ impl Store for Sqlite {
             self.node.store(jobs.register(), Ordering::Relaxed);
             return ready(Beat::Dead);
         }
-        ready(Beat::Alive { held: jobs.claims(self.me()), nodes: jobs.nodes(), board: jobs.board() })
+        ready(Beat::Alive { node: self.me(), held: jobs.claims(self.me()), nodes: jobs.nodes(), board: jobs.board() })
     }
 
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {

@@ -2,10 +2,7 @@
 //!
 //! There is no index of texts: a search reads records in their order, and ends after as many as [`Search`] allows.
 
-use std::borrow::Cow;
-
 use rusqlite::{CachedStatement, Connection, Params, ToSql, params};
-use serde::Deserialize;
 
 use super::rows::{COLUMNS, Unreadable, record, records};
 use crate::store::error::StoreError;
@@ -41,25 +38,6 @@ pub(super) fn search(connection: &Connection, query: Query<'_>, unreadable: &Unr
     Ok(found)
 }
 
-/// What a search reads of a record before it knows that it is wanted.
-#[derive(Deserialize)]
-struct Searched<'a> {
-    #[serde(borrow)]
-    prediction: SearchedPrediction<'a>,
-}
-
-#[derive(Deserialize)]
-struct SearchedPrediction<'a> {
-    #[serde(borrow)]
-    input: SearchedInput<'a>,
-}
-
-#[derive(Deserialize)]
-struct SearchedInput<'a> {
-    #[serde(borrow)]
-    prompt: Cow<'a, str>,
-}
-
 /// The records of a query whose prompt contains a text, as far as a search goes.
 fn searched(
     statement: &mut CachedStatement<'_>,
@@ -80,11 +58,7 @@ fn searched(
         let seq = row.get(4)?;
         last = Some(seq);
         let json = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let read: Result<Searched<'_>, _> = serde_json::from_str(json);
-        // What is wrong with one that cannot be read is told below.
-        let prompt = read.as_ref().map_or("", |read| &read.prediction.input.prompt);
-        let wanted = search.finds(prompt, json.len()) || read.is_err();
-        if wanted {
+        if search.finds_in(json) {
             found.records.extend(unreadable.skip(seq, record(row)?));
         }
     }

@@ -4,21 +4,13 @@ use super::*;
 use crate::store::{About, Awaited, Beat, Claim, News, Node, Peer, Said};
 use crate::wire::Metrics;
 
-#[tokio::test]
-async fn memory() {
-    what_a_dead_node_held_is_claimed_again(&Engine::Memory.open(true)).await;
-    a_dead_node_claims_nothing(&Engine::Memory.open(true)).await;
-    what_nobody_looks_after_is_adopted(&Engine::Memory.open(true)).await;
-    news_of_others_work(&Engine::Memory.open(true)).await;
-}
-
-#[tokio::test]
-async fn sqlite() {
-    what_a_dead_node_held_is_claimed_again(&Engine::Sqlite.open(true)).await;
-    a_dead_node_claims_nothing(&Engine::Sqlite.open(true)).await;
-    what_nobody_looks_after_is_adopted(&Engine::Sqlite.open(true)).await;
-    news_of_others_work(&Engine::Sqlite.open(true)).await;
-}
+super::cases!(
+    of several:
+    what_a_dead_node_held_is_claimed_again,
+    a_dead_node_claims_nothing,
+    what_nobody_looks_after_is_adopted,
+    news_of_others_work
+);
 
 async fn beat(store: &dyn Store) -> Option<(Vec<Claim>, Vec<Peer>)> {
     match store.beat(&About::default(), Vec::new()).await.unwrap() {

@@ -1,18 +1,21 @@
 //! The tests that every engine passes, opened as one node and as several: [`life`], [`queue`], [`lease`] and
-//! [`history`], and [`model`], in which every engine answers as [`Memory`] does.
+//! [`history`], and [`model`], in which every engine answers as [`Memory`] does. [`server`]: a private PostgreSQL.
 
 mod history;
 mod lease;
 mod life;
 mod model;
 mod queue;
+pub(super) mod server;
 
 use std::sync::Arc;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Accepted, Claimed, Memory, New, Outcome, Picture, Record, Room, Sqlite, Store, Wants, Which};
+use super::{
+    Accepted, Board, Claimed, Memory, New, Outcome, Picture, Postgres, Record, Room, Sqlite, Store, Wants, Which,
+};
 use crate::output::Wanted;
 use crate::time::Time;
 use crate::webhook::subscription::{EventKind, Webhook};
@@ -32,10 +35,12 @@ pub(super) struct Nodes {
 pub(super) enum Engine {
     Memory,
     Sqlite,
+    Postgres,
 }
 
 impl Engine {
-    pub(super) fn open(self, several: bool) -> Nodes {
+    /// Opens an empty store as one node or as three; `None` where the engine has no server.
+    pub(super) fn open(self, several: bool) -> Option<Nodes> {
         fn nodes<S: Store>(store: S, join: impl Fn(&S) -> S, several: bool, dir: Option<TempDir>) -> Nodes {
             if several {
                 let (b, c) = (Arc::new(join(&store)), Arc::new(join(&store)));
@@ -44,41 +49,87 @@ impl Engine {
             let a = Arc::new(store);
             Nodes { b: a.clone(), c: a.clone(), a, _dir: dir }
         }
-        match self {
+        Some(match self {
             Self::Memory => nodes(Memory::default(), Memory::join, several, None),
             Self::Sqlite => {
                 // In memory where there is such a folder: what is tested is not the disk.
                 let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
                 nodes(Sqlite::open(dir.path()).unwrap(), Sqlite::join, several, Some(dir))
             }
-        }
+            Self::Postgres => {
+                let store = Postgres::open(&server::database()?).unwrap();
+                nodes(store, |store| store.join().unwrap(), several, None)
+            }
+        })
     }
 }
 
-/// Makes a test of each case, for each engine as one node and as several.
+/// Makes a test of each case, for each engine as one node and as several, or as several only.
 macro_rules! cases {
-    ($($case:ident),* $(,)?) => { $(
+    (of several: $($case:ident),* $(,)?) => { $(
         mod $case {
             use crate::store::suite::Engine;
 
-            #[tokio::test]
-            async fn memory() {
-                super::$case(&Engine::Memory.open(false)).await;
+            async fn run(engine: Engine) {
+                if let Some(nodes) = engine.open(true) {
+                    super::$case(&nodes).await;
+                }
             }
 
             #[tokio::test]
-            async fn memory_of_several_nodes() {
-                super::$case(&Engine::Memory.open(true)).await;
+            async fn memory() {
+                run(Engine::Memory).await;
             }
 
             #[tokio::test]
             async fn sqlite() {
-                super::$case(&Engine::Sqlite.open(false)).await;
+                run(Engine::Sqlite).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                run(Engine::Postgres).await;
+            }
+        }
+    )* };
+    ($($case:ident),* $(,)?) => { $(
+        mod $case {
+            use crate::store::suite::Engine;
+
+            async fn run(engine: Engine, several: bool) {
+                if let Some(nodes) = engine.open(several) {
+                    super::$case(&nodes).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn memory() {
+                run(Engine::Memory, false).await;
+            }
+
+            #[tokio::test]
+            async fn memory_of_several_nodes() {
+                run(Engine::Memory, true).await;
+            }
+
+            #[tokio::test]
+            async fn sqlite() {
+                run(Engine::Sqlite, false).await;
             }
 
             #[tokio::test]
             async fn sqlite_of_several_nodes() {
-                super::$case(&Engine::Sqlite.open(true)).await;
+                run(Engine::Sqlite, true).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                run(Engine::Postgres, false).await;
+            }
+
+            #[tokio::test]
+            async fn postgres_of_several_nodes() {
+                run(Engine::Postgres, true).await;
             }
         }
     )* };
@@ -140,4 +191,14 @@ pub(super) fn ids(records: &[Record]) -> Vec<&str> {
 
 pub(super) async fn status(store: &dyn Store, id: &str) -> Status {
     store.get(id).await.unwrap().expect(id).record.prediction.status
+}
+
+/// How much waits: what a node knows of it once an acceptance was refused for it.
+pub(super) async fn board(store: &dyn Store) -> Board {
+    let none = Room { jobs: 0, ..Room::ANY };
+    let Accepted::Full(board) = store.accept(New::of(record("nothing"), 0.0), none).await.unwrap() else {
+        panic!("there is no room")
+    };
+    assert_eq!(store.board(), board);
+    board
 }

@@ -59,9 +59,9 @@ struct Player {
 }
 
 impl Player {
-    fn new(engine: Engine) -> Self {
-        let nodes = engine.open(true);
-        Self { nodes, claims: Vec::new(), tokens: HashSet::new(), ended: HashSet::new(), asked: HashSet::new() }
+    fn new(engine: Engine) -> Option<Self> {
+        let nodes = engine.open(true)?;
+        Some(Self { nodes, claims: Vec::new(), tokens: HashSet::new(), ended: HashSet::new(), asked: HashSet::new() })
     }
 
     fn node(&self, node: usize) -> Arc<dyn Store> {
@@ -141,10 +141,10 @@ impl Player {
             }
             Call::Beat { node } => match self.node(node).beat(&About::default(), Vec::new()).await.unwrap() {
                 Beat::Dead => "dead".to_owned(),
-                Beat::Alive { held, nodes, board } => {
+                Beat::Alive { node, held, nodes, board } => {
                     let held: Vec<u64> = held.iter().map(|claim| claim.seq).collect();
                     let nodes: Vec<_> = nodes.iter().map(|peer| (peer.node, peer.beat)).collect();
-                    format!("{held:?} {nodes:?} {}", board.waiting)
+                    format!("{node} {held:?} {nodes:?} {}", board.waiting)
                 }
             },
             Call::DeclareDead { by, peer } => {
@@ -191,7 +191,7 @@ impl Player {
                 stored.picture.is_some()
             ));
         }
-        format!("{shown:#?} {}", store.board().waiting)
+        format!("{shown:#?} {}", board(&*store).await.waiting)
     }
 
     fn check_ended(&self, record: &Record) {
@@ -208,18 +208,32 @@ fn show(record: &Record, owed: bool) -> String {
     format!("{} `{}` {:?} {} {owed}", record.seq, prediction.id, prediction.status, record.attempts)
 }
 
+/// Makes the same calls to an engine and to `Memory`.
+fn compare(engine: Engine, calls: &[Call]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (Some(mut memory), Some(mut engine)) = (Player::new(Engine::Memory), Player::new(engine)) else { return };
+        for (at, call) in calls.iter().enumerate() {
+            assert_eq!(engine.play(call).await, memory.play(call).await, "call {at}, {call:?}");
+            let node = at % 3;
+            assert_eq!(engine.look(node).await, memory.look(node).await, "after call {at}, {call:?}");
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
-    fn every_engine_answers_as_memory_does(calls in prop::collection::vec(call(), 1..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (mut memory, mut sqlite) = (Player::new(Engine::Memory), Player::new(Engine::Sqlite));
-            for (at, call) in calls.iter().enumerate() {
-                assert_eq!(sqlite.play(call).await, memory.play(call).await, "call {at}, {call:?}");
-                let node = at % 3;
-                assert_eq!(sqlite.look(node).await, memory.look(node).await, "after call {at}, {call:?}");
-            }
-        });
+    fn sqlite_answers_as_memory_does(calls in prop::collection::vec(call(), 1..80)) {
+        compare(Engine::Sqlite, &calls);
+    }
+}
+
+proptest! {
+    // Each makes a database.
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #[test]
+    fn postgres_answers_as_memory_does(calls in prop::collection::vec(call(), 1..80)) {
+        compare(Engine::Postgres, &calls);
     }
 }

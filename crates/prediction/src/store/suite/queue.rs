@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Board, Place};
+use crate::store::Place;
 
 super::cases!(
     first_in_first_out,
@@ -23,7 +23,7 @@ async fn first_in_first_out(nodes: &Nodes) {
     for (units, id) in [(30.0, "a"), (1.0, "b"), (20.0, "c"), (0.0, "d")] {
         a.accept(New::of(record(id), units), Room::ANY).await.unwrap();
     }
-    assert_eq!(a.board(), Board { waiting: 4, units: 51.0 });
+    assert_eq!(board(b).await, Board { waiting: 4, units: 51.0 });
     assert_eq!(b.place(3).await.unwrap(), Some(Place { before: 2, units: 31.0 }));
     assert_eq!(order(b, 2).await, ["a", "b"]);
     assert_eq!((a.place(1).await.unwrap(), a.place(9).await.unwrap()), (None, None));
@@ -31,7 +31,7 @@ async fn first_in_first_out(nodes: &Nodes) {
     b.stop("c").await.unwrap();
     assert_eq!(b.place(4).await.unwrap(), Some(Place::default()));
     assert_eq!(order(a, 9).await, ["d"]);
-    assert_eq!(b.board(), Board::default());
+    assert_eq!(board(b).await, Board::default());
 }
 
 async fn rooms_are_kept(nodes: &Nodes) {
@@ -57,7 +57,7 @@ async fn rooms_are_kept(nodes: &Nodes) {
     for accepted in many.collect::<Vec<_>>() {
         new += usize::from(matches!(accepted.await.unwrap(), Accepted::New(_)));
     }
-    assert_eq!((new, a.board().waiting), (5, 8));
+    assert_eq!((new, board(a).await.waiting), (5, 8));
 }
 
 async fn tenants_share(nodes: &Nodes) {

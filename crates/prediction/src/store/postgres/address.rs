@@ -1,0 +1,149 @@
+//! The URL of a database: what it says of the server, and whether the connection is secured.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use url::form_urlencoded;
+
+use super::tls::Tls;
+use crate::store::error::StoreError;
+
+/// How long making a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the other side may be silent on the wire before a connection counts as lost.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// Where a database is, and how to connect to it.
+pub(super) struct Address {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+}
+
+impl Address {
+    /// Reads `postgres://USER:PASSWORD@HOST:PORT/NAME?..`. A connection that leaves this machine is secured, and the
+    /// name of the server is checked, unless `sslmode=disable` says otherwise; `sslrootcert` names who may vouch for
+    /// it besides the authorities of the system.
+    ///
+    /// # Errors
+    /// If it is another URL, or its certificate cannot be read. The message does not repeat it: it may hold a password.
+    pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
+        let wrong = |why: &str| {
+            StoreError::Engine(format!(
+                "the URL of the database is wrong: {why}; write it as `postgres://USER:PASSWORD@HOST:PORT/NAME`"
+            ))
+        };
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(wrong("it does not begin with `postgres://`"));
+        }
+        let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            match form_urlencoded::parse(part.as_bytes()).next() {
+                Some((name, value)) if name == "sslmode" => mode = Some(value.into_owned()),
+                Some((name, value)) if name == "sslrootcert" => root = Some(value.into_owned()),
+                _ => rest.push(part),
+            }
+        }
+        let text = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
+        let mut config: Config = text.parse().map_err(|error: tokio_postgres::Error| wrong(&reason(&error)))?;
+        if config.get_hosts().is_empty() {
+            return Err(wrong("it names no host"));
+        }
+        if config.get_dbname().is_none_or(str::is_empty) {
+            return Err(wrong("it names no database"));
+        }
+        let secured = match mode.as_deref() {
+            None | Some("prefer") => !config.get_hosts().iter().all(is_here),
+            Some("disable") => false,
+            Some("require" | "verify-ca" | "verify-full") => true,
+            Some(_) => return Err(wrong("`sslmode` is `disable` or `verify-full`")),
+        };
+        if config.get_application_name().is_none() {
+            config.application_name("syncdiffusion");
+        }
+        if config.get_hosts().len() > 1 {
+            // One of them is the primary, and another one after a failover.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        config
+            .ssl_mode(if secured { SslMode::Require } else { SslMode::Disable })
+            .connect_timeout(CONNECT)
+            .keepalives_idle(SILENT)
+            .tcp_user_timeout(SILENT);
+        Ok(Self { config, tls: Tls::new(root.as_deref())? })
+    }
+
+    /// The servers and the database, for messages.
+    pub(super) fn shown(&self) -> String {
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(at, host)| {
+            let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(folder) => format!("{}/.s.PGSQL.{port}", folder.display()),
+            }
+        });
+        format!("`{}` at {}", self.config.get_dbname().unwrap_or_default(), hosts.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Why a URL was not understood, without the words of the library around it.
+fn reason(error: &tokio_postgres::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Whether a host is this machine.
+fn is_here(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> SslMode {
+        Address::parse(url).unwrap().config.get_ssl_mode()
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_secured() {
+        for url in
+            ["postgres://localhost/a", "postgresql://u:p@127.0.0.1:1/a", "postgres://%2Ftmp/a", "postgres://[::1]/a"]
+        {
+            assert_eq!(mode(url), SslMode::Disable, "{url}");
+        }
+        for url in ["postgres://db.example/a", "postgres://localhost,db.example/a", "postgres://10.0.0.1/a"] {
+            assert_eq!(mode(url), SslMode::Require, "{url}");
+        }
+        assert_eq!(mode("postgres://db.example/a?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://localhost/a?sslmode=verify-full&connect_timeout=3"), SslMode::Require);
+    }
+
+    #[test]
+    fn a_wrong_url_is_explained_without_its_password() {
+        for (url, why) in [
+            ("localhost", "does not begin"),
+            ("postgres:///a", "names no host"),
+            ("postgres://u:hush@h", "names no database"),
+            ("postgres://u:hush@h:x/a", "invalid value for option `port`"),
+            ("postgres://u:hush@h/a?ssl=1", "unknown option `ssl`"),
+            ("postgres://u:hush@h/a?sslmode=sometimes", "`sslmode` is"),
+            ("postgres://u:hush@h/a?sslrootcert=/no/such", "`/no/such`"),
+        ] {
+            let error = Address::parse(url).err().unwrap().to_string();
+            assert!(error.contains(why) && !error.contains("hush"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn messages_name_the_database() {
+        let shown = |url| Address::parse(url).unwrap().shown();
+        assert_eq!(shown("postgres://u:p@127.0.0.1:77/a"), "`a` at 127.0.0.1:77");
+        assert_eq!(shown("postgres://%2Ftmp/a"), "`a` at /tmp/.s.PGSQL.5432");
+    }
+}

@@ -1,0 +1,311 @@
+//! The methods of the trait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use super::lane::{Commit, Tried};
+use super::looks::{self, By};
+use super::rows::{self, number};
+use super::search::{self, Asked};
+use super::shared::lock;
+use super::writes::{self, Accept, Finish};
+use super::{Postgres, sweep};
+use crate::store::api::{Answer, Store};
+use crate::store::ends;
+use crate::store::error::StoreError;
+use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
+use crate::store::usage::Usage;
+use crate::store::work::{
+    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+};
+use crate::time::Time;
+
+/// What an id may not hold, because no text of PostgreSQL does.
+fn storable(text: &str) -> Result<(), StoreError> {
+    if text.contains('\0') {
+        return Err(StoreError::Engine("an id or a key with a zero character cannot be stored".to_owned()));
+    }
+    Ok(())
+}
+
+/// An answer that is known at once.
+fn ready<T: Send + 'static>(value: Result<T, StoreError>) -> Answer<'static, T> {
+    Box::pin(std::future::ready(value))
+}
+
+impl Store for Postgres {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.shared.looks.trouble()
+    }
+
+    fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
+        let New { record, units, tenant, wire, key, idempotent, inputs } = new;
+        let id = record.prediction.id.clone();
+        let size = inputs.iter().map(|input| input.bytes.len()).sum();
+        let checked =
+            storable(&id).and_then(|()| storable(&tenant)).and_then(|()| storable(key.as_deref().unwrap_or("")));
+        let record = match checked.and_then(|()| rows::text(&record)) {
+            Ok(record) => record,
+            Err(error) => return ready(Err(error)),
+        };
+        let request = Uuid::new_v4();
+        let new = Arc::new(Accept { request, id: id.clone(), tenant, key, idempotent, units, wire, record, inputs });
+        let (shared, done) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let asked = self.lane.write(
+            Commit::Durable,
+            size,
+            move |client| {
+                let room = room.after(shared.handed_out.load(Ordering::Relaxed).saturating_sub(room.claims));
+                writes::accept(client, shared.me(), Arc::clone(&new), (room, *lock(&shared.since)))
+            },
+            move |Tried { outcome, in_doubt }| {
+                let asked = outcome.map_err(|failure| {
+                    if in_doubt {
+                        // It may be stored: then it is adopted.
+                        lock(&done.lost).push(id);
+                    }
+                    failure.error
+                })?;
+                done.count(&asked, units);
+                Ok(asked)
+            },
+        );
+        Box::pin(async move {
+            let asked = asked.await?;
+            Ok(match (asked.new, asked.known) {
+                (Some(new), _) => Accepted::New(new as u64),
+                (None, None) => Accepted::Full(asked.board.unwrap_or_default()),
+                (None, Some(known)) => {
+                    let gone = || StoreError::Engine("the prediction was removed meanwhile; try again".to_owned());
+                    let shared = Arc::clone(&self.shared);
+                    let read = self.run(async move {
+                        shared.looks.read(|client| looks::stored(client, By::Seq(known))).await?.transpose()
+                    });
+                    Accepted::Known(Box::new(read.await?.ok_or_else(gone)?))
+                }
+            })
+        })
+    }
+
+    fn claim(&self, wants: Wants) -> Answer<'_, Vec<Claimed>> {
+        let (shared, done) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        // As it is stored.
+        let now = Time::from_micros(Time::now().micros());
+        self.lane.write(
+            Commit::Quick,
+            0,
+            move |client| writes::claim(client, shared.me(), wants, now),
+            move |Tried { outcome, in_doubt }| {
+                if in_doubt {
+                    done.expect_strays();
+                }
+                let claimed: Vec<_> = outcome?.iter().filter_map(|row| writes::claimed(row, now)).collect();
+                done.hand_out(&claimed);
+                Ok(claimed)
+            },
+        )
+    }
+
+    fn finish(&self, claim: &Claim, mut record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome> {
+        record.seq = claim.seq;
+        let canceled = ends::canceled_instead(record.clone());
+        let (text, canceled_text) = match rows::text(&record).and_then(|text| Ok((text, rows::text(&canceled)?))) {
+            Ok(texts) => texts,
+            Err(error) => return ready(Err(error)),
+        };
+        let size = pictures.iter().map(|picture| picture.bytes.len()).sum();
+        let end = Arc::new(Finish { claim: *claim, record, canceled, text, canceled_text, pictures });
+        let (sent, done) = (Arc::clone(&end), Arc::clone(&self.shared));
+        let finished = self.lane.write(
+            Commit::Durable,
+            size,
+            move |client| writes::finish(client, Arc::clone(&sent)),
+            move |Tried { outcome, in_doubt }| {
+                if in_doubt {
+                    lock(&done.unsure).insert(end.claim);
+                }
+                let canceled = outcome?;
+                done.forget(end.claim);
+                Ok(match canceled {
+                    Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
+                    Some(false) => Outcome::Ended(Box::new(end.record.clone())),
+                    None => Outcome::Fenced,
+                })
+            },
+        );
+        let claim = *claim;
+        Box::pin(async move {
+            let outcome = finished.await?;
+            let unsure = lock(&self.shared.unsure).contains(&claim);
+            if !unsure {
+                return Ok(outcome);
+            }
+            let outcome = match outcome {
+                // An earlier try may have been stored although its answer was lost.
+                Outcome::Fenced => {
+                    let shared = Arc::clone(&self.shared);
+                    let look = async move {
+                        let ended = shared.looks.read(|client| writes::ended(client, claim)).await?;
+                        ended.map(|row| rows::record(&row)).transpose()
+                    };
+                    self.run(look).await?.map_or(Outcome::Fenced, |record| Outcome::Ended(Box::new(record)))
+                }
+                outcome => outcome,
+            };
+            lock(&self.shared.unsure).remove(&claim);
+            Ok(outcome)
+        })
+    }
+
+    fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome> {
+        let (shared, claim) = (Arc::clone(&self.shared), *claim);
+        self.lane.steps(async move { shared.give_back(claim, counted, Some(logs)).await })
+    }
+
+    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
+        self.lane.steps(async move { shared.stop(&id).await })
+    }
+
+    fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
+        let (shared, said) = (Arc::clone(&self.shared), Arc::new(said));
+        let about = serde_json::to_string(about).map_err(|error| StoreError::Engine(error.to_string()));
+        if shared.strays.load(Ordering::Relaxed) > 0 {
+            let shared = Arc::clone(&shared);
+            drop(self.lane.steps(async move { shared.give_back_strays().await }));
+        }
+        Box::pin(self.run(async move { shared.beat(about?, said).await }))
+    }
+
+    fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {
+        let shared = Arc::clone(&self.shared);
+        self.lane.steps(async move { shared.reap(node, beat).await })
+    }
+
+    fn adopt(&self) -> Answer<'_, Vec<Record>> {
+        let shared = Arc::clone(&self.shared);
+        self.lane.steps(async move { shared.adopt().await })
+    }
+
+    fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {
+        let (shared, of) = (Arc::clone(&self.shared), Arc::new(of.to_vec()));
+        Box::pin(self.run(async move {
+            let from = shared.held_from();
+            let (stops, told) =
+                shared.looks.read(|client| looks::news(client, (shared.me(), from), Arc::clone(&of))).await?;
+            let stops = stops.iter().map(|row| {
+                let (seq, token) = rows::claim_of(row);
+                Ok(News::Stop(Claim { seq, token }))
+            });
+            let told = told.iter().zip(&*of).map(|(row, awaited)| looks::told(row, awaited));
+            stops.chain(told).collect()
+        }))
+    }
+
+    fn place(&self, seq: u64) -> Answer<'_, Option<Place>> {
+        let (shared, seq) = (Arc::clone(&self.shared), number(seq));
+        Box::pin(self.run(async move { shared.looks.read(|client| looks::place(client, seq)).await }))
+    }
+
+    fn board(&self) -> Board {
+        *lock(&self.shared.board)
+    }
+
+    fn admits(&self, room: &Room) -> bool {
+        let since = self.shared.handed_out.load(Ordering::Relaxed).saturating_sub(room.claims);
+        room.after(since).admits(self.board())
+    }
+
+    fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
+        Box::pin(self.run(async move {
+            if storable(&id).is_err() {
+                return Ok(None);
+            }
+            let id = &*id;
+            shared.looks.read(|client| looks::stored(client, By::Id(id))).await?.transpose()
+        }))
+    }
+
+    fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
+        Box::pin(self.run(async move {
+            if storable(&id).is_err() {
+                return Ok(None);
+            }
+            shared.looks.read(|client| looks::picture(client, &id, &which)).await
+        }))
+    }
+
+    fn add_picture(&self, id: &str, seq: u64, picture: Picture) -> Answer<'_, ()> {
+        let (size, id, seq, pictures) = (picture.bytes.len(), id.to_owned(), number(seq), Arc::new([picture]));
+        self.lane.write(
+            Commit::Durable,
+            size,
+            move |client| writes::add_picture(client, id.clone(), seq, Arc::clone(&pictures)),
+            |added| Ok(added.outcome?),
+        )
+    }
+
+    fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        Box::pin(self.run(async move {
+            if storable(&name).is_err() {
+                return Ok(None);
+            }
+            shared.looks.read(|client| looks::file(client, &name)).await
+        }))
+    }
+
+    fn search(&self, query: Query<'_>) -> Answer<'_, Found> {
+        let shared = Arc::clone(&self.shared);
+        let Query { before, after, status, text, limit } = query;
+        let asked = Asked { before, after, status, text: text.map(str::to_owned), limit };
+        Box::pin(self.run(async move { search::search(&shared.looks, asked, &shared.unreadable).await }))
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.run(async move { shared.looks.read(looks::usage).await }))
+    }
+
+    fn delete(&self, id: &str) -> Answer<'_, bool> {
+        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
+        self.lane.steps(async move { shared.delete(&id).await })
+    }
+
+    fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()> {
+        let (id, seq) = (id.to_owned(), number(seq));
+        self.lane.write(
+            Commit::Durable,
+            0,
+            move |client| writes::mark_delivered(client, id.clone(), seq),
+            |marked| Ok(marked.outcome?),
+        )
+    }
+
+    fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
+        let (shared, now) = (Arc::clone(&self.shared), Time::now());
+        Box::pin(async move {
+            let mut gone = 0;
+            for rule in [sweep::Rule::Age, sweep::Rule::Size] {
+                loop {
+                    let shared = Arc::clone(&shared);
+                    let step = self.lane.steps(async move { sweep::step(&shared, rule, retention, now).await });
+                    let (removed, more) = step.await?;
+                    gone += removed;
+                    if !more {
+                        break;
+                    }
+                }
+            }
+            Ok(gone)
+        })
+    }
+}

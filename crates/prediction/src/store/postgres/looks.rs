@@ -1,0 +1,215 @@
+//! What is asked and said without any order: beats, news, records and pictures.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use super::rows::{self, COLUMNS, Value, number, query};
+use crate::store::error::StoreError;
+use crate::store::record::{Picture, Stored, Which};
+use crate::store::usage::Usage;
+use crate::store::work::{About, Awaited, Beat, Board, Claim, News, Peer, Place, Said};
+use crate::time::Time;
+
+/// Lets the rest of a statement be committed without waiting for the disk.
+const QUICK: &str = "WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))";
+
+fn board(row: &Row) -> Board {
+    Board { waiting: row.get::<_, i64>(0) as u64, units: row.get(1) }
+}
+
+/// Moves the beat of a node; `None` if it is not known.
+pub(super) async fn beat(
+    client: Arc<Client>,
+    (node, from): (u64, u64),
+    about: String,
+    said: Arc<Vec<Said>>,
+) -> Result<Option<Beat>, Error> {
+    let (me, from) = (number(node), number(from));
+    let move_on = format!(
+        "{QUICK} UPDATE syncdiffusion.nodes SET beat = beat + 1, about = $2::text::jsonb FROM quick WHERE node = $1
+        RETURNING beat"
+    );
+    let values: [Value<'_>; 2] = [(&me, Type::INT8), (&about, Type::TEXT)];
+    let moved = query(&client, &move_on, &values);
+    let progress = progress(&client, &said);
+    let refresh = format!("{QUICK} SELECT syncdiffusion.refresh() FROM quick");
+    let refresh = query(&client, &refresh, &[]);
+    let held = held_from(&client, me, from);
+    let nodes = query(&client, "SELECT node, beat, about::text FROM syncdiffusion.nodes ORDER BY node", &[]);
+    let waiting = query(&client, "SELECT waiting, units FROM syncdiffusion.waits()", &[]);
+    let (moved, (), _, held, nodes, waiting) =
+        tokio::try_join!(biased; moved, progress, refresh, held, nodes, waiting)?;
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    let held = held.iter().map(|row| {
+        let (seq, token) = rows::claim_of(row);
+        Claim { seq, token }
+    });
+    let nodes = nodes.iter().map(|row| Peer {
+        node: row.get::<_, i64>(0) as u64,
+        beat: row.get::<_, i64>(1) as u64,
+        about: serde_json::from_str::<About>(row.get(2)).unwrap_or_default(),
+    });
+    let board = waiting.first().map(board).unwrap_or_default();
+    Ok(Some(Beat::Alive { node, held: held.collect(), nodes: nodes.collect(), board }))
+}
+
+/// What a node holds, of the numbers from one on: what is dead below it is not walked over.
+async fn held_from(client: &Client, me: i64, from: i64) -> Result<Vec<Row>, Error> {
+    let sql = "SELECT seq, claim FROM syncdiffusion.predictions
+        WHERE status = 'processing' AND node = $1 AND seq >= $2 ORDER BY seq";
+    query(client, sql, &[(&me, Type::INT8), (&from, Type::INT8)]).await
+}
+
+/// Stores what running predictions say.
+async fn progress(client: &Client, said: &[Said]) -> Result<(), Error> {
+    if said.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<i64> = said.iter().map(|said| number(said.claim.seq)).collect();
+    let tokens: Vec<Uuid> = said.iter().map(|said| said.claim.token).collect();
+    // A text of PostgreSQL holds no zero.
+    let logs: Vec<String> = said.iter().map(|said| said.logs.replace('\0', "\u{fffd}")).collect();
+    let metrics: Vec<String> =
+        said.iter().map(|said| serde_json::to_string(&said.metrics).unwrap_or_default()).collect();
+    let sql = format!(
+        "{QUICK} INSERT INTO syncdiffusion.progress AS g (seq, claim, logs, metrics)
+        SELECT s.seq, s.claim, s.logs, s.metrics FROM quick, unnest($1, $2, $3, $4) AS s (seq, claim, logs, metrics)
+            JOIN syncdiffusion.predictions p ON p.seq = s.seq AND p.claim = s.claim AND p.status = 'processing'
+        ON CONFLICT (seq) DO UPDATE SET metrics = excluded.metrics, claim = excluded.claim,
+            logs = CASE WHEN g.claim = excluded.claim THEN g.logs || excluded.logs ELSE excluded.logs END"
+    );
+    let values: [Value<'_>; 4] = [
+        (&numbers, Type::INT8_ARRAY),
+        (&tokens, Type::UUID_ARRAY),
+        (&logs, Type::TEXT_ARRAY),
+        (&metrics, Type::TEXT_ARRAY),
+    ];
+    query(client, &sql, &values).await.map(drop)
+}
+
+/// What is to stop on a node, and what has become of the awaited.
+pub(super) async fn news(
+    client: Arc<Client>,
+    (node, from): (u64, u64),
+    of: Arc<Vec<Awaited>>,
+) -> Result<(Vec<Row>, Vec<Row>), Error> {
+    let (me, from) = (number(node), number(from));
+    let stops = "SELECT seq, claim FROM syncdiffusion.predictions
+        WHERE status = 'processing' AND node = $1 AND seq >= $2 AND stop ORDER BY seq";
+    let values: [Value<'_>; 2] = [(&me, Type::INT8), (&from, Type::INT8)];
+    let stops = query(&client, stops, &values);
+    if of.is_empty() {
+        return Ok((stops.await?, Vec::new()));
+    }
+    let numbers: Vec<i64> = of.iter().map(|awaited| number(awaited.seq)).collect();
+    let ids: Vec<&str> = of.iter().map(|awaited| awaited.id.as_str()).collect();
+    let read: Vec<i32> = of.iter().map(|awaited| i32::try_from(awaited.read).unwrap_or(i32::MAX - 1)).collect();
+    // Records are sent of what has ended only.
+    let sql = "SELECT p.seq, CASE WHEN p.completed_at IS NULL THEN '' ELSE p.record END, p.status, p.attempts,
+            p.started_at, substr(convert_to(g.logs, 'UTF8'), a.read + 1), g.metrics
+        FROM unnest($1, $2, $3) WITH ORDINALITY AS a (seq, id, read, at)
+            LEFT JOIN syncdiffusion.predictions p ON p.seq = a.seq AND p.id = a.id
+            LEFT JOIN syncdiffusion.progress g ON g.seq = p.seq AND g.claim = p.claim AND p.status = 'processing'
+        ORDER BY a.at";
+    let values: [Value<'_>; 3] = [(&numbers, Type::INT8_ARRAY), (&ids, Type::TEXT_ARRAY), (&read, Type::INT4_ARRAY)];
+    tokio::try_join!(biased; stops, query(&client, sql, &values))
+}
+
+/// What a row of [`news`] says.
+pub(super) fn told(row: &Row, awaited: &Awaited) -> Result<News, StoreError> {
+    let seq = awaited.seq;
+    let Some(status) = row.get::<_, Option<&str>>(2) else { return Ok(News::Gone { seq }) };
+    let attempts = row.get::<_, i32>(3) as u32;
+    Ok(match status {
+        "starting" => News::Waits { seq, attempts },
+        "processing" => News::Runs {
+            seq,
+            attempts,
+            started_at: Time::from_micros(row.get::<_, Option<i64>>(4).unwrap_or_default()),
+            logs: row.get::<_, Option<Vec<u8>>>(5).and_then(|logs| String::from_utf8(logs).ok()).unwrap_or_default(),
+            metrics: Box::new(rows::metrics(row.get(6))),
+        },
+        _ => News::Ended(Box::new(rows::record(row)?)),
+    })
+}
+
+/// How many wait before a prediction.
+pub(super) async fn place(client: Arc<Client>, seq: i64) -> Result<Option<Place>, Error> {
+    let sql = "SELECT b.count, b.units FROM syncdiffusion.predictions w, LATERAL (
+            SELECT count(*), coalesce(sum(p.units), 0) AS units FROM syncdiffusion.predictions p
+            WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
+                AND (p.rank, p.seq) < (w.rank, w.seq)
+        ) b WHERE w.seq = $1 AND w.status = 'starting'";
+    let rows = query(&client, sql, &[(&seq, Type::INT8)]).await?;
+    Ok(rows.first().map(|row| Place { before: row.get::<_, i64>(0) as u64, units: row.get(1) }))
+}
+
+/// Names a prediction.
+pub(super) enum By<'a> {
+    Id(&'a str),
+    Seq(i64),
+}
+
+/// A prediction with its first picture, if it has ended.
+pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Result<Stored, StoreError>>, Error> {
+    let (column, value): (_, Value<'_>) = match &by {
+        By::Id(id) => ("id", (id, Type::TEXT)),
+        By::Seq(seq) => ("seq", (seq, Type::INT8)),
+    };
+    let sql = format!("SELECT {COLUMNS}, p.owed FROM syncdiffusion.predictions p WHERE p.{column} = $1");
+    let rows = query(&client, &sql, &[value]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let record = match rows::record(row) {
+        Ok(record) => record,
+        Err(error) => return Ok(Some(Err(error))),
+    };
+    let (mut picture, mut more) = (None, Vec::new());
+    if record.prediction.status.is_terminal() {
+        picture = rows::picture(&client, row.get(0), &Which::FIRST).await?.map(|picture| picture.bytes);
+        if record.prediction.input.num_outputs > 1 {
+            more = rows::more(&client, row.get(0)).await?;
+        }
+    }
+    Ok(Some(Ok(Stored { record, picture, more, owed: row.get(5) })))
+}
+
+/// A picture of the prediction of an id.
+pub(super) async fn picture(client: Arc<Client>, id: &str, which: &Which) -> Result<Option<Picture>, Error> {
+    match rows::seq(&client, id).await? {
+        Some(seq) => rows::picture(&client, seq, which).await,
+        None => Ok(None),
+    }
+}
+
+/// What was drawn for each name.
+pub(super) async fn usage(client: Arc<Client>) -> Result<Vec<Usage>, Error> {
+    let sql = "SELECT name, sum(predictions)::bigint, sum(succeeded)::bigint, sum(megapixels), sum(seconds)
+        FROM (TABLE syncdiffusion.usage UNION ALL TABLE syncdiffusion.usage_of_ends) counted
+        GROUP BY name ORDER BY name COLLATE \"C\"";
+    let read = |row: &Row| Usage {
+        name: row.get(0),
+        predictions: row.get::<_, i64>(1) as u64,
+        succeeded: row.get::<_, i64>(2) as u64,
+        megapixels: row.get(3),
+        seconds: row.get(4),
+    };
+    Ok(query(&client, sql, &[]).await?.iter().map(read).collect())
+}
+
+/// The bytes that are served under a name.
+pub(super) async fn file(client: Arc<Client>, name: &str) -> Result<Option<Arc<[u8]>>, Error> {
+    let named = "SELECT bytes FROM syncdiffusion.pictures WHERE file = $1";
+    if let Some(row) = query(&client, named, &[(&name, Type::TEXT)]).await?.first() {
+        return Ok(Some(row.get::<_, &[u8]>(0).into()));
+    }
+    let first = "SELECT seq FROM syncdiffusion.predictions WHERE file = $1";
+    match query(&client, first, &[(&name, Type::TEXT)]).await?.first() {
+        Some(row) => Ok(rows::picture(&client, row.get(0), &Which::FIRST).await?.map(|picture| picture.bytes)),
+        None => Ok(None),
+    }
+}

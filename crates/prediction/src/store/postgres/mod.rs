@@ -1,0 +1,181 @@
+//! A store in a PostgreSQL database, which any number of nodes share.
+//!
+//! The database is the truth: who waits, who holds what, what has ended. Each transition is one statement, most of
+//! them a function of `functions.sql`, so a node that is frozen or cut off in the middle of one holds no locks. A node
+//! has two connections and a thread of its own for them: writes go out in the order of their calls ([`lane`]), beats
+//! and everything that is only read do not wait for them ([`looks`]).
+//!
+//! What was accepted, ended or asked to stop is on the disk of the server, and of its synchronous standby, before it
+//! is answered. A claim, a beat and progress are not waited for: to lose one costs a repeated run, never a result.
+//!
+//! When an answer is lost with its connection, what it was about may have been done. A write is then tried again, and
+//! finds what it did: an acceptance by the name of its request, an end by its token. If the database does not come
+//! back, an acceptance is an error, and what was accepted is adopted later; an end is tried again by the caller. What
+//! was claimed without an answer is given back.
+//!
+//! Nothing is bound to a session but for the time of a transaction: no statement is named, nothing listens, settings
+//! and locks are local. So a pooler may give each transaction another connection to the server.
+
+mod address;
+mod engine;
+mod explain;
+mod inspect;
+mod lane;
+mod link;
+mod looks;
+mod rows;
+mod schema;
+mod search;
+mod shared;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod writes;
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, mpsc};
+
+use tokio::runtime::Runtime;
+
+use crate::store::error::StoreError;
+use crate::webhook::signature::Secret;
+use address::Address;
+use explain::Failure;
+pub use inspect::{Inspected, inspect as inspect_database};
+use lane::Lane;
+use link::{Link, connect};
+use shared::Shared;
+
+/// The engine.
+pub struct Postgres {
+    shared: Arc<Shared>,
+    address: Arc<Address>,
+    lane: Lane,
+    /// Only ever empty while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Postgres {
+    /// Opens the store of a database, `postgres://USER:PASSWORD@HOST:PORT/NAME`, as a new node. An empty database gets
+    /// its tables.
+    ///
+    /// # Errors
+    /// If the URL is wrong, the server does not answer or refuses, or the database is another program's or of another
+    /// version. Nothing is changed then.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        Self::node(Arc::new(Address::parse(url)?))
+    }
+
+    /// Another node of the same store.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn join(&self) -> Result<Self, StoreError> {
+        Self::node(Arc::clone(&self.address))
+    }
+
+    fn node(address: Arc<Address>) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::Engine(format!("no thread can be started: {error}")))?;
+        let (to, node) = mpsc::channel();
+        let opening = Arc::clone(&address);
+        runtime.spawn(async move { _ = to.send(open(&opening).await) });
+        let node = match node.recv().unwrap_or(Err(StoreError::Closed)) {
+            Ok(node) => node,
+            Err(error) => {
+                // The caller may be a task, which must not wait for it.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let truth = Arc::new(Link::new(Arc::clone(&address)));
+        let shared = Arc::new(Shared {
+            truth: Arc::clone(&truth),
+            looks: Link::new(Arc::clone(&address)),
+            node: AtomicU64::new(node),
+            handed_out: AtomicU64::default(),
+            board: Mutex::default(),
+            since: Mutex::default(),
+            known: Mutex::default(),
+            strays: AtomicU32::default(),
+            sweep: Mutex::default(),
+            lost: Mutex::default(),
+            unsure: Mutex::default(),
+            unreadable: rows::Unreadable::default(),
+        });
+        let lane = Lane::start(runtime.handle(), truth);
+        Ok(Self { shared, address, lane, runtime: Some(runtime) })
+    }
+
+    /// The secret that all nodes sign webhooks with, made by the first that asks.
+    ///
+    /// # Errors
+    /// If the database does not answer, or the system has no random bytes.
+    pub fn secret(&self) -> Result<String, StoreError> {
+        let made = Secret::random().map_err(|error| StoreError::Engine(error.to_string()))?.reveal().to_owned();
+        let shared = Arc::clone(&self.shared);
+        let (to, secret) = mpsc::channel();
+        drop(self.run(async move {
+            _ = to.send(shared.truth.call(|client| writes::setting(client, "webhook_secret", made.clone())).await);
+            Ok(())
+        }));
+        Ok(secret.recv().unwrap_or_else(|_| Err(Failure::before(StoreError::Closed)))?)
+    }
+
+    /// Does something on the thread of the store.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static {
+        let running = self.runtime.as_ref().map(|runtime| runtime.spawn(work));
+        async move {
+            match running {
+                Some(running) => running.await.unwrap_or(Err(StoreError::Closed)),
+                None => Err(StoreError::Closed),
+            }
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // It may be dropped by a task of another runtime, which must not wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Checks a database, and registers a node.
+async fn open(address: &Address) -> Result<u64, StoreError> {
+    let client = connect(address).await?;
+    let named = |error: StoreError| match error {
+        StoreError::Engine(text) => StoreError::Engine(format!("database {}: {text}", address.shown())),
+        other => other,
+    };
+    schema::prepare(&client).await.map_err(named)?;
+    for warning in inspect::warnings(&client).await.map_err(|error| named(error.into()))? {
+        tracing::warn!(warning, "the database may lose what it has confirmed");
+    }
+    writes::register(&client).await.map_err(|error| named(error.into()))
+}
+
+/// Executes statements, on a thread of its own.
+#[cfg(test)]
+pub(super) fn execute(url: &str, sql: &str) {
+    attempt(url, sql).unwrap();
+}
+
+/// The same, and it may fail.
+#[cfg(test)]
+fn attempt(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let (address, sql) = (Address::parse(url).unwrap(), sql.to_owned());
+    let work = async move { connect(&address).await.unwrap().batch_execute(&sql).await };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime().block_on(work)).join().unwrap()
+}

@@ -1,0 +1,162 @@
+//! The tables, and the check that a database is ours.
+//!
+//! Steps run under a lock of the whole database, so that nodes which start at the same time make them once.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
+
+use super::rows::query;
+use crate::store::error::StoreError;
+
+/// The schema: version 1.
+const FIRST: &str = concat!(include_str!("schema.sql"), include_str!("functions.sql"));
+/// The version that this program makes and knows.
+const VERSION: u32 = 1;
+/// The oldest server.
+const MIN_SERVER: i32 = 150_000;
+/// Under which lock steps are made; a number of our own.
+const LOCK: i64 = 0x7379_6e63_6469_6666;
+
+/// Makes or checks the tables.
+///
+/// # Errors
+/// If the server, the database or the role is not fit; nothing is changed then.
+pub(super) async fn prepare(client: &Client) -> Result<(), StoreError> {
+    server(client).await?;
+    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})");
+    client.batch_execute(&lock).await?;
+    let made = step(client).await;
+    // After a failure this is a rollback, whatever it is called.
+    client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    made
+}
+
+pub(super) async fn server(client: &Client) -> Result<(), StoreError> {
+    let sql = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
+        current_setting('server_encoding'), pg_is_in_recovery(), current_setting('default_transaction_isolation')";
+    let rows = query(client, sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let (number, version, encoding, standby, isolation): (i32, &str, &str, bool, &str) =
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+    let refuse = |why: String| Err(StoreError::Engine(why));
+    if number < MIN_SERVER {
+        return refuse(format!("the server is PostgreSQL {version}; it must be 15 or newer"));
+    }
+    if encoding != "UTF8" {
+        return refuse(format!("the database is encoded as {encoding}; make it with `createdb --encoding UTF8`"));
+    }
+    if standby {
+        return refuse("the server is a standby; name the primary in the URL".to_owned());
+    }
+    if isolation != "read committed" {
+        return refuse(format!(
+            "`default_transaction_isolation` is `{isolation}`; set it to `read committed` for the role"
+        ));
+    }
+    Ok(())
+}
+
+async fn step(client: &Client) -> Result<(), StoreError> {
+    match version(client).await? {
+        Some(versions) => {
+            check(versions)?;
+            usable(client).await
+        }
+        None if is_used(client).await? => Err(foreign_tables()),
+        None => Ok(client.batch_execute(FIRST).await?),
+    }
+}
+
+/// What a database is, for messages.
+///
+/// # Errors
+/// If it is not fit.
+pub(super) async fn describe(client: &Client) -> Result<&'static str, StoreError> {
+    match version(client).await? {
+        Some(versions) => check(versions).map(|()| "it has its tables"),
+        None if is_used(client).await? => Err(foreign_tables()),
+        None => Ok("it is empty, and gets its tables with the first start"),
+    }
+}
+
+fn check((version, least): (u32, u32)) -> Result<(), StoreError> {
+    if least > VERSION {
+        return Err(StoreError::Engine(format!(
+            "the database is of version {version}, which programs older than version {least} cannot use; this program \
+            knows version {VERSION}: use a newer one"
+        )));
+    }
+    if version < VERSION {
+        return Err(StoreError::Engine(format!(
+            "the database is of version {version}, which this program does not know; use the program that made it, or \
+            another database"
+        )));
+    }
+    Ok(())
+}
+
+fn foreign_tables() -> StoreError {
+    StoreError::Engine(
+        "the database holds tables of another program; make an empty one with `createdb`, and name it in the URL"
+            .to_owned(),
+    )
+}
+
+/// The version of the tables, and the least version that may use them; `None` if there are none.
+async fn version(client: &Client) -> Result<Option<(u32, u32)>, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'syncdiffusion'),
+        EXISTS (
+            SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'syncdiffusion' AND c.relname = 'settings'
+        )";
+    let rows = query(client, sql, &[]).await?;
+    let (schema, settings) = rows.first().map_or((false, false), |row| (row.get(0), row.get(1)));
+    if !schema {
+        return Ok(None);
+    }
+    let foreign = || {
+        StoreError::Engine(
+            "the database has a schema `syncdiffusion` that this program did not make; name another database"
+                .to_owned(),
+        )
+    };
+    if !settings {
+        return Err(foreign());
+    }
+    let read = async |name: &'static str| -> Result<u32, StoreError> {
+        let sql = "SELECT value FROM syncdiffusion.settings WHERE name = $1";
+        let rows = query(client, sql, &[(&name, Type::TEXT)]).await?;
+        rows.first().and_then(|row| row.get::<_, &str>(0).parse().ok()).ok_or_else(foreign)
+    };
+    Ok(Some((read("version").await?, read("least_version").await?)))
+}
+
+/// Whether there are tables of others.
+async fn is_used(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    )";
+    Ok(query(client, sql, &[]).await?.first().is_some_and(|row| row.get(0)))
+}
+
+/// Whether the role may do what is needed.
+async fn usable(client: &Client) -> Result<(), StoreError> {
+    let sql = "SELECT coalesce(bool_and(CASE c.relkind
+            WHEN 'S' THEN has_sequence_privilege(c.oid, 'USAGE')
+            ELSE has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+                AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+        END), false), current_user::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'syncdiffusion' AND c.relkind IN ('r', 'S')";
+    let rows = query(client, sql, &[]).await?;
+    match rows.first() {
+        Some(row) if !row.get::<_, bool>(0) => Err(StoreError::Engine(format!(
+            "the role `{}` may not read and write the tables of the schema `syncdiffusion`; use the role that owns the \
+            database",
+            row.get::<_, &str>(1)
+        ))),
+        _ => Ok(()),
+    }
+}

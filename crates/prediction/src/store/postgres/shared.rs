@@ -1,0 +1,260 @@
+//! What a node of the store has in memory, and the writes that take several statements.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::link::Link;
+use super::looks;
+use super::rows::{self, Unreadable};
+use super::writes::{self, Asked, Estate};
+use crate::store::ends;
+use crate::store::error::StoreError;
+use crate::store::record::Record;
+use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, Node, Outcome, Said, Stopped};
+use crate::time::Time;
+use crate::wire::Metrics;
+
+/// How often reaping looks again at what a node holds that is taken for dead.
+const MAX_LOOKS: usize = 5;
+/// How many beats look for claims after the answer to one was lost: the server may be at it still.
+const STRAY_LOOKS: u32 = 15;
+
+/// What a node has in memory. Nothing of it is the truth.
+pub(super) struct Shared {
+    /// For writes in their order.
+    pub(super) truth: Arc<Link>,
+    /// For beats, and for everything that changes nothing.
+    pub(super) looks: Link,
+    pub(super) node: AtomicU64,
+    /// How many claims this node was ever given.
+    pub(super) handed_out: AtomicU64,
+    /// How much waits, as the last answer said.
+    pub(super) board: Mutex<Board>,
+    /// What this node has accepted since its last beat.
+    pub(super) since: Mutex<Board>,
+    /// The claims that this node was told of and that it has not been told the end of.
+    pub(super) known: Mutex<BTreeSet<(u64, Uuid)>>,
+    /// How often it is yet to be looked for claims that this node was not told of.
+    pub(super) strays: AtomicU32,
+    /// When retention by number is next looked at: not often where that takes long.
+    pub(super) sweep: Mutex<Option<Instant>>,
+    /// Ids that may have been accepted without an answer.
+    pub(super) lost: Mutex<Vec<String>>,
+    /// Claims whose end may have been stored without an answer.
+    pub(super) unsure: Mutex<HashSet<Claim>>,
+    pub(super) unreadable: Unreadable,
+}
+
+/// Locks a mutex; what panicked while it held one has left it whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn me(&self) -> Node {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// Nothing that this node holds has a smaller number.
+    pub(super) fn held_from(&self) -> u64 {
+        if self.strays.load(Ordering::Relaxed) > 0 {
+            return 0;
+        }
+        lock(&self.known).first().map_or(u64::MAX, |(seq, _)| *seq)
+    }
+
+    /// Counts what was accepted.
+    pub(super) fn count(&self, asked: &Asked, units: f64) {
+        if asked.known.is_some() {
+            return;
+        }
+        let mut board = lock(&self.board);
+        if asked.new.is_some() {
+            let mut since = lock(&self.since);
+            for board in [&mut *since, &mut *board] {
+                *board = Board { waiting: board.waiting + 1, units: board.units + units };
+            }
+        }
+        if let Some(told) = asked.board {
+            *board = told;
+        }
+    }
+
+    /// Notes what this node was given.
+    pub(super) fn hand_out(&self, claimed: &[Claimed]) {
+        self.handed_out.fetch_add(claimed.len() as u64, Ordering::Relaxed);
+        lock(&self.known).extend(claimed.iter().map(|claimed| (claimed.claim.seq, claimed.claim.token)));
+        let mut board = lock(&self.board);
+        for claimed in claimed {
+            board.waiting = board.waiting.saturating_sub(1);
+            board.units = if board.waiting == 0 { 0.0 } else { board.units - claimed.units };
+        }
+    }
+
+    pub(super) fn forget(&self, claim: Claim) {
+        lock(&self.known).remove(&(claim.seq, claim.token));
+    }
+
+    /// The answer to a claim was lost.
+    pub(super) fn expect_strays(&self) {
+        self.strays.store(STRAY_LOOKS, Ordering::Relaxed);
+    }
+
+    pub(super) async fn beat(&self, about: String, said: Arc<Vec<Said>>) -> Result<Beat, StoreError> {
+        let before = std::mem::take(&mut *lock(&self.since));
+        let beaten = self
+            .looks
+            .once(|client| looks::beat(client, (self.me(), self.held_from()), about.clone(), Arc::clone(&said)))
+            .await;
+        let alive = beaten.inspect_err(|_| {
+            let mut since = lock(&self.since);
+            since.waiting += before.waiting;
+            since.units += before.units;
+        })?;
+        if let Some(alive) = alive {
+            if let Beat::Alive { board, .. } = &alive {
+                *lock(&self.board) = *board;
+            }
+            return Ok(alive);
+        }
+        let node = self.looks.call(async |client: Arc<Client>| writes::register(&client).await).await?;
+        self.node.store(node, Ordering::Relaxed);
+        lock(&self.known).clear();
+        Ok(Beat::Dead)
+    }
+
+    /// Gives back what this node holds without having been told. To be called in the order of claims.
+    pub(super) async fn give_back_strays(&self) -> Result<(), StoreError> {
+        let held = self.truth.call(|client| writes::held_by(client, self.me())).await?;
+        for row in &held {
+            let claim = Claim { seq: row.get::<_, i64>(0) as u64, token: row.get(5) };
+            if lock(&self.known).contains(&(claim.seq, claim.token)) {
+                continue;
+            }
+            tracing::warn!(seq = claim.seq, "a claim whose answer was lost is given back");
+            if let Outcome::Ended(record) = self.give_back(claim, false, None).await? {
+                ends::announce(&record);
+            }
+        }
+        self.strays.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Gives a claim back. Logs are those that it has if there are none here.
+    pub(super) async fn give_back(
+        &self,
+        claim: Claim,
+        counted: bool,
+        logs: Option<String>,
+    ) -> Result<Outcome, StoreError> {
+        let Some(row) = self.truth.call(|client| writes::held(client, claim)).await? else {
+            self.forget(claim);
+            return Ok(Outcome::Fenced);
+        };
+        let mut waiting = rows::record(&row)?;
+        waiting.prediction.logs = logs.unwrap_or(waiting.prediction.logs);
+        let canceled = ends::canceled(&waiting, Time::now());
+        waiting.prediction.metrics = Metrics::default();
+        let texts = (rows::text(&waiting)?, rows::text(&canceled)?);
+        let back = self
+            .truth
+            .call(async |client: Arc<Client>| {
+                writes::give_back(client, &claim, counted, (&texts.0, &texts.1), &canceled).await
+            })
+            .await?;
+        self.forget(claim);
+        Ok(match back {
+            None => Outcome::Fenced,
+            Some(false) => Outcome::Waits,
+            Some(true) => Outcome::Ended(Box::new(canceled)),
+        })
+    }
+
+    pub(super) async fn stop(&self, id: &str) -> Result<Stopped, StoreError> {
+        let found = self.truth.call(|client| writes::find(client, id)).await?;
+        let Some(row) = found else { return Ok(Stopped::Unknown) };
+        let record = rows::record(&row)?;
+        if record.prediction.status.is_terminal() {
+            return Ok(Stopped::TooLate);
+        }
+        let end = ends::canceled(&record, Time::now());
+        let text = rows::text(&end)?;
+        let status = self.truth.call(async |client: Arc<Client>| writes::stop(client, &end, &text).await).await?;
+        Ok(match status.as_deref() {
+            None => Stopped::TooLate,
+            Some("canceled") => Stopped::Ended(Box::new(end)),
+            Some(_) => Stopped::Asked,
+        })
+    }
+
+    pub(super) async fn reap(&self, node: Node, beat: u64) -> Result<bool, StoreError> {
+        for _ in 0..MAX_LOOKS {
+            let now = Time::now();
+            let held = self.truth.call(|client| writes::held_by(client, node)).await?;
+            let mut estate = Estate::default();
+            for row in &held {
+                let ends = rows::record(row).ok().map(|record| {
+                    let failed = ends::interrupted(&record, now);
+                    (ends::canceled(&record, now), failed)
+                });
+                estate.add(row, ends)?;
+            }
+            let reaped = self
+                .truth
+                .call(async |client: Arc<Client>| writes::reap(client, (node, beat), MAX_ATTEMPTS, now, &estate).await)
+                .await?;
+            let (outcome, canceled, failed) = reaped;
+            match &*outcome {
+                "moved" => return Ok(false),
+                "reaped" => {
+                    for (end, interrupted) in &estate.ends {
+                        let seq = rows::number(end.seq);
+                        if canceled.contains(&seq) {
+                            ends::announce(end);
+                        } else if failed.contains(&seq) {
+                            ends::announce(interrupted);
+                        }
+                    }
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn adopt(&self) -> Result<Vec<Record>, StoreError> {
+        let lost = lock(&self.lost).clone();
+        let orphans = self.truth.call(|client| writes::orphans(client, self.me(), lost.clone())).await?;
+        let seqs: Vec<i64> = orphans.iter().map(|(seq, _)| *seq).collect();
+        let adopted = if seqs.is_empty() {
+            Vec::new()
+        } else {
+            let adopted = self.truth.call(|client| writes::adopt(client, self.me(), lost.clone(), seqs.clone())).await;
+            adopted.inspect_err(|failure| {
+                if failure.unknown {
+                    lock(&self.lost).extend(orphans.into_iter().map(|(_, id)| id));
+                }
+            })?
+        };
+        lock(&self.lost).retain(|id| !lost.contains(id));
+        Ok(self.unreadable.records(&adopted))
+    }
+
+    pub(super) async fn delete(&self, id: &str) -> Result<bool, StoreError> {
+        let Some(row) = self.truth.call(|client| writes::find(client, id)).await? else { return Ok(false) };
+        let removable = match rows::record(&row) {
+            Ok(Record { prediction, .. }) => prediction.status.is_terminal(),
+            Err(_) => true,
+        };
+        if removable {
+            self.truth.call(|client| writes::remove(client, row.get(0))).await?;
+        }
+        Ok(removable)
+    }
+}

@@ -1,0 +1,116 @@
+//! A proxy between a store and its database. It can lose an answer together with its connection, and it looks whether
+//! statements are named.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+/// The proxy. Its threads end with the process.
+pub(super) struct Proxy {
+    pub(super) url: String,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many answers are passed on until one is lost; at 0 none is.
+    until: AtomicU32,
+    lost: AtomicU32,
+    named: AtomicBool,
+}
+
+impl Proxy {
+    /// Stands before the database of a URL, whose server listens on a socket in a folder.
+    pub(super) fn before(url: &str) -> Self {
+        let (user, rest) = url.split_once('@').unwrap();
+        let (folder, name) = rest.split_once('/').unwrap();
+        let socket = format!("{}/.s.PGSQL.5432", folder.replace("%2F", "/"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{user}@127.0.0.1:{}/{name}", listener.local_addr().unwrap().port());
+        let state = Arc::<State>::default();
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+                join(client, server, &shared);
+            }
+        });
+        Self { url, state }
+    }
+
+    /// Loses the answer to the `n`th transaction from now on.
+    pub(super) fn lose(&self, n: u32) {
+        self.state.until.store(n, Ordering::SeqCst);
+    }
+
+    /// How many answers were lost.
+    pub(super) fn lost(&self) -> u32 {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether a statement had a name.
+    pub(super) fn has_seen_names(&self) -> bool {
+        self.state.named.load(Ordering::SeqCst)
+    }
+}
+
+/// A part of the protocol: its kind, and all of its bytes.
+fn part(from: &mut impl Read, has_kind: bool) -> io::Result<(u8, Vec<u8>)> {
+    let mut bytes = vec![0; if has_kind { 5 } else { 4 }];
+    from.read_exact(&mut bytes)?;
+    let (kind, length) = bytes.split_at(bytes.len() - 4);
+    let (kind, length) = (kind.first().copied().unwrap_or(0), u32::from_be_bytes(length.try_into().unwrap()));
+    let head = bytes.len();
+    bytes.resize(head + length as usize - 4, 0);
+    from.read_exact(&mut bytes[head..])?;
+    Ok((kind, bytes))
+}
+
+fn join(client: TcpStream, server: UnixStream, state: &Arc<State>) {
+    let (mut from_client, mut to_server, shared) =
+        (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(state));
+    thread::spawn(move || {
+        let mut is_first = true;
+        while let Ok((kind, bytes)) = part(&mut from_client, !is_first) {
+            is_first = false;
+            let mut names = bytes[bytes.len().min(5)..].split(|byte| *byte == 0);
+            let name = match kind {
+                b'P' => names.next(),
+                b'B' => names.nth(1),
+                _ => None,
+            };
+            if name.is_some_and(|name| !name.is_empty()) {
+                shared.named.store(true, Ordering::SeqCst);
+            }
+            if to_server.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        _ = to_server.shutdown(Shutdown::Both);
+    });
+    let (mut from_server, mut to_client, shared) = (server, client, Arc::clone(state));
+    thread::spawn(move || {
+        let mut has_begun = false;
+        while let Ok((kind, bytes)) = part(&mut from_server, true) {
+            let is_over = kind == b'Z' && bytes.last() == Some(&b'I');
+            let is_lost = has_begun && shared.until.load(Ordering::SeqCst) == 1;
+            if is_over && has_begun {
+                _ = shared.until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |until| until.checked_sub(1));
+            }
+            if is_lost && is_over {
+                shared.lost.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            // The first one is not an answer: the connection is made.
+            has_begun |= is_over;
+            if !is_lost && to_client.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        _ = to_client.shutdown(Shutdown::Both);
+        _ = from_server.shutdown(Shutdown::Both);
+    });
+}

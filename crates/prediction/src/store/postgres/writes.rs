@@ -1,0 +1,363 @@
+//! The writes of a life: one statement each.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use super::rows::{self, Pictures, Value, number, query};
+use crate::store::error::StoreError;
+use crate::store::record::{Picture, Record};
+use crate::store::usage::Usage;
+use crate::store::work::{Board, Claim, Claimed, Room, Wants};
+use crate::time::Time;
+
+/// A prediction to accept, as it is sent.
+pub(super) struct Accept {
+    /// Names this request.
+    pub(super) request: Uuid,
+    pub(super) id: String,
+    pub(super) tenant: String,
+    pub(super) key: Option<String>,
+    pub(super) idempotent: bool,
+    pub(super) units: f64,
+    pub(super) wire: u32,
+    pub(super) record: String,
+    pub(super) inputs: Vec<Picture>,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) new: Option<i64>,
+    pub(super) known: Option<i64>,
+    /// How much waits, where it was looked at.
+    pub(super) board: Option<Board>,
+}
+
+/// Accepts a prediction, or finds that an earlier try of this request did. `since` is what this node has accepted since
+/// it was told how much waits.
+pub(super) async fn accept(
+    client: Arc<Client>,
+    node: u64,
+    new: Arc<Accept>,
+    (room, since): (Room, Board),
+) -> Result<Asked, Error> {
+    let (me, wire) = (number(node), new.wire as i32);
+    let (free, jobs, more) = (number(room.free), number(room.jobs), number(since.waiting));
+    let pictures = Pictures::new(&new.inputs);
+    let mut values: Vec<Value<'_>> = vec![
+        (&me, Type::INT8),
+        (&new.request, Type::UUID),
+        (&new.id, Type::TEXT),
+        (&new.tenant, Type::TEXT),
+        (&new.key, Type::TEXT),
+        (&new.idempotent, Type::BOOL),
+        (&new.units, Type::FLOAT8),
+        (&wire, Type::INT4),
+        (&new.record, Type::TEXT),
+        (&free, Type::INT8),
+        (&jobs, Type::INT8),
+        (&room.units, Type::FLOAT8),
+        (&more, Type::INT8),
+        (&since.units, Type::FLOAT8),
+    ];
+    values.extend(pictures.values());
+    let sql = "SELECT new_seq, known, waiting, units
+        FROM syncdiffusion.accept(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+        )";
+    let row = one(query(&client, sql, &values).await?);
+    Ok(row.map_or_else(Asked::default, |row| {
+        let waiting: Option<i64> = row.get(2);
+        let board = waiting.zip(row.get(3)).map(|(waiting, units)| Board { waiting: waiting as u64, units });
+        Asked { new: row.get(0), known: row.get(1), board }
+    }))
+}
+
+fn one(rows: Vec<Row>) -> Option<Row> {
+    rows.into_iter().next()
+}
+
+pub(super) async fn claim(client: Arc<Client>, node: u64, wants: Wants, now: Time) -> Result<Vec<Row>, Error> {
+    let (me, places) = (number(node), number(wants.places as u64));
+    let (wire, now, waited) = (wants.wire as i32, now.micros(), format!("{} microseconds", wants.waited.as_micros()));
+    let values: [Value<'_>; 7] = [
+        (&me, Type::INT8),
+        (&places, Type::INT8),
+        (&wants.alone, Type::BOOL),
+        (&waited, Type::TEXT),
+        (&wire, Type::INT4),
+        (&wants.units, Type::FLOAT8),
+        (&now, Type::INT8),
+    ];
+    let sql = "SELECT seq, record, 'processing', attempts, $7, claim, units, tenant
+        FROM syncdiffusion.claim($1, $2, $3, $4::interval, $5, $6, $7) ORDER BY rank, seq";
+    query(&client, sql, &values).await
+}
+
+/// A claimed prediction.
+pub(super) fn claimed(row: &Row, now: Time) -> Option<Claimed> {
+    let read = rows::record(row).inspect_err(|error| tracing::error!(%error, "a prediction cannot be started"));
+    let record = read.ok()?;
+    Some(Claimed {
+        claim: Claim { seq: record.seq, token: row.get(5) },
+        attempts: record.attempts,
+        started_at: now,
+        units: row.get(6),
+        tenant: row.get(7),
+        record: Arc::new(record),
+    })
+}
+
+/// An end, as it is sent.
+pub(super) struct Finish {
+    pub(super) claim: Claim,
+    pub(super) record: Record,
+    pub(super) canceled: Record,
+    pub(super) text: String,
+    pub(super) canceled_text: String,
+    pub(super) pictures: Vec<Picture>,
+}
+
+/// Whether it ended as canceled; `None` if the claim does not hold.
+pub(super) async fn finish(client: Arc<Client>, end: Arc<Finish>) -> Result<Option<bool>, Error> {
+    let Finish { claim, record, text, canceled_text, pictures, .. } = &*end;
+    let (seq, status, owes) = (number(claim.seq), record.prediction.status.name(), record.owes());
+    let (began, ended) = (micros(record.prediction.started_at), micros(record.prediction.completed_at));
+    let used = Usage::of("", record);
+    let pictures = Pictures::new(pictures);
+    let mut values: Vec<Value<'_>> = vec![
+        (&seq, Type::INT8),
+        (&claim.token, Type::UUID),
+        (&status, Type::TEXT),
+        (text, Type::TEXT),
+        (canceled_text, Type::TEXT),
+        (&began, Type::INT8),
+        (&ended, Type::INT8),
+        (&record.file, Type::TEXT),
+        (&owes, Type::BOOL),
+        (&used.megapixels, Type::FLOAT8),
+        (&used.seconds, Type::FLOAT8),
+    ];
+    values.extend(pictures.values());
+    let sql = "SELECT syncdiffusion.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    Ok(one(query(&client, sql, &values).await?).and_then(|row| row.get(0)))
+}
+
+pub(super) fn micros(time: Option<Time>) -> Option<i64> {
+    time.map(Time::micros)
+}
+
+/// Stores the wish to stop, or the end of what waits; the status after it, `None` if it has ended already.
+pub(super) async fn stop(client: Arc<Client>, end: &Record, text: &str) -> Result<Option<String>, Error> {
+    let (seq, ended, owes) = (number(end.seq), micros(end.prediction.completed_at), end.owes());
+    let seconds = Usage::of("", end).seconds;
+    let sql = "SELECT syncdiffusion.stop($1, $2, $3, $4, $5, $6)";
+    let values: [Value<'_>; 6] = [
+        (&seq, Type::INT8),
+        (&end.prediction.id, Type::TEXT),
+        (&text, Type::TEXT),
+        (&ended, Type::INT8),
+        (&owes, Type::BOOL),
+        (&seconds, Type::FLOAT8),
+    ];
+    Ok(one(query(&client, sql, &values).await?).and_then(|row| row.get(0)))
+}
+
+/// What is held under a token.
+pub(super) async fn held(client: Arc<Client>, claim: Claim) -> Result<Option<Row>, Error> {
+    let sql = format!(
+        "SELECT {} FROM syncdiffusion.predictions p WHERE p.seq = $1 AND p.claim = $2 AND p.status = 'processing'",
+        rows::COLUMNS
+    );
+    Ok(one(query(&client, &sql, &[(&number(claim.seq), Type::INT8), (&claim.token, Type::UUID)]).await?))
+}
+
+/// What has ended under a token.
+pub(super) async fn ended(client: Arc<Client>, claim: Claim) -> Result<Option<Row>, Error> {
+    let sql = format!(
+        "SELECT {} FROM syncdiffusion.predictions p WHERE p.seq = $1 AND p.claim = $2 AND p.{}",
+        rows::COLUMNS,
+        rows::ENDED
+    );
+    Ok(one(query(&client, &sql, &[(&number(claim.seq), Type::INT8), (&claim.token, Type::UUID)]).await?))
+}
+
+/// Gives back what is held; whether it ended as canceled instead, `None` if the claim does not hold.
+pub(super) async fn give_back(
+    client: Arc<Client>,
+    claim: &Claim,
+    counted: bool,
+    (waiting, canceled): (&str, &str),
+    end: &Record,
+) -> Result<Option<bool>, Error> {
+    let (seq, ended, owes) = (number(claim.seq), micros(end.prediction.completed_at), end.owes());
+    let seconds = Usage::of("", end).seconds;
+    let values: [Value<'_>; 8] = [
+        (&seq, Type::INT8),
+        (&claim.token, Type::UUID),
+        (&counted, Type::BOOL),
+        (&waiting, Type::TEXT),
+        (&canceled, Type::TEXT),
+        (&ended, Type::INT8),
+        (&owes, Type::BOOL),
+        (&seconds, Type::FLOAT8),
+    ];
+    let sql = "SELECT syncdiffusion.give_back($1, $2, $3, $4, $5, $6, $7, $8)";
+    Ok(one(query(&client, sql, &values).await?).and_then(|row| row.get(0)))
+}
+
+/// What a dead node held, with the ends that may come of it.
+#[derive(Default)]
+pub(super) struct Estate {
+    numbers: Vec<i64>,
+    tokens: Vec<Uuid>,
+    canceled: Vec<String>,
+    failed: Vec<String>,
+    owing: Vec<bool>,
+    lasted: Vec<f64>,
+    pub(super) ends: Vec<(Record, Record)>,
+}
+
+impl Estate {
+    /// Adds what is held; a record that cannot be read stays as it is.
+    pub(super) fn add(&mut self, row: &Row, ends: Option<(Record, Record)>) -> Result<(), StoreError> {
+        let (canceled, failed) = match &ends {
+            Some((canceled, failed)) => (rows::text(canceled)?, rows::text(failed)?),
+            None => (row.get(1), row.get(1)),
+        };
+        self.numbers.push(row.get(0));
+        self.tokens.push(row.get(5));
+        self.canceled.push(canceled);
+        self.failed.push(failed);
+        self.owing.push(ends.as_ref().is_some_and(|(end, _)| end.owes()));
+        self.lasted.push(ends.as_ref().map_or(0.0, |(end, _)| Usage::of("", end).seconds));
+        self.ends.extend(ends);
+        Ok(())
+    }
+}
+
+/// What a node holds.
+pub(super) async fn held_by(client: Arc<Client>, node: u64) -> Result<Vec<Row>, Error> {
+    let sql = format!(
+        "SELECT {}, p.claim FROM syncdiffusion.predictions p WHERE p.status = 'processing' AND p.node = $1",
+        rows::COLUMNS
+    );
+    query(&client, &sql, &[(&number(node), Type::INT8)]).await
+}
+
+/// The prediction of an id.
+pub(super) async fn find(client: Arc<Client>, id: &str) -> Result<Option<Row>, Error> {
+    if id.contains('\0') {
+        return Ok(None);
+    }
+    let sql = format!("SELECT {} FROM syncdiffusion.predictions p WHERE p.id = $1", rows::COLUMNS);
+    Ok(one(query(&client, &sql, &[(&id, Type::TEXT)]).await?))
+}
+
+/// Removes a prediction.
+pub(super) async fn remove(client: Arc<Client>, seq: i64) -> Result<(), Error> {
+    let sql = "SELECT syncdiffusion.remove(ARRAY[$1::bigint])";
+    query(&client, sql, &[(&seq, Type::INT8)]).await.map(drop)
+}
+
+/// The webhook of a prediction is delivered.
+pub(super) async fn mark_delivered(client: Arc<Client>, id: String, seq: i64) -> Result<(), Error> {
+    let sql = "UPDATE syncdiffusion.predictions SET owed = false WHERE seq = $1 AND id = $2 AND owed";
+    query(&client, sql, &[(&seq, Type::INT8), (&id, Type::TEXT)]).await.map(drop)
+}
+
+/// Stores a picture beside a prediction that is still there.
+pub(super) async fn add_picture(
+    client: Arc<Client>,
+    id: String,
+    seq: i64,
+    pictures: Arc<[Picture; 1]>,
+) -> Result<(), Error> {
+    let pictures = Pictures::new(&*pictures);
+    let mut values: Vec<Value<'_>> = vec![(&seq, Type::INT8), (&id, Type::TEXT)];
+    values.extend(pictures.values());
+    let sql = "SELECT syncdiffusion.keep(seq, $3, $4, $5, $6, $7) FROM syncdiffusion.predictions
+        WHERE seq = $1 AND id = $2";
+    query(&client, sql, &values).await.map(drop)
+}
+
+/// Takes a node for dead. The answer is `moved`, `again` or `reaped`, and the numbers of what was canceled and failed.
+pub(super) async fn reap(
+    client: Arc<Client>,
+    (node, beat): (u64, u64),
+    most: u32,
+    now: Time,
+    estate: &Estate,
+) -> Result<(String, Vec<i64>, Vec<i64>), Error> {
+    let (node, beat, most, now) = (number(node), number(beat), most as i32, now.micros());
+    let values: [Value<'_>; 10] = [
+        (&node, Type::INT8),
+        (&beat, Type::INT8),
+        (&most, Type::INT4),
+        (&now, Type::INT8),
+        (&estate.numbers, Type::INT8_ARRAY),
+        (&estate.tokens, Type::UUID_ARRAY),
+        (&estate.canceled, Type::TEXT_ARRAY),
+        (&estate.failed, Type::TEXT_ARRAY),
+        (&estate.owing, Type::BOOL_ARRAY),
+        (&estate.lasted, Type::FLOAT8_ARRAY),
+    ];
+    let sql = "SELECT outcome, coalesce(canceled, '{}'), coalesce(failed, '{}')
+        FROM syncdiffusion.reap($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    let row = one(query(&client, sql, &values).await?);
+    Ok(row.map_or_else(Default::default, |row| (row.get(0), row.get(1), row.get(2))))
+}
+
+/// Numbers and ids of what nobody looks after, and of what this node may look after without knowing (`lost`).
+pub(super) async fn orphans(client: Arc<Client>, node: u64, lost: Vec<String>) -> Result<Vec<(i64, String)>, Error> {
+    // Most often none is lost, and then what this node looks after is not walked over.
+    let mine = if lost.is_empty() { "false" } else { MINE };
+    let sql = format!(
+        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} AND (keeper IS NULL OR {mine}) ORDER BY seq LIMIT 500"
+    );
+    let rows = query(&client, &sql, &[(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// What somebody looks after.
+const KEPT: &str = "(owed OR status = 'starting' OR status = 'processing')";
+const MINE: &str = "(keeper = $1 AND id = ANY ($2))";
+
+/// Looks after orphans from now on.
+pub(super) async fn adopt(
+    client: Arc<Client>,
+    node: u64,
+    lost: Vec<String>,
+    orphans: Vec<i64>,
+) -> Result<Vec<Row>, Error> {
+    let sql = format!(
+        "WITH me AS MATERIALIZED (SELECT node FROM syncdiffusion.nodes WHERE node = $1 FOR KEY SHARE),
+        found AS MATERIALIZED (
+            SELECT seq FROM syncdiffusion.predictions
+            WHERE seq = ANY ($3) AND {KEPT} AND (keeper IS NULL OR {MINE}) ORDER BY seq FOR UPDATE SKIP LOCKED
+        )
+        UPDATE syncdiffusion.predictions p SET keeper = me.node FROM me, found WHERE p.seq = found.seq
+        RETURNING {}",
+        rows::COLUMNS
+    );
+    let values: [Value<'_>; 3] = [(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY), (&orphans, Type::INT8_ARRAY)];
+    query(&client, &sql, &values).await
+}
+
+/// A setting that all nodes share, which is `made` if there was none.
+pub(super) async fn setting(client: Arc<Client>, name: &'static str, made: String) -> Result<String, Error> {
+    let values: [Value<'_>; 2] = [(&name, Type::TEXT), (&made, Type::TEXT)];
+    let insert = "INSERT INTO syncdiffusion.settings VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    query(&client, insert, &values).await?;
+    let kept = "SELECT value FROM syncdiffusion.settings WHERE name = $1";
+    Ok(one(query(&client, kept, &values[..1]).await?).map_or(made.clone(), |row| row.get(0)))
+}
+
+/// Registers a node.
+pub(super) async fn register(client: &Client) -> Result<u64, Error> {
+    let sql = "INSERT INTO syncdiffusion.nodes (node) VALUES (nextval('syncdiffusion.node_numbers')) RETURNING node";
+    Ok(one(query(client, sql, &[]).await?).map_or(0, |row| row.get::<_, i64>(0) as u64))
+}
