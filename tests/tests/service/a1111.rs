@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use tests::{Answer, Server};
 
 const TXT2IMG: &str = "/sdapi/v1/txt2img";
+const IMG2IMG: &str = "/sdapi/v1/img2img";
 const PROGRESS: &str = "/sdapi/v1/progress";
+
+/// Four quarters of 48x32 pixels in all.
+const QUARTERS: &[u8] = include_bytes!("../../pictures/quarters.png");
 
 /// Size and `parameters` of a PNG in base64.
 fn png(text: &Value) -> ((u32, u32), String) {
@@ -50,6 +54,60 @@ async fn pictures_come_with_how_they_were_made() {
     }
     let any = server.json("POST", TXT2IMG, &[], &json!({"prompt": "a", "seed": -1, "steps": 1})).await.json;
     assert_eq!(png(&any["images"][0]).0, (2048, 512), "the panorama unless a size is given");
+}
+
+/// What a program sends for a picture that it has.
+fn img2img(more: &Value) -> Value {
+    // As SillyTavern, Krita's and Blender's plugins and others write it.
+    let mut body = json!({"prompt": "a lake", "negative_prompt": "fog", "steps": 4, "cfg_scale": 7, "width": 1000,
+        "height": 520, "seed": 5, "sampler_name": "DPM++ 2M", "sampler_index": "DPM++ 2M", "batch_size": 1, "n_iter": 1,
+        "init_images": [STANDARD.encode(QUARTERS)], "denoising_strength": 0.6, "resize_mode": 0, "mask": null,
+        "inpainting_fill": 0, "inpaint_full_res": true, "include_init_images": false, "override_settings": {},
+        "alwayson_scripts": {"controlnet": {"args": []}}, "script_name": null, "image_cfg_scale": 1.5});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn a_picture_is_drawn_again() {
+    let server = Server::start(&[]).await;
+    let uri = format!("data:image/png;base64,{}", STANDARD.encode(QUARTERS));
+    for (more, size, given, strength) in [
+        // Stretched to what is kept of 1024x640, and cut to its shape.
+        (json!({}), (1000, 520), "1024x640", 0.6),
+        (json!({"resize_mode": 1, "denoising_strength": null}), (1000, 520), "1024x640", 0.75),
+        (json!({"width": 1024, "height": 512, "init_images": [uri]}), (1024, 512), "1024x512", 0.6),
+        // What is beside it is drawn.
+        (json!({"width": 1024, "height": 512, "resize_mode": 2}), (1024, 512), "48x32", 0.6),
+        (json!({"width": null, "height": null}), (2048, 512), "48x32", 0.6),
+    ] {
+        let answer = server.json("POST", IMG2IMG, &[], &img2img(&more)).await;
+        assert_eq!(answer.status, 200, "{more}: {}", answer.text);
+        let (shown, parameters) = png(&answer.json["images"][0]);
+        let info: Value = serde_json::from_str(answer.json["info"].as_str().unwrap()).unwrap();
+        assert_eq!((shown, &info["denoising_strength"]), (size, &json!(strength)), "{more}");
+        assert_eq!((&info["infotexts"][0], &answer.json["parameters"]["width"]), (&json!(parameters), &json!(size.0)));
+        let made = server.get("/predictions?limit=1").await.json["results"][0].clone();
+        assert!(made["logs"].as_str().unwrap().contains(&format!("given image {given} ")), "{more}: {made}");
+        assert_eq!(made["input"]["strength"], json!(strength));
+    }
+    for (more, words) in [
+        (json!({"mask": STANDARD.encode(QUARTERS)}), "leave `mask` out"),
+        (json!({"init_images": []}), "is missing"),
+        (json!({"init_images": ["aGk="]}), "is not a PNG"),
+        (json!({"init_images": ["?"]}), "not base64"),
+        (json!({"width": 256}), "`512x520`"),
+    ] {
+        let answer = server.json("POST", IMG2IMG, &[], &img2img(&more)).await;
+        assert_eq!(answer.status, 422, "{more}: {}", answer.text);
+        assert!(answer.json["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+    }
+    let body = img2img(&json!({"prompt": "until=/nowhere/at/all"}));
+    let (answer, ()) = tokio::join!(server.json("POST", IMG2IMG, &[], &body), async {
+        server.until(PROGRESS, |is| is["state"]["job"] == "img2img" && is["current_image"].is_string()).await;
+        server.json("POST", "/sdapi/v1/interrupt", &[], &json!({})).await;
+    });
+    assert_eq!(answer.status, 500);
 }
 
 #[tokio::test]

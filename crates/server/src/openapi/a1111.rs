@@ -8,6 +8,7 @@ use crate::http::a1111::lists::EMPTY;
 pub(super) fn paths() -> Value {
     let mut paths = json!({
         "/sdapi/v1/txt2img": { "post": txt2img() },
+        "/sdapi/v1/img2img": { "post": img2img() },
         "/sdapi/v1/progress": { "get": progress() },
         "/sdapi/v1/interrupt": { "post": interrupt("interrupt") },
         "/sdapi/v1/skip": { "post": interrupt("skip") },
@@ -51,6 +52,38 @@ pub(super) fn schemas() -> Map<String, Value> {
             "sampler_name": { "type": "string", "nullable": true, "description": "One of `samplers`; others are ignored" },
         },
     });
+    let mut given = request.clone();
+    given["title"] = "Img2ImgRequest".into();
+    for (name, field) in [
+        (
+            "init_images",
+            json!({
+                "type": "array",
+                "items": { "type": "string" },
+                "nullable": true,
+                "description": "One picture: base64, a data URI or a URL",
+            }),
+        ),
+        (
+            "denoising_strength",
+            json!({
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "nullable": true,
+                "description": "`strength`, 0.75 if left out",
+            }),
+        ),
+        (
+            "resize_mode",
+            whole(
+                "How the picture fills `width` and `height`: 0 stretches it, 1 cuts off what is too much, 2 \
+            draws what is missing",
+            ),
+        ),
+    ] {
+        given["properties"][name] = field;
+    }
     let response = json!({
         "title": "Txt2ImgResponse",
         "type": "object",
@@ -63,6 +96,7 @@ pub(super) fn schemas() -> Map<String, Value> {
     });
     Map::from_iter([
         ("Txt2ImgRequest".to_owned(), request),
+        ("Img2ImgRequest".to_owned(), given),
         ("Txt2ImgResponse".to_owned(), response),
         ("A1111Error".to_owned(), error),
     ])
@@ -82,6 +116,17 @@ fn id(name: &str, method: &str) -> String {
 }
 
 fn txt2img() -> Value {
+    let description = "Draw pictures, as clients of AUTOMATIC1111's web UI ask for them";
+    create("Txt2Img", description)
+}
+
+fn img2img() -> Value {
+    let description = "Draw a picture again, as clients of AUTOMATIC1111's web UI ask for it";
+    create("Img2Img", description)
+}
+
+/// The operation that draws pictures, of this name.
+fn create(name: &str, description: &str) -> Value {
     let answers = [
         ok(&reference("Txt2ImgResponse")),
         refused("400", "The body cannot be read"),
@@ -97,10 +142,9 @@ fn txt2img() -> Value {
     ];
     let limit = "Cancel the pictures after this time, such as `90` or `1m30s`; 5 seconds to 24 hours";
     let parameters = [header("Cancel-After", limit)];
-    let description = "Draw pictures, as clients of AUTOMATIC1111's web UI ask for them";
-    let mut operation = operation("Txt2Img", &id("txt2img", "post"), description, &parameters, answers);
-    operation["requestBody"] =
-        json!({ "required": true, "content": { "application/json": { "schema": reference("Txt2ImgRequest") } } });
+    let mut operation = operation(name, &id(&name.to_lowercase(), "post"), description, &parameters, answers);
+    let schema = reference(&format!("{name}Request"));
+    operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     operation
 }
 

@@ -21,6 +21,7 @@ pub(super) fn parameters(input: &Input, (width, height): (u32, u32)) -> Value {
     json!({
         "batch_size": input.num_outputs,
         "cfg_scale": input.guidance_scale,
+        "denoising_strength": input.strength,
         "height": height,
         "n_iter": 1,
         "negative_prompt": input.negative_prompt,
@@ -44,6 +45,7 @@ pub(super) fn info(prediction: &Prediction, (width, height): (u32, u32)) -> Stri
         "all_seeds": each.iter().map(|input| input.seed).collect::<Vec<_>>(),
         "batch_size": each.len(),
         "cfg_scale": input.guidance_scale,
+        "denoising_strength": input.strength,
         "height": height,
         "index_of_first_image": 0,
         "infotexts": texts,

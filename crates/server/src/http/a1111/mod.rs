@@ -1,6 +1,7 @@
 //! The API of AUTOMATIC1111's web UI, as much of it as its clients call: `/sdapi/v1`.
 //!
-//! - `txt2img`: pictures; `request`: what is asked for; `info`: what is said of them;
+//! - `pictures`: txt2img and img2img; `request`: what is asked for, `init`: of a given picture; `info`: what is said of
+//!   pictures;
 //! - `runs`: whose pictures are being drawn; `progress`: how far they are, and how they are stopped;
 //! - `lists`: what clients fill their menus from; `errors`: errors in the words of this API.
 //!
@@ -8,11 +9,12 @@
 
 mod errors;
 mod info;
+mod init;
 pub(crate) mod lists;
+mod pictures;
 mod progress;
 mod request;
 mod runs;
-mod txt2img;
 
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -24,7 +26,8 @@ use super::state::App;
 
 pub(super) fn router() -> Router<App> {
     let router = Router::new()
-        .route("/sdapi/v1/txt2img", post(txt2img::create))
+        .route("/sdapi/v1/txt2img", post(pictures::txt2img))
+        .route("/sdapi/v1/img2img", post(pictures::img2img))
         .route("/sdapi/v1/progress", get(progress::show))
         .route("/sdapi/v1/interrupt", post(progress::interrupt))
         .route("/sdapi/v1/skip", post(progress::interrupt))

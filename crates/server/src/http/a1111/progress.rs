@@ -31,23 +31,23 @@ pub(super) async fn show(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Value>, Fault> {
     let Query(asked) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
-    let Some(drawn) = runs.newest(&caller) else { return Ok(Json(answer(&Metrics::default(), 0, None))) };
+    let Some(drawn) = runs.newest(&caller) else { return Ok(Json(answer(&Metrics::default(), "", 0, None))) };
     let active = if app.service.is_active(&drawn.id) { app.service.get(&drawn.id).await } else { Ok(None) };
     // One that has just ended is about to be answered.
     let ended = || Metrics { progress: Some(1.0), ..Metrics::default() };
     let metrics = active.map_err(Error::from)?.map_or_else(ended, |prediction| prediction.metrics);
     let image = if asked.skip_current_image { None } else { preview(&app, &drawn) };
-    Ok(Json(answer(&metrics, drawn.count, image.as_deref())))
+    Ok(Json(answer(&metrics, drawn.route.job(), drawn.count, image.as_deref())))
 }
 
-fn answer(metrics: &Metrics, count: u32, image: Option<&str>) -> Value {
+fn answer(metrics: &Metrics, job: &str, count: u32, image: Option<&str>) -> Value {
     json!({
         "progress": metrics.progress.unwrap_or(0.0),
         "eta_relative": metrics.seconds_left.unwrap_or(0.0),
         "state": {
             "skipped": false,
             "interrupted": false,
-            "job": if count == 0 { "" } else { "txt2img" },
+            "job": job,
             "job_count": count,
             "job_no": 0,
             "job_timestamp": "0",

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::errors::Fault;
+use super::init::Init;
 use super::lists::SAMPLERS;
 use crate::http::common::{Scalar, fit, random_seed};
 
@@ -27,6 +28,23 @@ struct Own {
     n_iter: Scalar,
 }
 
+/// Which route pictures are asked for at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Txt2Img,
+    Img2Img,
+}
+
+impl Route {
+    /// What progress calls a job.
+    pub(super) fn job(self) -> &'static str {
+        match self {
+            Self::Txt2Img => "txt2img",
+            Self::Img2Img => "img2img",
+        }
+    }
+}
+
 /// A request that is valid.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -40,15 +58,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads a body of JSON.
-    pub(super) fn read(bytes: &[u8], geometry: Option<Geometry>) -> Result<Self, Fault> {
+    /// Reads a body of JSON; one of `img2img` has a picture.
+    pub(super) fn read(bytes: &[u8], route: Route, geometry: Option<Geometry>) -> Result<Self, Fault> {
         let unread = |error: &dyn std::fmt::Display| Fault::invalid(format!("the body is not a JSON object: {error}"));
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(unread(&"it does not begin with `{`"));
         }
         let own: Own = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
-        let given: Given = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
-        let mut inputs = match given.value {
+        let mut given: Given = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
+        let mut inputs = match given.value.take() {
             Value::Object(inputs) => inputs,
             _ => Map::new(),
         };
@@ -64,12 +82,20 @@ impl Asked {
         if inputs.get("seed").and_then(Value::as_f64).is_none_or(|seed| seed < 0.0) {
             inputs.insert("seed".to_owned(), random_seed().into());
         }
+        let fitting = match route {
+            Route::Txt2Img => Fitting::default(),
+            Route::Img2Img => {
+                let init: Init = serde_json::from_slice(bytes).map_err(|error| unread(&error))?;
+                rename(&mut inputs, "strength", &init.denoising_strength);
+                init.apply(&mut given, &mut inputs)?
+            }
+        };
         let crop = sized(&mut inputs, geometry)?;
         let parsed = input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&errors))?;
         let input = parsed.input;
         let size = crop.unwrap_or((input.width, input.height));
         let wanted = Wanted { crop, named: false };
-        Ok(Self { input, sent: given.sent, wanted, fitting: Fitting::default(), size })
+        Ok(Self { input, sent: given.sent, wanted, fitting, size })
     }
 }
 
@@ -150,13 +176,52 @@ fn sized(inputs: &mut Map<String, Value>, geometry: Option<Geometry>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use prediction::given_pictures::Fill;
     use protocol::Scheduler;
     use serde_json::json;
 
     use super::*;
 
     fn read(body: &Value) -> Result<Asked, String> {
-        Asked::read(body.to_string().as_bytes(), Some(Geometry::default())).map_err(|fault| format!("{fault:?}"))
+        read_as(Route::Txt2Img, body)
+    }
+
+    fn read_as(route: Route, body: &Value) -> Result<Asked, String> {
+        let read = Asked::read(body.to_string().as_bytes(), route, Some(Geometry::default()));
+        read.map_err(|fault| format!("{fault:?}"))
+    }
+
+    #[test]
+    fn a_picture_is_drawn_again() {
+        let picture = "aGk=";
+        let read = |more: Value| {
+            let mut body = json!({"prompt": "a", "init_images": [picture], "width": 1000, "height": 520});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read_as(Route::Img2Img, &body)
+        };
+        let plain = read(json!({"mask": null, "init_images": [format!("data:image/png;base64,{picture}")]})).unwrap();
+        assert_eq!((plain.input.strength, plain.fitting.fill), (Some(0.75), Some(Fill::Stretch)));
+        assert!(plain.input.image.is_some() && !plain.sent.is_empty());
+        let bare = read(json!({"denoising_strength": 0.5, "resize_mode": 1, "mask": ""})).unwrap();
+        assert_eq!((bare.input.strength, bare.fitting.fill), (Some(0.5), Some(Fill::Cut)));
+        assert_eq!((bare.sent, bare.wanted.crop), (plain.sent, Some((1000, 520))));
+        assert_eq!(read(json!({"resize_mode": 2})).unwrap().fitting, Fitting::default());
+        let unsized_ = read(json!({"width": null, "strength": 0.1, "denoising_strength": 0.9})).unwrap();
+        assert_eq!((unsized_.fitting.fill, unsized_.input.strength), (None, Some(0.1)));
+        let url = read(json!({"init_images": [], "image": "https://a/b.png"})).unwrap();
+        assert_eq!((url.input.image.as_deref(), url.sent.is_empty()), (Some("https://a/b.png"), true));
+        for (more, words) in [
+            (json!({"init_images": []}), "is missing"),
+            (json!({"init_images": [""]}), "is missing"),
+            (json!({"init_images": [picture, picture]}), "2 pictures"),
+            (json!({"init_images": picture, "image": "https://a/b.png"}), "2 pictures"),
+            (json!({"init_images": 5}), "a picture as a text"),
+            (json!({"mask": picture}), "leave `mask` out"),
+            (json!({"denoising_strength": 1.5}), "greater than the maximum of 1"),
+        ] {
+            let error = read(more.clone()).unwrap_err();
+            assert!(error.contains(words), "{more}: {error}");
+        }
     }
 
     #[test]
@@ -193,7 +258,7 @@ mod tests {
             assert!(error.contains(words), "{body}: {error}");
         }
         for body in ["", "[]", "{", "null"] {
-            assert!(Asked::read(body.as_bytes(), None).is_err(), "{body}");
+            assert!(Asked::read(body.as_bytes(), Route::Txt2Img, None).is_err(), "{body}");
         }
     }
 }

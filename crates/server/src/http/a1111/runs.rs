@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prediction::preview::Preview;
 
+use super::request::Route;
 use crate::http::auth::Caller;
 
 /// All that is being drawn, the newest last.
@@ -16,6 +17,7 @@ pub(super) struct Drawn {
     caller: Caller,
     /// The prediction.
     pub(super) id: String,
+    pub(super) route: Route,
     /// How many pictures it has.
     pub(super) count: u32,
     /// Its newest preview, once somebody asked for one.
@@ -34,8 +36,8 @@ impl Runs {
     }
 
     /// Shows a prediction until the run is dropped.
-    pub(super) fn begin(&self, caller: Caller, id: &str, count: u32) -> Run {
-        let drawn = Arc::new(Drawn { caller, id: id.to_owned(), count, watched: Mutex::default() });
+    pub(super) fn begin(&self, caller: Caller, id: &str, route: Route, count: u32) -> Run {
+        let drawn = Arc::new(Drawn { caller, id: id.to_owned(), route, count, watched: Mutex::default() });
         self.table().push(Arc::clone(&drawn));
         Run { runs: self.clone(), drawn }
     }

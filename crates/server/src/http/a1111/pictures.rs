@@ -1,4 +1,4 @@
-//! POST `/sdapi/v1/txt2img`. A client that leaves has its pictures stopped.
+//! POST `/sdapi/v1/txt2img` and `/sdapi/v1/img2img`. A client that leaves has its pictures stopped.
 
 use axum::Extension;
 use axum::extract::State;
@@ -9,7 +9,7 @@ use tracing::Span;
 
 use super::errors::Fault;
 use super::info::{info, parameters};
-use super::request::Asked;
+use super::request::{Asked, Route};
 use super::runs::{Run, Runs};
 use crate::http::accept;
 use crate::http::common::{self, Ended, Order, Raw, end};
@@ -17,15 +17,28 @@ use crate::http::error::Error;
 use crate::http::head::Head;
 use crate::http::state::App;
 
-pub(super) async fn create(
+pub(super) async fn txt2img(
     State(app): State<App>,
     Extension(runs): Extension<Runs>,
     head: Head,
     body: Raw,
 ) -> Result<Response, Fault> {
+    create(app, runs, head, Route::Txt2Img, body).await
+}
+
+pub(super) async fn img2img(
+    State(app): State<App>,
+    Extension(runs): Extension<Runs>,
+    head: Head,
+    body: Raw,
+) -> Result<Response, Fault> {
+    create(app, runs, head, Route::Img2Img, body).await
+}
+
+async fn create(app: App, runs: Runs, head: Head, route: Route, body: Raw) -> Result<Response, Fault> {
     app.service.readiness().map_err(Error::from)?;
     let geometry = app.service.geometry();
-    let (mut asked, room) = body.parse::<_, Fault>(move |bytes| Asked::read(&bytes, geometry)).await?;
+    let (mut asked, room) = body.parse::<_, Fault>(move |bytes| Asked::read(&bytes, route, geometry)).await?;
     let room = room.filter(|_| !asked.sent.is_empty());
     let order = Order {
         input: asked.input.clone(),
@@ -38,7 +51,7 @@ pub(super) async fn create(
     let ticket = order.submit(&app, &head).await?;
     drop(room);
     Span::current().record("prediction_id", ticket.id());
-    let run = runs.begin(head.caller, ticket.id(), asked.input.num_outputs);
+    let run = runs.begin(head.caller, ticket.id(), route, asked.input.num_outputs);
     Ok(common::answer(pictures(app, ticket, asked, run)).await)
 }
 

@@ -1,0 +1,71 @@
+//! What a request for `img2img` has besides: a picture, and how far it is drawn again.
+
+use prediction::given_pictures::{Fill, Fitting};
+use prediction::input::Given;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::errors::Fault;
+use crate::http::common::{Pictures, Scalar};
+
+/// How far a picture is drawn again where a request does not say it.
+const STRENGTH: f64 = 0.75;
+/// What base64 lacks to be a data URI.
+const HEAD: &str = "data:;base64,";
+
+/// Keys of this API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Init {
+    init_images: Pictures,
+    mask: Pictures,
+    pub(super) denoising_strength: Scalar,
+    resize_mode: Scalar,
+}
+
+impl Init {
+    /// Has the inputs be what is asked for, and says how the picture is laid into what is drawn: if a size is given, it
+    /// fills it.
+    pub(super) fn apply(self, given: &mut Given, inputs: &mut Map<String, Value>) -> Result<Fitting, Fault> {
+        if self.mask.count > 0 {
+            let message = "parts of a picture cannot be drawn again; leave `mask` out";
+            return Err(Fault::invalid(format!("`mask`: {message}")));
+        }
+        let own = usize::from(inputs.get("image").is_some_and(Value::is_string));
+        match (self.init_images.count + own, self.init_images.first) {
+            (0, _) => return Err(Fault::invalid("`init_images`: the picture is missing")),
+            (1, Some(picture)) => put(given, inputs, picture),
+            (1, None) if own == 1 => {}
+            (1, None) => return Err(Fault::invalid("`init_images`: send the picture as base64")),
+            (several, _) => {
+                return Err(Fault::invalid(format!("`init_images`: {several} pictures were sent; send one")));
+            }
+        }
+        inputs.entry("strength").or_insert_with(|| STRENGTH.into());
+        let is_sized = inputs.contains_key("width") && inputs.contains_key("height");
+        // 0 and 3 stretch, 1 crops; 2 draws what is missing beside the picture.
+        let fill = match self.resize_mode {
+            Scalar::Whole(1) => Some(Fill::Cut),
+            Scalar::Whole(2) => None,
+            _ => Some(Fill::Stretch),
+        };
+        Ok(Fitting { fill: fill.filter(|_| is_sized), redraw: None })
+    }
+}
+
+/// Has `image` be a picture: base64, a data URI, or a URL.
+fn put(given: &mut Given, inputs: &mut Map<String, Value>, mut picture: String) {
+    let is_url = ["data:", "http:", "https:"]
+        .iter()
+        .any(|scheme| picture.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    if !is_url {
+        picture.insert_str(0, HEAD);
+    }
+    // What is read is what every request for a prediction may say.
+    let one = Value::Object(Map::from_iter([("image".to_owned(), picture.into())]));
+    let Ok(one) = Given::deserialize(one) else { return };
+    if let Value::Object(value) = one.value {
+        inputs.extend(value);
+    }
+    given.sent.append(one.sent);
+}
