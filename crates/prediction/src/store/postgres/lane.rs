@@ -7,13 +7,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Client, Error};
 
 use super::explain::Failure;
-use super::link::{Link, MAX_TRIES, pause};
+use super::link::{Link, MAX_TRIES, pause, time_to_send};
 use crate::store::api::Answer;
 use crate::store::error::StoreError;
 
@@ -21,11 +22,8 @@ use crate::store::error::StoreError;
 const MAX_BATCH: usize = 64;
 /// Bytes after which a transaction takes no more.
 const MAX_BYTES: usize = 16 << 20;
-/// A transaction whose node is frozen in the middle holds its locks no longer than this.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
-/// The same for one whose loss costs a repeated run, never a result.
-const BEGIN_QUICK: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s';
-    SET LOCAL synchronous_commit = off";
+/// How long a transaction holds its locks whose node is frozen in the middle.
+const MAX_IDLE: Duration = Duration::from_secs(5);
 
 /// A future that may go to another thread.
 pub(super) type Sent<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -201,8 +199,13 @@ async fn run(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Work>) {
 async fn together(link: &Link, mut batch: Vec<Box<dyn Single>>) {
     let is_durable = batch.iter().any(|single| single.commit() == Commit::Durable);
     if batch.len() > 1 || !is_durable {
-        let begin = if is_durable { BEGIN } else { BEGIN_QUICK };
-        match link.once(|client| transaction(client, begin, &mut batch)).await {
+        let bytes = batch.iter().map(|single| single.size()).sum();
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '{}s'{}",
+            (MAX_IDLE + time_to_send(bytes)).as_secs(),
+            if is_durable { "" } else { "; SET LOCAL synchronous_commit = off" }
+        );
+        match link.once_with(bytes, |client| transaction(client, &begin, &mut batch)).await {
             Ok(()) => return batch.into_iter().for_each(|single| single.answer(None)),
             // Nothing of it was done.
             Err(failure) if !failure.unknown => {}
@@ -227,7 +230,8 @@ async fn together(link: &Link, mut batch: Vec<Box<dyn Single>>) {
 /// Does a write in a transaction of its own.
 async fn alone(link: &Link, mut single: Box<dyn Single>) {
     for _ in 1..MAX_TRIES {
-        let Err(failure) = link.once(|client| single.run(client)).await else { return single.answer(None) };
+        let tried = link.once_with(single.size(), |client| single.run(client)).await;
+        let Err(failure) = tried else { return single.answer(None) };
         if failure.unknown {
             single.doubt();
         }
@@ -237,7 +241,7 @@ async fn alone(link: &Link, mut single: Box<dyn Single>) {
             return single.answer(Some(failure));
         }
     }
-    let last = link.once(|client| single.run(client)).await.err();
+    let last = link.once_with(single.size(), |client| single.run(client)).await.err();
     if last.as_ref().is_some_and(|failure| failure.unknown) {
         single.doubt();
     }

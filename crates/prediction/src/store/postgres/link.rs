@@ -85,8 +85,16 @@ impl Link {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.once_with(0, work).await
+    }
+
+    /// The same for a call that sends so many bytes.
+    pub(super) async fn once_with<T, F>(&self, bytes: usize, work: impl FnOnce(Arc<Client>) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let client = self.client().await.map_err(Failure::before)?;
-        match timeout(PATIENCE, work(Arc::clone(&client))).await {
+        match timeout(PATIENCE + time_to_send(bytes), work(Arc::clone(&client))).await {
             Ok(Ok(done)) => {
                 self.note(None);
                 Ok(done)
@@ -136,6 +144,11 @@ impl Link {
             answer => Ok(answer?),
         }
     }
+}
+
+/// How long it takes to send bytes where the line is slow: 1 MiB a second.
+pub(super) fn time_to_send(bytes: usize) -> Duration {
+    Duration::from_secs((bytes >> 20) as u64)
 }
 
 /// A random part of a time, so that nodes do not do the same at the same moment.
