@@ -219,7 +219,8 @@ BEGIN
             record = CASE WHEN p.stop THEN canceled_record ELSE new_record END,
             file = CASE WHEN p.stop THEN NULL ELSE new_file END,
             bytes = p.bytes + CASE WHEN p.stop THEN 0 ELSE syncdiffusion.size(contents) END,
-            node = NULL, started_at = began_at, completed_at = ended_at, owed = owes
+            node = NULL, started_at = began_at, owed = owes,
+            completed_at = coalesce(ended_at, (extract(epoch FROM clock_timestamp()) * 1e6)::bigint)
         WHERE p.seq = number AND p.claim = token AND p.status = 'processing'
         RETURNING p.stop, p.tenant, p.status INTO ended;
     IF NOT FOUND THEN RETURN NULL; END IF;
@@ -325,7 +326,7 @@ BEGIN
     PERFORM syncdiffusion.lower_floor(first) WHERE first IS NOT NULL;
     DELETE FROM syncdiffusion.progress WHERE seq = ANY(numbers);
     UPDATE syncdiffusion.predictions SET keeper = NULL
-        WHERE keeper = dead AND (owed OR status = 'starting' OR status = 'processing');
+        WHERE keeper = dead AND (owed OR completed_at IS NULL) IS TRUE;
     DELETE FROM syncdiffusion.nodes WHERE node = dead;
     outcome := 'reaped';
 END $$;

@@ -88,7 +88,7 @@ impl Link {
         self.once_with(0, work).await
     }
 
-    /// The same for a call that sends so many bytes.
+    /// The same for a call that sends this many bytes.
     pub(super) async fn once_with<T, F>(&self, bytes: usize, work: impl FnOnce(Arc<Client>) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Error>>,

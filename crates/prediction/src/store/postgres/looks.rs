@@ -61,7 +61,7 @@ pub(super) async fn beat(
 /// What a node holds, of the numbers from one on: what is dead below it is not walked over.
 async fn held_from(client: &Client, me: i64, from: i64) -> Result<Vec<Row>, Error> {
     let sql = "SELECT seq, claim FROM syncdiffusion.predictions
-        WHERE status = 'processing' AND node = $1 AND seq >= $2 ORDER BY seq";
+        WHERE node = $1 AND (node, seq) >= ($1, $2) ORDER BY seq";
     query(client, sql, &[(&me, Type::INT8), (&from, Type::INT8)]).await
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn news(
 ) -> Result<(Vec<Row>, Vec<Row>), Error> {
     let (me, from) = (number(node), number(from));
     let stops = "SELECT seq, claim FROM syncdiffusion.predictions
-        WHERE status = 'processing' AND node = $1 AND seq >= $2 AND stop ORDER BY seq";
+        WHERE node = $1 AND (node, seq) >= ($1, $2) AND stop ORDER BY seq";
     let values: [Value<'_>; 2] = [(&me, Type::INT8), (&from, Type::INT8)];
     let stops = query(&client, stops, &values);
     if of.is_empty() {
@@ -140,11 +140,13 @@ pub(super) fn told(row: &Row, awaited: &Awaited) -> Result<News, StoreError> {
 
 /// How many wait before a prediction.
 pub(super) async fn place(client: Arc<Client>, seq: i64) -> Result<Option<Place>, Error> {
-    let sql = "SELECT b.count, b.units FROM syncdiffusion.predictions w, LATERAL (
+    let sql = "WITH w AS MATERIALIZED (
+            SELECT seq, rank, status FROM syncdiffusion.predictions WHERE seq = $1
+        ) SELECT b.count, b.units FROM w, LATERAL (
             SELECT count(*), coalesce(sum(p.units), 0) AS units FROM syncdiffusion.predictions p
             WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
                 AND (p.rank, p.seq) < (w.rank, w.seq)
-        ) b WHERE w.seq = $1 AND w.status = 'starting'";
+        ) b WHERE w.status = 'starting'";
     let rows = query(&client, sql, &[(&seq, Type::INT8)]).await?;
     Ok(rows.first().map(|row| Place { before: row.get::<_, i64>(0) as u64, units: row.get(1) }))
 }

@@ -72,17 +72,19 @@ CREATE TABLE syncdiffusion.predictions (
     file text,
     record text NOT NULL,
     CHECK (status IN ('starting', 'processing', 'succeeded', 'failed', 'canceled')),
-    CHECK ((status = 'processing') = (node IS NOT NULL))
+    CHECK ((status = 'processing') = (node IS NOT NULL)),
+    CHECK ((status IN ('succeeded', 'failed', 'canceled')) = (completed_at IS NOT NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01);
+-- What moves through these indexes leaves dead rows in them, for as long as a snapshot is held. Each is for queries that
+-- begin in the middle of it, at the floor or at what a node holds; the words of their conditions differ so that no
+-- other query walks over all of it because it is small by the statistics.
 CREATE UNIQUE INDEX predictions_key ON syncdiffusion.predictions (tenant, key) WHERE key IS NOT NULL;
 CREATE INDEX predictions_waiting ON syncdiffusion.predictions (rank, seq) INCLUDE (units) WHERE status = 'starting';
--- Said in other words, so that nobody walks over it who wants the first.
 CREATE INDEX predictions_of_tenant ON syncdiffusion.predictions (tenant, rank)
     WHERE node IS NULL AND completed_at IS NULL;
 CREATE INDEX predictions_begun ON syncdiffusion.predictions (rank) WHERE begun;
-CREATE INDEX predictions_held ON syncdiffusion.predictions (node, seq) WHERE status = 'processing';
-CREATE INDEX predictions_kept ON syncdiffusion.predictions (keeper)
-    WHERE owed OR status = 'starting' OR status = 'processing';
+CREATE INDEX predictions_held ON syncdiffusion.predictions (node, seq) WHERE node IS NOT NULL;
+CREATE INDEX predictions_kept ON syncdiffusion.predictions (keeper) WHERE (owed OR completed_at IS NULL) IS TRUE;
 CREATE INDEX predictions_by_status ON syncdiffusion.predictions (status, seq)
     WHERE status IN ('succeeded', 'failed', 'canceled');
 CREATE INDEX predictions_ended ON syncdiffusion.predictions (seq) INCLUDE (bytes, owed)

@@ -316,14 +316,14 @@ pub(super) async fn orphans(client: Arc<Client>, node: u64, lost: Vec<String>) -
     // Most often none is lost, and then what this node looks after is not walked over.
     let mine = if lost.is_empty() { "false" } else { MINE };
     let sql = format!(
-        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} AND (keeper IS NULL OR {mine}) ORDER BY seq LIMIT 500"
+        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} IS TRUE AND (keeper IS NULL OR {mine}) ORDER BY seq LIMIT 500"
     );
     let rows = query(&client, &sql, &[(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY)]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// What somebody looks after.
-const KEPT: &str = "(owed OR status = 'starting' OR status = 'processing')";
+const KEPT: &str = "(owed OR completed_at IS NULL)";
 const MINE: &str = "(keeper = $1 AND id = ANY ($2))";
 
 /// Looks after orphans from now on.
