@@ -43,9 +43,8 @@ impl Signer {
         let path = dir.join(FILE);
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let key = hex::decode(text.trim_end()).ok().filter(|key| key.len() == BYTES);
                 let wrong = || io::Error::other(format!("`{FILE}` is damaged; remove it, and another one is made"));
-                key.map(|key| Self::of(&key)).ok_or_else(wrong)
+                Self::parse(&text).ok_or_else(wrong)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = random::bytes::<BYTES>()?;
@@ -54,6 +53,20 @@ impl Signer {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A key for [`Self::parse`].
+    ///
+    /// # Errors
+    /// If the system has no random bytes.
+    pub fn make() -> io::Result<String> {
+        Ok(hex::encode(random::bytes::<BYTES>()?))
+    }
+
+    /// The signer of a key in hexadecimal; `None` if it is something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = hex::decode(text.trim_end()).ok().filter(|key| key.len() == BYTES)?;
+        Some(Self::of(&key))
     }
 
     fn of(key: &[u8]) -> Self {

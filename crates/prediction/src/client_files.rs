@@ -2,7 +2,7 @@
 //!
 //! They lie in a folder of their own in the data folder, the bytes as `ID` and what is known of them as `ID.json`,
 //! which is written last and removed first: bytes without it are the rest of something that was interrupted. Without a
-//! data folder they are in memory.
+//! data folder they are in memory, and servers that share a database keep them there.
 
 use std::collections::HashMap;
 use std::fs;
@@ -83,9 +83,49 @@ pub enum NotKept {
     Io(#[from] io::Error),
 }
 
-/// The files of all clients. What touches the disk blocks: call it beside the async threads.
-#[derive(Debug)]
+/// Where several servers keep the files of clients together. All calls block.
+pub trait Common: Send + Sync {
+    /// Keeps a file, if there is room beside [`MAX_FILES`] and [`MAX_BYTES`].
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn add(&self, file: &ClientFile, bytes: &[u8]) -> io::Result<bool>;
+
+    /// What is known of a file.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn get(&self, id: &str) -> io::Result<Option<ClientFile>>;
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read(&self, id: &str) -> io::Result<Option<Arc<[u8]>>>;
+
+    /// The files of an owner, in any order.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn list(&self, owner: &str) -> io::Result<Vec<ClientFile>>;
+
+    /// Removes a file; false if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    fn remove(&self, id: &str) -> io::Result<bool>;
+
+    /// Removes what has expired.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    fn sweep(&self) -> io::Result<()>;
+}
+
+/// The files of all clients. What touches the disk or a database blocks: call it beside the async threads.
 pub struct ClientFiles {
+    /// Where other servers have them, too.
+    common: Option<Arc<dyn Common>>,
     /// `None` for files in memory.
     folder: Option<PathBuf>,
     kept: Mutex<HashMap<String, Kept>>,
@@ -109,7 +149,7 @@ impl ClientFiles {
         if let Some(folder) = &folder {
             let known = match fs::read_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Self { folder: Some(folder.clone()), kept: Mutex::default() });
+                    return Ok(Self { common: None, folder: Some(folder.clone()), kept: Mutex::default() });
                 }
                 entries => entries?.collect::<io::Result<Vec<_>>>()?,
             };
@@ -127,9 +167,14 @@ impl ClientFiles {
                 }
             }
         }
-        let files = Self { folder, kept: Mutex::new(kept) };
+        let files = Self { common: None, folder, kept: Mutex::new(kept) };
         files.sweep();
         Ok(files)
+    }
+
+    /// The files that several servers keep together.
+    pub fn common(common: Arc<dyn Common>) -> Self {
+        Self { common: Some(common), folder: None, kept: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
@@ -156,6 +201,9 @@ impl ClientFiles {
             expires_at: now.after(KEEP),
         };
         self.sweep();
+        if let Some(common) = &self.common {
+            return if common.add(&file, &bytes)? { Ok(file) } else { Err(NotKept::Full) };
+        }
         {
             // The place is taken before the bytes are written, so that many at once do not take more than there is.
             let mut kept = self.kept();
@@ -178,10 +226,15 @@ impl ClientFiles {
     }
 
     /// A file of an owner.
-    pub fn get(&self, owner: &str, id: &str) -> Option<ClientFile> {
-        let kept = self.kept();
-        let file = &kept.get(id)?.file;
-        (file.owner == owner && !has_expired(file)).then(|| file.clone())
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn get(&self, owner: &str, id: &str) -> io::Result<Option<ClientFile>> {
+        let file = match &self.common {
+            Some(common) => common.get(id)?,
+            None => self.kept().get(id).map(|kept| kept.file.clone()),
+        };
+        Ok(file.filter(|file| file.owner == owner && !has_expired(file)))
     }
 
     /// The bytes of a file of an owner.
@@ -189,8 +242,11 @@ impl ClientFiles {
     /// # Errors
     /// If they cannot be read.
     pub fn read(&self, owner: &str, id: &str) -> io::Result<Option<Arc<[u8]>>> {
-        if self.get(owner, id).is_none() {
+        if self.get(owner, id)?.is_none() {
             return Ok(None);
+        }
+        if let Some(common) = &self.common {
+            return common.read(id);
         }
         match &self.folder {
             None => Ok(self.kept().get(id).and_then(|kept| kept.bytes.clone())),
@@ -202,28 +258,44 @@ impl ClientFiles {
     }
 
     /// The files of an owner, newest first.
-    pub fn list(&self, owner: &str) -> Vec<ClientFile> {
-        let kept = self.kept();
-        let own = kept.values().map(|kept| &kept.file).filter(|file| file.owner == owner && !has_expired(file));
-        let mut own: Vec<ClientFile> = own.cloned().collect();
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn list(&self, owner: &str) -> io::Result<Vec<ClientFile>> {
+        let mut own: Vec<ClientFile> = match &self.common {
+            Some(common) => common.list(owner)?,
+            None => self.kept().values().map(|kept| kept.file.clone()).filter(|file| file.owner == owner).collect(),
+        };
+        own.retain(|file| !has_expired(file));
         own.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-        own
+        Ok(own)
     }
 
     /// Removes a file of an owner; false if there is none.
-    pub fn remove(&self, owner: &str, id: &str) -> bool {
-        if self.get(owner, id).is_none() {
-            return false;
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(&self, owner: &str, id: &str) -> io::Result<bool> {
+        if self.get(owner, id)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(common) = &self.common {
+            return common.remove(id);
         }
         let was_kept = self.kept().remove(id).is_some();
         if let Some(folder) = &self.folder {
             erase(folder, id);
         }
-        was_kept
+        Ok(was_kept)
     }
 
     /// Removes what has expired.
     fn sweep(&self) {
+        if let Some(common) = &self.common
+            && let Err(error) = common.sweep()
+        {
+            tracing::warn!(%error, "files of clients that have expired could not be removed");
+        }
         let mut expired = Vec::new();
         self.kept().retain(|id, kept| {
             let is_over = has_expired(&kept.file);
@@ -295,14 +367,14 @@ mod tests {
             let one = files.add(upload("me", b"one".to_vec())).unwrap();
             let two = files.add(upload("me", b"two".to_vec())).unwrap();
             assert_eq!(one.sha256, hex::encode(digest(&SHA256, b"one")));
-            assert_eq!(files.get("me", &one.id).as_ref(), Some(&one));
+            assert_eq!(files.get("me", &one.id).unwrap().as_ref(), Some(&one));
             assert_eq!(files.read("me", &one.id).unwrap().as_deref(), Some(&b"one"[..]));
-            assert_eq!(files.list("me"), [two.clone(), one.clone()], "newest first");
-            assert!(files.get("you", &one.id).is_none() && files.read("you", &one.id).unwrap().is_none());
-            assert!(files.list("you").is_empty() && !files.remove("you", &one.id));
-            assert!(files.remove("me", &one.id) && !files.remove("me", &one.id));
-            assert!(files.get("me", &one.id).is_none() && files.read("me", &one.id).unwrap().is_none());
-            assert!(files.get("me", "../data").is_none() && files.read("me", "../data").unwrap().is_none());
+            assert_eq!(files.list("me").unwrap(), [two.clone(), one.clone()], "newest first");
+            assert!(files.get("you", &one.id).unwrap().is_none() && files.read("you", &one.id).unwrap().is_none());
+            assert!(files.list("you").unwrap().is_empty() && !files.remove("you", &one.id).unwrap());
+            assert!(files.remove("me", &one.id).unwrap() && !files.remove("me", &one.id).unwrap());
+            assert!(files.get("me", &one.id).unwrap().is_none() && files.read("me", &one.id).unwrap().is_none());
+            assert!(files.get("me", "../data").unwrap().is_none() && files.read("me", "../data").unwrap().is_none());
         }
     }
 
@@ -318,12 +390,15 @@ mod tests {
         let past = ClientFile { expires_at: Time::from_micros(0), ..old.clone() };
         fs::write(known(&folder, &old.id), serde_json::to_vec(&past).unwrap()).unwrap();
         let files = ClientFiles::open(Some(dir.path())).unwrap();
-        assert_eq!(files.list(""), std::slice::from_ref(&kept));
+        assert_eq!(files.list("").unwrap(), std::slice::from_ref(&kept));
         let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [kept.id.as_str(), &format!("{}.json", kept.id)], "the others are gone from the disk");
         files.kept().get_mut(&kept.id).unwrap().file.expires_at = Time::now();
-        assert!(files.list("").is_empty() && files.get("", &kept.id).is_none(), "before anybody sweeps");
+        assert!(
+            files.list("").unwrap().is_empty() && files.get("", &kept.id).unwrap().is_none(),
+            "before anybody sweeps"
+        );
         files.sweep();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     }
@@ -335,8 +410,8 @@ mod tests {
         let first = files.add(upload("me", vec![0; half])).unwrap();
         files.add(upload("me", vec![0; half])).unwrap();
         assert!(matches!(files.add(upload("you", vec![0])), Err(NotKept::Full)));
-        assert!(files.remove("me", &first.id));
-        for _ in files.list("me").len()..MAX_FILES {
+        assert!(files.remove("me", &first.id).unwrap());
+        for _ in files.list("me").unwrap().len()..MAX_FILES {
             files.add(upload("you", Vec::new())).unwrap();
         }
         assert!(matches!(files.add(upload("you", Vec::new())), Err(NotKept::Full)), "in number, too");

@@ -9,6 +9,7 @@ use super::usage::Usage;
 use super::work::{
     About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
 };
+use crate::preview::Preview;
 
 /// The answer of a store.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -54,6 +55,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// What has become of predictions that others work on, and what is to stop here.
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>>;
+
+    /// Somebody watches these predictions here, which other nodes run: their newest previews so far, by number. To be
+    /// called every second.
+    fn watch(&self, _seqs: Vec<u64>) -> Answer<'_, Vec<(u64, Preview)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// This node runs these predictions, and has these new previews of them: which of them are watched on other nodes.
+    fn show(&self, _runs: Vec<u64>, _previews: Vec<(u64, Arc<Preview>)>) -> Answer<'_, Vec<u64>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Where a prediction stands in the queue; `None` if it does not wait.
     fn place(&self, seq: u64) -> Answer<'_, Option<Place>>;

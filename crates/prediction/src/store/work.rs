@@ -101,7 +101,7 @@ pub struct Claim {
 }
 
 /// What a node wants to claim.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wants {
     /// The greatest number of predictions.
     pub places: usize,
@@ -114,12 +114,20 @@ pub struct Wants {
     pub wire: u32,
     /// Only what costs at most this.
     pub units: f64,
+    /// Only what was accepted for this version of a model, or before any was known.
+    pub version: Option<String>,
 }
 
 impl Wants {
     /// Whatever comes next.
     pub fn any(places: usize) -> Self {
-        Self { places, alone: true, waited: Duration::ZERO, wire: 1, units: f64::INFINITY }
+        Self { places, alone: true, waited: Duration::ZERO, wire: 1, units: f64::INFINITY, version: None }
+    }
+
+    /// Whether a record is of a version that is wanted.
+    pub(super) fn takes(&self, record: &Record) -> bool {
+        let (wanted, accepted) = (self.version.as_deref(), record.prediction.version.as_deref());
+        wanted.is_none() || accepted.is_none() || wanted == accepted
     }
 }
 

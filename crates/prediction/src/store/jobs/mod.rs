@@ -197,6 +197,7 @@ impl Jobs {
             let Some(job) = self.jobs.get(&seq) else { continue };
             if job.wire > wants.wire
                 || job.entry.units > wants.units
+                || !wants.takes(&job.record)
                 || now.since(job.record.prediction.created_at) < wants.waited.as_secs_f64()
             {
                 continue;

@@ -11,7 +11,8 @@ use super::rows::{self, number};
 use super::search::{self, Asked};
 use super::shared::lock;
 use super::writes::{self, Accept, Finish};
-use super::{Postgres, sweep};
+use super::{Postgres, previews, sweep};
+use crate::preview::Preview;
 use crate::store::api::{Answer, Store};
 use crate::store::ends;
 use crate::store::error::StoreError;
@@ -46,7 +47,7 @@ impl Store for Postgres {
 
     fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
         let New { record, units, tenant, wire, key, idempotent, inputs } = new;
-        let id = record.prediction.id.clone();
+        let (id, version) = (record.prediction.id.clone(), record.prediction.version.clone());
         let size = inputs.iter().map(|input| input.bytes.len()).sum();
         let checked =
             storable(&id).and_then(|()| storable(&tenant)).and_then(|()| storable(key.as_deref().unwrap_or("")));
@@ -55,7 +56,8 @@ impl Store for Postgres {
             Err(error) => return ready(Err(error)),
         };
         let request = Uuid::new_v4();
-        let new = Arc::new(Accept { request, id: id.clone(), tenant, key, idempotent, units, wire, record, inputs });
+        let new =
+            Arc::new(Accept { request, id: id.clone(), tenant, key, idempotent, units, wire, version, record, inputs });
         let (shared, done) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
         let asked = self.lane.write(
             Commit::Durable,
@@ -100,7 +102,7 @@ impl Store for Postgres {
         self.lane.write(
             Commit::Quick,
             0,
-            move |client| writes::claim(client, shared.me(), wants, now),
+            move |client| writes::claim(client, shared.me(), wants.clone(), now),
             move |Tried { outcome, in_doubt }| {
                 if in_doubt {
                     done.expect_strays();
@@ -206,6 +208,18 @@ impl Store for Postgres {
             let told = told.iter().zip(&*of).map(|(row, awaited)| looks::told(row, awaited));
             stops.chain(told).collect()
         }))
+    }
+
+    fn watch(&self, seqs: Vec<u64>) -> Answer<'_, Vec<(u64, Preview)>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.run(async move { shared.looks.read(async |client| previews::watch(client, &seqs).await).await }))
+    }
+
+    fn show(&self, runs: Vec<u64>, new: Vec<(u64, Arc<Preview>)>) -> Answer<'_, Vec<u64>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(
+            self.run(async move { shared.looks.read(async |client| previews::show(client, &runs, &new).await).await }),
+        )
     }
 
     fn place(&self, seq: u64) -> Answer<'_, Option<Place>> {

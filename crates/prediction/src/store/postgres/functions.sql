@@ -111,7 +111,7 @@ $$;
 -- accepted since the caller heard how much waits. How much waits is not told where nothing depended on it.
 CREATE FUNCTION syncdiffusion.accept(
     me bigint, new_request uuid, new_id text, new_tenant text, new_key text, idempotent boolean,
-    new_units double precision, new_wire integer, new_record text,
+    new_units double precision, new_wire integer, new_version text, new_record text,
     free bigint, jobs bigint, most_units double precision, more bigint, more_units double precision,
     kinds text[], numbers integer[], medias text[], files text[], contents bytea[],
     OUT new_seq bigint, OUT known bigint, OUT waiting bigint, OUT units double precision
@@ -148,7 +148,7 @@ BEGIN
         END IF;
         number := nextval('syncdiffusion.numbers');
         INSERT INTO syncdiffusion.predictions
-            (seq, id, tenant, key, request, units, rank, wire, keeper, bytes, record)
+            (seq, id, tenant, key, request, units, rank, wire, version, keeper, bytes, record)
             SELECT number, new_id, new_tenant, new_key, new_request, new_units,
                 greatest(
                     b.low,
@@ -157,7 +157,7 @@ BEGIN
                         WHERE p.tenant = new_tenant AND p.node IS NULL AND p.completed_at IS NULL
                             AND p.rank >= b.floor)
                 ) + greatest(new_units, 1e-3),
-                new_wire, (SELECT n.node FROM syncdiffusion.nodes n WHERE n.node = me FOR KEY SHARE),
+                new_wire, new_version, (SELECT n.node FROM syncdiffusion.nodes n WHERE n.node = me FOR KEY SHARE),
                 syncdiffusion.size(contents), new_record
             FROM syncdiffusion.board b
             ON CONFLICT DO NOTHING;
@@ -178,7 +178,7 @@ END $$;
 -- Claims what comes next. What was interrupted before is claimed alone, and nothing passes it.
 CREATE FUNCTION syncdiffusion.claim(
     me bigint, places bigint, alone boolean, waited interval, most_wire integer, most_units double precision,
-    claimed_at bigint
+    own_version text, claimed_at bigint
 ) RETURNS TABLE (
     seq bigint, claim uuid, attempts integer, units double precision, tenant text, record text, rank double precision
 ) LANGUAGE plpgsql AS $$
@@ -192,6 +192,7 @@ BEGIN
             SELECT p.seq, p.rank, p.attempts > 0 AS suspect FROM syncdiffusion.predictions p
             WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
                 AND p.wire <= most_wire AND p.units <= most_units AND p.queued_at <= clock_timestamp() - waited
+                AND (own_version IS NULL OR p.version IS NULL OR p.version = own_version)
             ORDER BY p.rank, p.seq LIMIT places FOR UPDATE OF p SKIP LOCKED
         ), placed AS (
             SELECT seq, suspect, row_number() OVER line AS at, count(*) FILTER (WHERE suspect) OVER line AS suspects

@@ -14,7 +14,7 @@ use crate::store::work::{About, Awaited, Beat, Board, Claim, News, Peer, Place, 
 use crate::time::Time;
 
 /// Lets the rest of a statement be committed without waiting for the disk.
-const QUICK: &str = "WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))";
+pub(super) const QUICK: &str = "WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))";
 
 fn board(row: &Row) -> Board {
     Board { waiting: row.get::<_, i64>(0) as u64, units: row.get(1) }

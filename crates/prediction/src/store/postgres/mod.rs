@@ -19,10 +19,12 @@
 mod address;
 mod engine;
 mod explain;
+mod files;
 mod inspect;
 mod lane;
 mod link;
 mod looks;
+mod previews;
 mod rows;
 mod schema;
 mod search;
@@ -39,9 +41,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use tokio::runtime::Runtime;
 
 use crate::store::error::StoreError;
-use crate::webhook::signature::Secret;
 use address::Address;
-use explain::Failure;
 pub use inspect::{Inspected, inspect as inspect_database};
 use lane::Lane;
 use link::{Link, connect};
@@ -112,19 +112,44 @@ impl Postgres {
         Ok(Self { shared, address, lane, runtime: Some(runtime) })
     }
 
-    /// The secret that all nodes sign webhooks with, made by the first that asks.
+    /// A setting that all nodes share, which is `made` by the first that asks.
     ///
     /// # Errors
-    /// If the database does not answer, or the system has no random bytes.
-    pub fn secret(&self) -> Result<String, StoreError> {
-        let made = Secret::random().map_err(|error| StoreError::Engine(error.to_string()))?.reveal().to_owned();
+    /// If the database does not answer.
+    pub fn setting(&self, name: &'static str, made: String) -> Result<String, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let (to, secret) = mpsc::channel();
+        self.wait(async move { Ok(shared.truth.call(|client| writes::setting(client, name, made.clone())).await?) })
+    }
+
+    /// A setting that all nodes share, if there is one.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub fn known(&self, name: &'static str) -> Result<Option<String>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.wait(async move { Ok(shared.truth.call(|client| writes::known(client, name)).await?) })
+    }
+
+    /// Leaves: what this node accepted is another's to look after at once. To be called when nothing is held any more.
+    ///
+    /// # Errors
+    /// If the database does not answer; then others find out.
+    pub fn leave(&self) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.wait(async move { Ok(shared.truth.call(|client| writes::leave(client, shared.me())).await?) })
+    }
+
+    /// Does something on the thread of the store, and waits for that. Not to be called by a task of the store.
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (to, done) = mpsc::channel();
         drop(self.run(async move {
-            _ = to.send(shared.truth.call(|client| writes::setting(client, "webhook_secret", made.clone())).await);
+            _ = to.send(work.await);
             Ok(())
         }));
-        Ok(secret.recv().unwrap_or_else(|_| Err(Failure::before(StoreError::Closed)))?)
+        done.recv().unwrap_or(Err(StoreError::Closed))
     }
 
     /// Does something on the thread of the store.

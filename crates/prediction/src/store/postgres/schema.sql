@@ -52,6 +52,8 @@ CREATE TABLE syncdiffusion.predictions (
     units double precision NOT NULL,
     rank double precision NOT NULL,
     wire integer NOT NULL,
+    -- Version of the model that it was accepted for, if one was known.
+    version text,
     -- Who looks after its deadline and webhook.
     keeper bigint,
     -- Names the request that accepted it, so that one which lost the answer finds what it did.
@@ -104,6 +106,28 @@ CREATE TABLE syncdiffusion.pictures (
 -- They are compressed already.
 ALTER TABLE syncdiffusion.pictures ALTER bytes SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX pictures_file ON syncdiffusion.pictures (file) WHERE file IS NOT NULL;
+
+-- Files of clients, to be used as inputs.
+CREATE TABLE syncdiffusion.client_files (
+    id text PRIMARY KEY,
+    owner text NOT NULL,
+    expires_at bigint NOT NULL,
+    about text NOT NULL,
+    size bigint NOT NULL,
+    bytes bytea NOT NULL
+);
+ALTER TABLE syncdiffusion.client_files ALTER bytes SET STORAGE EXTERNAL;
+CREATE INDEX client_files_owner ON syncdiffusion.client_files (owner);
+
+-- What is watched on other nodes than the one that runs it, and how far it is.
+CREATE UNLOGGED TABLE syncdiffusion.previews (
+    seq bigint PRIMARY KEY,
+    watched_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    step integer NOT NULL DEFAULT 0,
+    width integer NOT NULL DEFAULT 0,
+    height integer NOT NULL DEFAULT 0,
+    image text
+);
 
 -- What running predictions say. Nothing depends on it, and a crash of the server empties it.
 CREATE UNLOGGED TABLE syncdiffusion.progress (

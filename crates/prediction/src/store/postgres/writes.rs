@@ -23,6 +23,7 @@ pub(super) struct Accept {
     pub(super) idempotent: bool,
     pub(super) units: f64,
     pub(super) wire: u32,
+    pub(super) version: Option<String>,
     pub(super) record: String,
     pub(super) inputs: Vec<Picture>,
 }
@@ -56,6 +57,7 @@ pub(super) async fn accept(
         (&new.idempotent, Type::BOOL),
         (&new.units, Type::FLOAT8),
         (&wire, Type::INT4),
+        (&new.version, Type::TEXT),
         (&new.record, Type::TEXT),
         (&free, Type::INT8),
         (&jobs, Type::INT8),
@@ -66,7 +68,7 @@ pub(super) async fn accept(
     values.extend(pictures.values());
     let sql = "SELECT new_seq, known, waiting, units
         FROM syncdiffusion.accept(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
         )";
     let row = one(query(&client, sql, &values).await?);
     Ok(row.map_or_else(Asked::default, |row| {
@@ -83,7 +85,7 @@ fn one(rows: Vec<Row>) -> Option<Row> {
 pub(super) async fn claim(client: Arc<Client>, node: u64, wants: Wants, now: Time) -> Result<Vec<Row>, Error> {
     let (me, places) = (number(node), number(wants.places as u64));
     let (wire, now, waited) = (wants.wire as i32, now.micros(), format!("{} microseconds", wants.waited.as_micros()));
-    let values: [Value<'_>; 7] = [
+    let values: [Value<'_>; 8] = [
         (&me, Type::INT8),
         (&places, Type::INT8),
         (&wants.alone, Type::BOOL),
@@ -91,9 +93,10 @@ pub(super) async fn claim(client: Arc<Client>, node: u64, wants: Wants, now: Tim
         (&wire, Type::INT4),
         (&wants.units, Type::FLOAT8),
         (&now, Type::INT8),
+        (&wants.version, Type::TEXT),
     ];
     let sql = "SELECT seq, record, 'processing', attempts, $7, claim, units, tenant
-        FROM syncdiffusion.claim($1, $2, $3, $4::interval, $5, $6, $7) ORDER BY rank, seq";
+        FROM syncdiffusion.claim($1, $2, $3, $4::interval, $5, $6, $8, $7) ORDER BY rank, seq";
     query(&client, sql, &values).await
 }
 
@@ -352,8 +355,25 @@ pub(super) async fn setting(client: Arc<Client>, name: &'static str, made: Strin
     let values: [Value<'_>; 2] = [(&name, Type::TEXT), (&made, Type::TEXT)];
     let insert = "INSERT INTO syncdiffusion.settings VALUES ($1, $2) ON CONFLICT DO NOTHING";
     query(&client, insert, &values).await?;
-    let kept = "SELECT value FROM syncdiffusion.settings WHERE name = $1";
-    Ok(one(query(&client, kept, &values[..1]).await?).map_or(made.clone(), |row| row.get(0)))
+    Ok(known(client, name).await?.unwrap_or(made))
+}
+
+/// A setting, if it was made.
+pub(super) async fn known(client: Arc<Client>, name: &'static str) -> Result<Option<String>, Error> {
+    let sql = "SELECT value FROM syncdiffusion.settings WHERE name = $1";
+    Ok(one(query(&client, sql, &[(&name, Type::TEXT)]).await?).map(|row| row.get(0)))
+}
+
+/// A node that holds nothing is no more, and nobody looks after what it accepted.
+pub(super) async fn leave(client: Arc<Client>, node: u64) -> Result<(), Error> {
+    let sql = "WITH gone AS (
+            DELETE FROM syncdiffusion.nodes WHERE node = $1
+                AND NOT EXISTS (SELECT FROM syncdiffusion.predictions WHERE node = $1)
+            RETURNING node
+        )
+        UPDATE syncdiffusion.predictions SET keeper = NULL FROM gone
+            WHERE keeper = gone.node AND (owed OR status = 'starting' OR status = 'processing')";
+    query(&client, sql, &[(&number(node), Type::INT8)]).await.map(drop)
 }
 
 /// Registers a node.

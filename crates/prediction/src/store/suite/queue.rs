@@ -10,7 +10,8 @@ super::cases!(
     rooms_are_kept,
     tenants_share,
     what_was_interrupted_runs_alone,
-    nodes_claim_what_they_can
+    nodes_claim_what_they_can,
+    nodes_claim_what_was_accepted_for_their_model
 );
 
 async fn order(store: &dyn Store, places: usize) -> Vec<String> {
@@ -100,4 +101,27 @@ async fn nodes_claim_what_they_can(nodes: &Nodes) {
     assert_eq!(order(b, 9).await, ["dear"]);
     let claimed = b.claim(Wants { wire: 2, ..Wants::any(9) }).await.unwrap();
     assert_eq!(claimed[0].record.prediction.id, "newer");
+}
+
+async fn nodes_claim_what_was_accepted_for_their_model(nodes: &Nodes) {
+    let (a, b) = (&*nodes.a, &*nodes.b);
+    for (id, version) in [("old", Some("1")), ("new", Some("2")), ("any", None), ("old2", Some("1"))] {
+        let mut record = record(id);
+        record.prediction.version = version.map(str::to_owned);
+        accept(a, record).await;
+    }
+    let wants = |version: &str| Wants { version: Some(version.to_owned()), ..Wants::any(9) };
+    let ids = async |version: &str| -> Vec<String> {
+        let claimed = b.claim(wants(version)).await.unwrap();
+        claimed.iter().map(|claimed| claimed.record.prediction.id.clone()).collect()
+    };
+    assert_eq!(ids("2").await, ["new", "any"]);
+    // What was interrupted holds up nobody who has another model.
+    let old = b.claim(Wants { places: 1, ..wants("1") }).await.unwrap();
+    b.give_back(&old[0].claim, true, String::new()).await.unwrap();
+    assert!(ids("2").await.is_empty());
+    accept(a, record("later")).await;
+    assert_eq!(ids("2").await, ["later"]);
+    assert_eq!(ids("1").await, ["old"]);
+    assert_eq!(ids("1").await, ["old2"]);
 }

@@ -1,6 +1,7 @@
 //! Files that clients upload to use them as inputs. Each is there for its owner alone, who names it by its URL.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -11,7 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::stream;
 use multer::{Field, Multipart};
-use prediction::client_files::{ClientFile, Upload};
+use prediction::client_files::{ClientFile, ClientFiles, NotKept, Upload};
 use prediction::input::validate::Detail;
 use serde_json::{Map, Value, json};
 
@@ -141,9 +142,20 @@ async fn metadata(part: Field<'_>) -> Result<Map<String, Value>, Error> {
 }
 
 /// All files of a client, of which there are not many.
-async fn list(State(app): State<App>, Caller(owner): Caller, headers: HeaderMap) -> Json<Page<Value>> {
+async fn list(State(app): State<App>, Caller(owner): Caller, headers: HeaderMap) -> Result<Json<Page<Value>>, Error> {
     let base = app.base(&headers);
-    Json(Page::of(app.files.list(&owner).iter().map(|file| shown(file, &base)).collect()))
+    let own = beside(&app, move |files| files.list(&owner)).await?;
+    Ok(Json(Page::of(own.iter().map(|file| shown(file, &base)).collect())))
+}
+
+/// Does something that may block with the files.
+async fn beside<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&ClientFiles) -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let files = Arc::clone(&app.files);
+    let done = tokio::task::spawn_blocking(move || work(&files)).await;
+    Ok(done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(NotKept::Io)?)
 }
 
 async fn show(
@@ -152,12 +164,11 @@ async fn show(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Error> {
-    let file = app.files.get(&owner, &id).ok_or(Error::NoFile)?;
+    let file = beside(&app, move |files| files.get(&owner, &id)).await?.ok_or(Error::NoFile)?;
     Ok(Json(shown(&file, &app.base(&headers))))
 }
 
 async fn remove(State(app): State<App>, Caller(owner): Caller, Path(id): Path<String>) -> Result<StatusCode, Error> {
-    let files = Arc::clone(&app.files);
-    let removed = tokio::task::spawn_blocking(move || files.remove(&owner, &id)).await.unwrap_or(false);
+    let removed = beside(&app, move |files| files.remove(&owner, &id)).await?;
     if removed { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NoFile) }
 }

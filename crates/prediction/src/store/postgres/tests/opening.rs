@@ -85,8 +85,11 @@ fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn all_nodes_have_the_same_secret() {
+async fn all_nodes_have_the_same_settings() {
     let Some(url) = database() else { return };
     let (a, b) = (Postgres::open(&url).unwrap(), Postgres::open(&url).unwrap());
-    assert_eq!(a.secret().unwrap(), b.secret().unwrap());
+    assert_eq!(b.known("secret").unwrap(), None);
+    assert_eq!(a.setting("secret", "first".to_owned()).unwrap(), "first");
+    assert_eq!(b.setting("secret", "second".to_owned()).unwrap(), "first");
+    assert_eq!(b.known("secret").unwrap().as_deref(), Some("first"));
 }
