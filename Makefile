@@ -31,9 +31,10 @@ test: build ## Run all tests except the slow ones
 	@echo "not run: make test-clients, test-webhooks$$(command -v node >/dev/null || echo '; they need Node 20, which is missing here')"
 
 .PHONY: test-fleet
-test-fleet: build ## Run the tests of stores on a private PostgreSQL, which must be installed
+test-fleet: build ## Run the tests of stores and fleets on a private PostgreSQL, which must be installed
 	@scripts/postgres.sh find
 	NEED_POSTGRES=1 $(CARGO) test --release --locked --workspace --lib -- store::
+	NEED_POSTGRES=1 $(CARGO) test --release --locked --workspace --test fleet
 	@if PATH=$$PATH:/usr/sbin command -v pgbouncer >/dev/null; then \
 		NEED_POSTGRES=1 THROUGH_PGBOUNCER=1 $(CARGO) test --release --locked --workspace --lib -- store:: postgres; \
 	else echo "not run: stores through PgBouncer (Debian's package \`pgbouncer\`)"; fi

@@ -2,12 +2,14 @@
 //!
 //! The tests see the programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in
 //! worker; each has its own port and data folder, so tests run in parallel. [`Receiver`] receives webhooks and
-//! pictures, and [`hub`] is a model hub.
+//! pictures, [`Database`] is a private PostgreSQL, and [`hub`] is a model hub.
 
+mod database;
 pub mod hub;
 mod receiver;
 mod server;
 
+pub use database::Database;
 pub use receiver::{Receiver, Sent};
 pub use server::{Answer, Server, binary, stand_in};
 

@@ -1,5 +1,6 @@
 //! A running server, and requests to it.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -104,11 +105,20 @@ impl Server {
 
     /// Starts a server on a data folder, without waiting for its worker.
     pub fn launch_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::run(&["--data-dir".as_ref(), data.as_os_str()], arguments, environment)
+    }
+
+    /// Starts a server on a database, without waiting for its worker.
+    pub fn launch_on(database: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::run(&["--database".as_ref(), database.as_ref()], arguments, environment)
+    }
+
+    fn run(store: &[&OsStr], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // A write beyond a limit of the size of files is to fail and not to end the process, so that tests can refuse
         // writes.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary());
-        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).arg("--data-dir").arg(data);
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).args(store);
         command.arg("--worker").arg(stand_in()).args(arguments).envs(environment.iter().copied());
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("`syncdiffusion` can be started");

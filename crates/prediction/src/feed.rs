@@ -44,7 +44,7 @@ pub enum Event {
     Completed(Arc<Prediction>),
 }
 
-/// An event and its number; numbers begin at 1 and have no gaps.
+/// An event and its number; numbers begin at 1, or at one of its server's own, and have no gaps.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The number.
@@ -62,12 +62,25 @@ pub(crate) struct Feed {
     newest: watch::Sender<u64>,
     /// The number of events that later readers can replay.
     history: usize,
+    /// The number before that of the first event.
+    base: u64,
 }
 
 impl Feed {
     /// A feed whose newest `history` events can be replayed.
     pub(crate) fn new(history: usize) -> Self {
-        Self { items: Mutex::default(), newest: watch::Sender::new(0), history }
+        Self::from(history, 0)
+    }
+
+    /// One of several servers' feeds of one prediction: its numbers are of no other's.
+    pub(crate) fn apart(history: usize) -> Self {
+        // Browsers read them as numbers of 53 bits.
+        let base = u64::from(uuid::Uuid::new_v4().as_fields().0) << 20;
+        Self::from(history, base.max(1 << 20))
+    }
+
+    fn from(history: usize, base: u64) -> Self {
+        Self { items: Mutex::default(), newest: watch::Sender::new(base), history, base }
     }
 
     /// Adds an event.
@@ -83,21 +96,21 @@ impl Feed {
 
     /// Whether nothing has happened yet.
     pub(crate) fn is_empty(&self) -> bool {
-        *self.newest.borrow() == 0
+        *self.newest.borrow() == self.base
     }
 
     /// Reads the feed from the event after number `after` on.
     pub(crate) fn reader(self: &Arc<Self>, after: u64) -> Reader {
-        let next = after.saturating_add(1);
+        let next = after.max(self.base).saturating_add(1);
         Reader { newest: self.newest.subscribe(), feed: Arc::clone(self), next, missed: None, over: false }
     }
 
     /// Reads the feed from the event after number `after` on, as far back as it can be replayed. A number that does not
-    /// exist yet comes from an earlier server, and everything is replayed.
+    /// exist comes from another server or an earlier one, and everything is replayed.
     pub(crate) fn replay(self: &Arc<Self>, after: u64) -> Reader {
         let newest = *self.newest.borrow();
         let mut reader = self.reader(if after > newest { 0 } else { after });
-        let shown = (newest + 1).saturating_sub(self.history as u64);
+        let shown = (newest + 1).saturating_sub(self.history as u64).max(self.base + 1);
         reader.missed = shown.checked_sub(reader.next).filter(|&missed| missed > 0);
         reader.next = reader.next.max(shown);
         reader

@@ -3,7 +3,7 @@
 //! Only the newest is kept, and nothing of it is stored. A worker is asked for one only while somebody watches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub(crate) struct Previews {
     newest: watch::Sender<Option<Arc<Preview>>>,
     /// The step after which the last one was asked for.
     asked: AtomicU32,
+    /// Whether somebody watches on another node.
+    elsewhere: AtomicBool,
 }
 
 impl Previews {
@@ -38,11 +40,30 @@ impl Previews {
         let asked = self.asked.load(Ordering::Relaxed);
         // A prediction that was begun again is at a lower step than before.
         let asked = if step < asked { 0 } else { asked };
-        let due = self.newest.receiver_count() > 0 && step >= asked + of.div_ceil(COUNT).max(1);
+        let due = self.are_watched() && step >= asked + of.div_ceil(COUNT).max(1);
         if due {
             self.asked.store(step, Ordering::Relaxed);
         }
         due
+    }
+
+    fn are_watched(&self) -> bool {
+        self.are_watched_here() || self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody watches on this node.
+    pub(crate) fn are_watched_here(&self) -> bool {
+        self.newest.receiver_count() > 0
+    }
+
+    /// Whether somebody watches on another node, from now on; what it was before.
+    pub(crate) fn set_watched_elsewhere(&self, watched: bool) -> bool {
+        self.elsewhere.swap(watched, Ordering::Relaxed)
+    }
+
+    /// The newest one.
+    pub(crate) fn newest(&self) -> Option<Arc<Preview>> {
+        self.newest.borrow().clone()
     }
 
     /// Shows a preview to all who watch.

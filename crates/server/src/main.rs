@@ -19,6 +19,7 @@ mod openapi;
 mod page;
 mod serve;
 mod signals;
+mod store;
 mod telemetry;
 mod tokens;
 mod units;

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prediction::Service;
-use prediction::capability::Signer;
-use prediction::client_files::ClientFiles;
-use prediction::store::{Memory, Sqlite, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::ConnectionLimits;
@@ -20,6 +17,7 @@ use crate::config::{ExitWithoutWorkers, Serve};
 use crate::connections::{self, is_public, listen};
 use crate::http::{self, App, Bodies, Pages, View};
 use crate::signals::stop_on_signals;
+use crate::store::{self, Opened};
 use crate::telemetry::{self, Metrics};
 
 /// How long connections may stay open after the service has ended.
@@ -31,7 +29,9 @@ const NO_WORKER: u8 = 3;
 /// Serves until SIGTERM, SIGINT or POST `/shutdown`, or until no worker is left.
 pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     telemetry::log_panics();
-    config.worker.resolve()?;
+    if !config.is_without_workers() {
+        config.worker.resolve()?;
+    }
     let tokens = config.access.tokens()?;
     let metrics = Metrics::install()?;
     tokio::spawn(metrics.clone().upkeep());
@@ -47,17 +47,15 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
              this machine only"
         );
     }
-    let store: Arc<dyn Store> =
-        if config.in_memory() { Arc::new(Memory::default()) } else { Arc::new(Sqlite::open(&config.data_dir)?) };
-    let data_dir = (!config.in_memory()).then_some(config.data_dir.as_path());
-    let view = View { model: config.model_name.clone(), signer: signer(data_dir)? };
-    let files = Arc::new(ClientFiles::open(data_dir).context("cannot read the files of clients in the data folder")?);
+    let Opened { store, files, signer, shared, database } = store::open(&config)?;
+    let view = View { model: config.model_name.clone(), signer };
+    let files = Arc::new(files);
     tokio::spawn(Arc::clone(&files).upkeep());
-    let mut options = config.options()?;
+    let mut options = config.options(shared.as_ref())?;
     options.webhooks.translate = Some(Arc::new(view.clone()));
     let secret = options.webhooks.secret.clone();
     let shown_secret = config.outputs.show_webhook_secret.then(|| options.webhooks.secret.clone());
-    let service = Service::start(store, options, config.worker.programs(config.workers)).await?;
+    let service = Service::start(store, options, config.programs()).await?;
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     // Nobody may be reading.
     std::thread::Builder::new().name("announcement".to_owned()).spawn(move || announce(address))?;
@@ -95,18 +93,11 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
     } else {
         tracing::warn!("exiting while connections are open");
     }
+    if let Some(error) = database.and_then(|database| database.leave().err()) {
+        tracing::warn!(%error, "the database does not know that this server has ended; others will find out");
+    }
     tracing::info!("stopped");
     Ok(code)
-}
-
-/// What makes names in URLs: that of the data folder, so that URLs outlive the process.
-fn signer(data_dir: Option<&Path>) -> anyhow::Result<Signer> {
-    match data_dir {
-        None => Ok(Signer::random()?),
-        Some(dir) => {
-            Signer::kept_in(dir).with_context(|| format!("cannot keep the secret of URLs in `{}`", dir.display()))
-        }
-    }
 }
 
 /// Waits until no worker is left and the server is to end for that.

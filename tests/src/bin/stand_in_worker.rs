@@ -8,8 +8,9 @@
 //! them), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one with
 //! more bytes than it has). It logs the size and the mean colour of each picture that it was given. The environment
 //! controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`,
-//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`. As `doctor` it reports a machine with a CPU, or `STAND_IN_DOCTOR`. With
-//! `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
+//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`, `STAND_IN_VERSION`, `STAND_IN_DTYPE`. As `doctor` it reports a machine with
+//! a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its
+//! figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -49,11 +50,11 @@ fn main() {
     let device = flag("--device").filter(|device| device != "auto").unwrap_or_else(|| "cpu".to_owned());
     let model = Model {
         name: flag("--model").unwrap_or_else(|| "demo".to_owned()),
-        version: "5a4d".repeat(16),
+        version: std::env::var("STAND_IN_VERSION").unwrap_or_else(|_| "5a4d".repeat(16)),
         window: setting("STAND_IN_WINDOW").unwrap_or(64),
         vae_factor: setting("STAND_IN_VAE_FACTOR").unwrap_or(8),
         device,
-        dtype: "f32".to_owned(),
+        dtype: std::env::var("STAND_IN_DTYPE").unwrap_or_else(|_| "f32".to_owned()),
     };
     eprintln!(" INFO stand_in: loading `{}` on {}", model.name, model.device);
     let evaluates = arguments.last().is_some_and(|last| last == "evaluate");

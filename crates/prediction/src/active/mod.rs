@@ -5,6 +5,7 @@
 //! was stored before.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{Input, Model};
@@ -31,6 +32,8 @@ const MAX_LOGS: usize = 1 << 20;
 pub(crate) struct ActivePrediction {
     /// As it was accepted: what never changes, and what the store needs to know. Its number is in the state.
     accepted: Record,
+    /// Whether this node looks after it; otherwise another does, and this one runs it or shows it.
+    kept: AtomicBool,
     /// For clients, streams and webhooks.
     pub(crate) feed: Arc<Feed>,
     /// For those who watch it.
@@ -52,6 +55,10 @@ struct State {
     life: Lifecycle,
     /// Its number in the order of acceptance, which the store assigns.
     seq: u64,
+    /// How long the logs were when this attempt began.
+    logs_before: usize,
+    /// How many bytes of the logs of this attempt were read from another node.
+    read: usize,
     shown: Shown,
 }
 
@@ -90,15 +97,15 @@ impl Shown {
 impl ActivePrediction {
     /// A prediction that is about to be stored. Those who come later are shown its newest `history` events.
     pub(crate) fn new(accepted: Record, history: usize, span: Span) -> Self {
-        Self::with(Lifecycle::storing(), accepted, history, span)
+        Self::with(Lifecycle::storing(), accepted, true, Feed::new(history), span)
     }
 
-    /// A prediction that the store holds unfinished.
-    pub(crate) fn resume(stored: Record, history: usize, span: Span) -> Self {
-        Self::with(Lifecycle::queued(stored.attempts), stored, history, span)
+    /// A prediction that the store holds unfinished; `kept` says that this node looks after it.
+    pub(crate) fn resume(stored: Record, kept: bool, feed: Feed, span: Span) -> Self {
+        Self::with(Lifecycle::queued(stored.attempts), stored, kept, feed, span)
     }
 
-    fn with(life: Lifecycle, accepted: Record, history: usize, span: Span) -> Self {
+    fn with(life: Lifecycle, accepted: Record, kept: bool, feed: Feed, span: Span) -> Self {
         let Prediction { model, version, logs, .. } = &accepted.prediction;
         let seq = accepted.seq;
         let shown = Shown {
@@ -109,15 +116,17 @@ impl ActivePrediction {
             model: model.clone(),
             version: version.clone(),
         };
+        let logs_before = shown.logs.len();
         Self {
             accepted,
-            feed: Arc::new(Feed::new(history)),
+            kept: kept.into(),
+            feed: Arc::new(feed),
             previews: Previews::default(),
             given: Given::default(),
             stopping: CancellationToken::new(),
             span,
             drawn: Mutex::default(),
-            state: watch::Sender::new(State { life, seq, shown }),
+            state: watch::Sender::new(State { life, seq, logs_before, read: 0, shown }),
         }
     }
 
@@ -136,6 +145,25 @@ impl ActivePrediction {
 
     pub(crate) fn webhook(&self) -> Option<&Webhook> {
         self.accepted.webhook.as_ref()
+    }
+
+    /// Whether this node looks after its deadline and its webhook.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// From now on this node looks after it; false if it did before.
+    pub(crate) fn keep_from_now(&self) -> bool {
+        !self.kept.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether this is the prediction of a record, and not another of the same id.
+    pub(crate) fn is_of(&self, record: &Record) -> bool {
+        // What is being stored has no number yet, although it may be claimed already.
+        match self.seq() {
+            0 => self.accepted.prediction.created_at.micros() == record.prediction.created_at.micros(),
+            seq => seq == record.seq,
+        }
     }
 
     /// Where its picture is sent, if its request said so.
@@ -261,6 +289,7 @@ impl ActivePrediction {
     pub(crate) fn claim(&self, claim: Claim, attempts: u32) -> bool {
         self.change(|state| {
             state.seq = claim.seq;
+            state.logs_before = state.shown.logs.len();
             state.life.claim(claim, attempts).then_some(())
         })
         .is_some()
@@ -299,6 +328,66 @@ impl ActivePrediction {
     /// Takes the pictures that were kept, in order.
     pub(crate) fn take_drawn(&self) -> Vec<Arc<[u8]>> {
         std::mem::take(&mut *self.drawn()).into_values().collect()
+    }
+
+    /// Another node runs it, and has said this since `read` bytes of its logs.
+    pub(crate) fn watch(&self, attempts: u32, at: Time, logs: &str, metrics: &Metrics) {
+        let changed = self.change(|State { life, shown, read, .. }| {
+            let is_new = life.watch(attempts)?;
+            let moved = shown.metrics.progress != metrics.progress;
+            shown.started_at = Some(at);
+            shown.metrics = metrics.clone();
+            // The logs of a new attempt are told from their beginning; what was read now may be of an earlier one.
+            *read = if is_new { 0 } else { *read + logs.len() };
+            Some((is_new, moved))
+        });
+        let Some((is_new, moved)) = changed else { return };
+        if is_new {
+            if self.feed.is_empty() {
+                self.feed.push(Event::Start);
+            }
+        } else {
+            logs.lines().for_each(|line| self.log(line));
+        }
+        if moved && let (Some(progress), Some(step), Some(steps)) = (metrics.progress, metrics.step, metrics.steps) {
+            self.feed.push(Event::Progress { progress, step, steps, seconds_left: metrics.seconds_left });
+        }
+    }
+
+    /// How many bytes of the logs of this attempt were read from another node.
+    pub(crate) fn read(&self) -> usize {
+        self.state.borrow().read
+    }
+
+    /// The node that ran it does not any more.
+    pub(crate) fn wait_again(&self) {
+        self.change(|State { life, shown, read, .. }| {
+            life.wait_again().then(|| {
+                *read = 0;
+                shown.started_at = None;
+                shown.metrics = Metrics::default();
+            })
+        });
+    }
+
+    /// Its claim does not hold any more: it is the store's again. Whether it was canceled, which the store may not know.
+    pub(crate) fn lose(&self) -> bool {
+        let lost = self.change(|State { life, shown, read, .. }| {
+            let stops = life.lose()?;
+            *read = 0;
+            shown.started_at = None;
+            shown.metrics = Metrics::default();
+            Some(stops)
+        });
+        self.drawn().clear();
+        lost.unwrap_or_default()
+    }
+
+    /// What is to be said of it to other nodes: its logs of this attempt after `said` bytes, and its metrics.
+    pub(crate) fn said(&self, said: usize) -> (String, Metrics) {
+        let state = self.state.borrow();
+        let logs = state.shown.logs.get(state.logs_before + said..).unwrap_or_default();
+        (logs.to_owned(), state.shown.metrics.clone())
     }
 
     /// It is given back to the queue, because its worker was lost (`why`) or no worker has room: the claim to give

@@ -133,7 +133,7 @@ fn what_lost_its_worker_begins_from_the_start() {
 fn what_was_stopped_before_its_claim_came_does_not_begin() {
     let mut record = active().accepted().clone();
     record.prediction.logs = "of an earlier process\n".to_owned();
-    let active = ActivePrediction::resume(record, 10, Span::none());
+    let active = ActivePrediction::resume(record, true, Feed::new(10), Span::none());
     assert!(active.request_stop(Stop::Canceled, true));
     assert!(active.claim(claim(), 1));
     assert!(active.begin(0, "1".to_owned(), Time::now(), None).is_none());

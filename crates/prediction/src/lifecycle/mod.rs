@@ -1,6 +1,9 @@
 //! The life of a prediction in this process: the phases it goes through, and what leads from one to the next.
 //!
 //! ```text
+//!           Watched (another node runs it)
+//!              ^
+//!              v
 //! Storing --> Queued --claim--> Claimed --begin--> Running --computed--> Delivering
 //!    |         | ^                 |                  |                      |
 //!    |         | +---- release ----+------------------+                      |
@@ -12,7 +15,7 @@
 //! Fields are private and change by these methods only; each reports whether the change was allowed, and leaves
 //! everything as it was if not. What always holds:
 //! - a prediction ends at most once, and its end is published only from [`Phase::Finishing`], in which it is being
-//!   stored, or from [`Phase::Queued`], in which nobody but the store can end it;
+//!   stored, or from [`Phase::Queued`] and [`Phase::Watched`], in which nobody of this process can end it;
 //! - what finishes has a claim, without which the store would not accept its end;
 //! - nothing leads away from [`Phase::Ended`], [`Phase::Elsewhere`] and [`Phase::Refused`];
 //! - the first reason to stop stays.
@@ -31,6 +34,8 @@ pub(crate) enum Phase {
     Storing,
     /// It waits in the store.
     Queued,
+    /// Another node of the store runs it.
+    Watched,
     /// This process has claimed it, and looks for a worker with room.
     Claimed { claim: Claim },
     /// A worker computes it, under the name of a job.
@@ -51,7 +56,9 @@ impl Phase {
     /// The status that the wire shows.
     pub(crate) fn status(&self) -> Status {
         match self {
-            Self::Running { .. } | Self::Delivering { .. } | Self::Finishing { started: true } => Status::Processing,
+            Self::Watched | Self::Running { .. } | Self::Delivering { .. } | Self::Finishing { started: true } => {
+                Status::Processing
+            }
             Self::Ended(prediction) => prediction.status,
             Self::Storing
             | Self::Queued
@@ -65,6 +72,11 @@ impl Phase {
     /// Whether nothing happens to it any more in this process.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Ended(_) | Self::Elsewhere | Self::Refused(_))
+    }
+
+    /// Whether it is left to the store: it waits there, or another node has it.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self, Self::Queued | Self::Watched)
     }
 
     /// The claim under which it may be ended or given back.
@@ -149,7 +161,7 @@ impl Lifecycle {
 
     /// This process has claimed it. That may be known before the answer that it is stored.
     pub(crate) fn claim(&mut self, claim: Claim, attempts: u32) -> bool {
-        let allowed = matches!(self.phase, Phase::Storing | Phase::Queued);
+        let allowed = matches!(self.phase, Phase::Storing | Phase::Queued | Phase::Watched);
         if allowed {
             self.attempts = attempts;
         }
@@ -174,16 +186,38 @@ impl Lifecycle {
         self.go(true, Phase::Delivering { claim })
     }
 
+    /// Another node runs it; whether this is another attempt than before.
+    pub(crate) fn watch(&mut self, attempts: u32) -> Option<bool> {
+        let is_new = !matches!(self.phase, Phase::Watched) || self.attempts != attempts;
+        if !self.go(self.phase.is_left(), Phase::Watched) {
+            return None;
+        }
+        self.attempts = attempts;
+        Some(is_new)
+    }
+
+    /// The node that ran it does not any more.
+    pub(crate) fn wait_again(&mut self) -> bool {
+        let allowed = matches!(self.phase, Phase::Watched);
+        self.go(allowed, Phase::Queued)
+    }
+
+    /// Its claim does not hold any more: it is the store's again. Whether it was canceled, if so.
+    pub(crate) fn lose(&mut self) -> Option<bool> {
+        let allowed = self.phase.claim().is_some() || matches!(self.phase, Phase::Finishing { .. });
+        self.go(allowed, Phase::Queued).then_some(matches!(self.stop, Some(Stop::Canceled)))
+    }
+
     /// It continues without this process.
     pub(crate) fn leave(&mut self) -> bool {
-        let allowed = matches!(self.phase, Phase::Queued | Phase::Finishing { .. });
+        let allowed = self.phase.is_left() || matches!(self.phase, Phase::Finishing { .. });
         self.go(allowed, Phase::Elsewhere)
     }
 
     /// Asks it to stop. The first reason stays. `stored` says that the store has the wish: then it may still wait here,
     /// because the answer to its claim is under way; otherwise it must have been claimed.
     pub(crate) fn request_stop(&mut self, stop: Stop, stored: bool) -> bool {
-        let allowed = self.phase.claim().is_some() || (stored && matches!(self.phase, Phase::Queued));
+        let allowed = self.phase.claim().is_some() || (stored && self.phase.is_left());
         if allowed {
             self.stop.get_or_insert(stop);
         }
@@ -207,7 +241,8 @@ impl Lifecycle {
 
     /// Its end is stored, and this is it.
     pub(crate) fn publish(&mut self, ended: Arc<Prediction>) -> bool {
-        let allowed = matches!(self.phase, Phase::Queued | Phase::Finishing { .. }) && ended.status.is_terminal();
+        let allowed =
+            (self.phase.is_left() || matches!(self.phase, Phase::Finishing { .. })) && ended.status.is_terminal();
         self.go(allowed, Phase::Ended(ended))
     }
 

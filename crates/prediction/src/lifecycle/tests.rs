@@ -16,6 +16,9 @@ enum Step {
     Begin,
     Release,
     Computed,
+    Watch,
+    WaitAgain,
+    Lose,
     Leave,
     Stop(Stop, bool),
     Finish(End),
@@ -37,6 +40,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Begin),
         3 => Just(Step::Release),
         3 => Just(Step::Computed),
+        2 => Just(Step::Watch),
+        1 => Just(Step::WaitAgain),
+        1 => Just(Step::Lose),
         1 => Just(Step::Leave),
         1 => (stops, any::<bool>()).prop_map(|(stop, stored)| Step::Stop(stop, stored)),
         3 => ends.prop_map(Step::Finish),
@@ -58,7 +64,7 @@ fn new_claim() -> Claim {
 fn rank(phase: &Phase) -> u32 {
     match phase {
         Phase::Storing => 0,
-        Phase::Queued => 1,
+        Phase::Queued | Phase::Watched => 1,
         Phase::Claimed { .. } => 2,
         Phase::Running { .. } => 3,
         Phase::Delivering { .. } => 4,
@@ -75,6 +81,9 @@ fn allowed(step: &Step, before: &Phase, stops: bool) -> bool {
         (Step::Begin, at) => at == 2 && !stops,
         (Step::Release, at) => (at == 2 || at == 3) && !stops,
         (Step::Computed, at) => at == 3,
+        (Step::Watch, at) => at == 1,
+        (Step::WaitAgain, _) => matches!(before, Phase::Watched),
+        (Step::Lose, at) => (2..=5).contains(&at),
         (Step::Leave, at) => at == 1 || at == 5,
         (Step::Stop(_, stored), at) => (2..=4).contains(&at) || (*stored && at == 1),
         (Step::Finish(_), at) => (2..=4).contains(&at),
@@ -110,6 +119,13 @@ proptest! {
                     released.is_some()
                 }
                 Step::Computed => life.computed(),
+                Step::Watch => life.watch(attempts).is_some(),
+                Step::WaitAgain => life.wait_again(),
+                Step::Lose => {
+                    let lost = life.lose();
+                    prop_assert!(lost.is_none_or(|canceled| canceled == (stop == Some(Stop::Canceled))));
+                    lost.is_some()
+                }
                 Step::Leave => life.leave(),
                 Step::Stop(stop, stored) => life.request_stop(stop, stored),
                 Step::Finish(end) => match (life.finish(end.clone()), &stop, &end) {
@@ -146,7 +162,7 @@ proptest! {
                 prop_assert_eq!((&life.stop, life.attempts), (&stop, attempts));
             }
             let back = rank(&life.phase) < rank(&before);
-            prop_assert!(!back || matches!(step, Step::Release), "{:?} leads back from {:?}", step, before);
+            prop_assert!(!back || matches!(step, Step::Release | Step::Lose), "{:?} leads back from {:?}", step, before);
             prop_assert!(stop.is_none() || life.stop == stop, "the first reason stays");
             prop_assert_eq!(life.attempts, attempts + u32::from(done && matches!(step, Step::Claim)));
             prop_assert_eq!(life.phase.claim(), claimed.filter(|_| (2..=4).contains(&rank(&life.phase))));

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::shared::Shared;
+use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
 use crate::given_pictures::names;
 use crate::lifecycle::{End, Stop};
-use crate::store::{Claim, Claimed, Outcome, StoreError};
+use crate::store::{Claim, Claimed, Outcome, Record, StoreError};
 
 /// The wait after a claim that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl Shared {
             return Ok(());
         }
         loop {
-            let wants = self.table().wants();
+            let wants = self.table().wants(self.options.own_model);
             let Some(wants) = wants else { return Ok(()) };
             let claimed = self.store.claim(wants).await?;
             if claimed.is_empty() {
@@ -57,15 +57,11 @@ impl Shared {
         let Claimed { claim, record, attempts, started_at, .. } = claimed;
         let mut table = self.table();
         table.claims += 1;
-        let known = table.active.get(&record.prediction.id).cloned();
-        let active = known.unwrap_or_else(|| {
-            // Another node accepted it.
-            let active = self.resumed(Arc::unwrap_or_clone(record));
-            table.active.insert(active.id().to_owned(), Arc::clone(&active));
-            active
-        });
+        let active = self.claimed_one(&mut table, &record);
         if !active.claim(claim, attempts) {
-            tracing::error!(phase = ?active.phase(), "a prediction was claimed that does not wait");
+            drop(table);
+            // It was taken from this node, whose worker has not let go of it yet.
+            self.give_back_later(active, claim, record);
             return;
         }
         let suspect = attempts > 1;
@@ -92,6 +88,35 @@ impl Shared {
         active.span.in_scope(|| tracing::info!(worker, attempts, "prediction started"));
         metrics::histogram!("syncdiffusion_queue_wait_seconds").record(queue_time);
         self.limit(&active, claim);
+    }
+
+    /// The active prediction of a record that was claimed.
+    fn claimed_one(&self, table: &mut Table, record: &Arc<Record>) -> Arc<ActivePrediction> {
+        let known = table.active.get(&record.prediction.id);
+        if let Some(known) = known {
+            if known.is_of(record) {
+                return Arc::clone(known);
+            }
+            // Its id is another prediction's by now, so that it has ended elsewhere.
+            known.leave();
+        }
+        // Another node accepted it.
+        let active = self.resumed(table, Record::clone(record), false);
+        table.active.insert(active.id().to_owned(), Arc::clone(&active));
+        active
+    }
+
+    /// Gives a claim back as soon as the prediction is not held under an earlier one any more.
+    fn give_back_later(self: &Arc<Self>, active: Arc<ActivePrediction>, claim: Claim, record: Arc<Record>) {
+        active.span.in_scope(|| tracing::warn!("a prediction was claimed again before its worker let go of it"));
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            active.until(|phase| phase.is_left() || phase.is_over()).await;
+            if let Err(error) = shared.store.give_back(&claim, false, record.prediction.logs.clone()).await {
+                tracing::error!(%error, "a prediction could not be given back to the store");
+            }
+            shared.wake();
+        });
     }
 
     /// Gives a released prediction back to the queue of the store. `counted` says that the attempt counts.

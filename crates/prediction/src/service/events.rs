@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Command, Event, Stage};
+use protocol::{Command, Event, Model, Stage};
 use tokio::task::JoinHandle;
 
-use super::shared::Shared;
+use super::shared::{Shared, Table};
 use super::workers::WorkerState;
 use crate::active::ActivePrediction;
 use crate::lifecycle::End;
@@ -50,6 +50,7 @@ impl Shared {
         }
         match event {
             Event::Loading { model } => table.model = Some(model),
+            Event::Ready { model, .. } if self.is_other_dtype(&model) => self.dismiss(&mut table, worker, &model),
             Event::Ready { model, load_seconds, jobs, peak_memory_bytes } => {
                 tracing::info!(worker, load_seconds, jobs, device = %model.device, dtype = %model.dtype, "worker ready");
                 record_memory(worker, peak_memory_bytes);
@@ -139,6 +140,25 @@ impl Shared {
             }
         }
         None
+    }
+
+    /// Whether a worker may not be used, because a fleet demands another dtype.
+    fn is_other_dtype(&self, model: &Model) -> bool {
+        self.options.dtype.as_ref().is_some_and(|wanted| *wanted != model.dtype)
+    }
+
+    /// Does without a worker, because it computes in another dtype than the fleet.
+    fn dismiss(&self, table: &mut Table, worker: usize, model: &Model) {
+        let (dtype, wanted) = (&model.dtype, self.options.dtype.as_deref().unwrap_or_default());
+        let error = format!(
+            "the worker computes in {dtype}, and this fleet in {wanted}; set `--dtype {wanted}`, or use a device that \
+             has it"
+        );
+        tracing::error!(worker, error, "worker cannot be used");
+        table.setup.fail(&error);
+        let slot = table.workers.slot(worker);
+        slot.state = WorkerState::LoadFailed(error);
+        slot.send(Command::Shutdown);
     }
 
     /// One of several pictures is drawn. It is to be encoded before the next event.

@@ -194,10 +194,20 @@ impl Shared {
     }
 
     /// The store refuses a claim: somebody else has it, who will report its end.
-    pub(super) fn abandon(&self, active: &Arc<ActivePrediction>) {
+    pub(super) fn abandon(self: &Arc<Self>, active: &Arc<ActivePrediction>) {
         active.span.in_scope(|| tracing::warn!("a prediction is not this server's any more"));
-        self.forget(active);
-        active.leave();
+        let is_shown = {
+            let table = self.table();
+            let known = table.active.get(active.id()).is_some_and(|known| Arc::ptr_eq(known, active));
+            table.fleet && !table.closing && known
+        };
+        if !is_shown {
+            self.forget(active);
+            active.leave();
+        } else if active.lose() {
+            // Whoever waits for it here hears of its end from the store.
+            self.give_up(active);
+        }
     }
 
     /// Removes a prediction from the table; another of the same id stays.

@@ -140,7 +140,8 @@ impl Follower {
 
     /// Why no end was among the events, if that is because no worker is left.
     pub fn left(&self) -> Option<&'static str> {
-        let waits = self.shared.gone.is_cancelled() && matches!(self.active.phase(), Phase::Queued | Phase::Elsewhere);
+        let phase = self.active.phase();
+        let waits = self.shared.gone.is_cancelled() && (phase.is_left() || matches!(phase, Phase::Elsewhere));
         waits.then_some("no worker is left; the prediction waits in the store until the server is started again")
     }
 }
@@ -148,7 +149,7 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         // Who follows something that waits for the next process was sent away.
-        let was_left = self.shared.halted.is_cancelled() && matches!(self.active.phase(), Phase::Queued);
+        let was_left = self.shared.halted.is_cancelled() && self.active.phase().is_left();
         if self.active.unfollow() && !was_left {
             self.shared.give_up(&self.active);
         }
@@ -159,18 +160,17 @@ impl Shared {
     /// Waits until a prediction waits in the store and will not begin in this process.
     async fn until_left(&self, active: &ActivePrediction) -> Phase {
         self.halted.cancelled().await;
-        active.until(|phase| matches!(phase, Phase::Queued | Phase::Elsewhere)).await
+        active.until(|phase| phase.is_left() || matches!(phase, Phase::Elsewhere)).await
     }
 
     /// A ticket to a prediction that has not ended, which continues without it.
-    pub(super) fn join(self: &Arc<Self>, id: &str) -> Option<Ticket> {
-        Some(Ticket::new(Arc::clone(self), self.active(id)?, true))
+    pub(super) fn join(self: &Arc<Self>, active: Arc<ActivePrediction>) -> Ticket {
+        Ticket::new(Arc::clone(self), active, true)
     }
 
     /// Follows a prediction that has not ended, from the event after number `after` on.
-    pub(super) fn follow(self: &Arc<Self>, id: &str, after: u64) -> Option<Follower> {
-        let active = self.active(id)?;
+    pub(super) fn follow(self: &Arc<Self>, active: &Arc<ActivePrediction>, after: u64) -> Follower {
         let reader = active.feed.replay(after);
-        Some(Follower::new(self, &active, reader, false))
+        Follower::new(self, active, reader, false)
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::lifecycle::{End, Phase};
+use crate::lifecycle::End;
 
 impl Shared {
     /// No worker is left.
@@ -14,12 +14,13 @@ impl Shared {
         tracing::error!("no worker is left, and none will be started; what waits stays in the store");
         if self.store.durable() {
             let waiting: Vec<_> = self.table().active.values().cloned().collect();
-            for active in waiting.into_iter().filter(|active| matches!(active.phase(), Phase::Queued)) {
+            for active in waiting.into_iter().filter(|active| active.phase().is_left()) {
                 active.log("no worker is left; this prediction waits in the store until the server is started again");
             }
         }
         self.gone.cancel();
-        if self.store.durable() {
+        // Other nodes go on with what waits.
+        if self.store.durable() && !self.table().fleet {
             self.halted.cancel();
         }
         // The task that claims ends what waits in a store that ends with this process.

@@ -70,12 +70,14 @@ impl Shared {
         let table = self.table();
         let slots = table.workers.slots();
         let any = |wanted: fn(&WorkerSlot) -> bool| slots.iter().any(wanted);
-        let status = if any(WorkerSlot::is_ready) && trouble.is_some() {
+        // A node without workers is as ready as the others are.
+        let is_ready = any(WorkerSlot::is_ready) || (slots.is_empty() && table.others_ready() > 0);
+        let status = if (is_ready || slots.is_empty()) && trouble.is_some() {
             State::Unhealthy
-        } else if any(WorkerSlot::is_ready) {
+        } else if is_ready {
             // The store knows what is accepted or claimed and has not reached its worker yet.
             if self.store.admits(&table.room(0, None)) { State::Ready } else { State::Busy }
-        } else if any(|slot| slot.state == WorkerState::Loading) {
+        } else if slots.is_empty() || any(|slot| slot.state == WorkerState::Loading) {
             State::Starting
         } else if any(|slot| matches!(slot.state, WorkerState::Lost(_))) {
             State::Unhealthy

@@ -1,6 +1,7 @@
 //! The way in: checks readiness and room, stores, queues, and returns a [`Ticket`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::Input;
@@ -12,6 +13,7 @@ use super::receive::{Received, Unreceived};
 use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
 use crate::cost;
+use crate::feed::Feed;
 use crate::given_pictures::{Fitting, names};
 use crate::input::{Invalid, Sent};
 use crate::lifecycle::Phase;
@@ -169,7 +171,7 @@ impl Table {
     /// Whether there are workers for a new prediction.
     pub(super) fn readiness(&self) -> Result<(), Refused> {
         match self.workers.why_lost() {
-            _ if self.workers.accept_work() => Ok(()),
+            _ if self.workers.accept_work() || self.others_ready() > 0 => Ok(()),
             Some(why) => Err(Refused::NoWorker(why.to_owned())),
             None => Err(Refused::NotReady),
         }
@@ -260,11 +262,11 @@ impl Shared {
             input: request.input,
             logs: String::new(),
             metrics: Metrics::default(),
-            model: table.model.as_ref().map(|model| model.name.clone()),
+            model: table.model().map(|model| model.name.clone()),
             output: None,
             started_at: None,
             status: Status::Starting,
-            version: table.model.as_ref().map(|model| model.version.clone()),
+            version: table.model().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
         let Request { webhook, output_file_prefix, wanted, key, span, .. } = request;
@@ -287,6 +289,13 @@ impl Shared {
         match self.ask(&active, &name, pictures, idempotent).await {
             Ok(Accepted::New(seq)) => {
                 tracing::info!("prediction accepted");
+                {
+                    let mut table = self.table();
+                    // Another node's of the same id may have been shown meanwhile.
+                    if table.fleet && matches!(active.phase(), Phase::Storing) {
+                        table.active.insert(active.id().to_owned(), Arc::clone(&active));
+                    }
+                }
                 active.given.hold(room);
                 let ticket = Ticket::new(Arc::clone(&self), Arc::clone(&active), detached);
                 active.stored(seq);
@@ -297,7 +306,11 @@ impl Shared {
             }
             Ok(Accepted::Known(stored)) => self.found(&active, *stored, idempotent),
             Ok(Accepted::Full(board)) => Err(self.release(&active, self.full(board))),
-            Err(error) => Err(self.release(&active, error.into())),
+            Err(error) => {
+                // It may be stored all the same.
+                self.unsure.store(true, Ordering::Relaxed);
+                Err(self.release(&active, error.into()))
+            }
         }
     }
 
@@ -400,15 +413,29 @@ impl Shared {
             self.webhooks.resume(record);
             return;
         }
-        let active = self.resumed(record);
-        self.table().active.insert(active.id().to_owned(), Arc::clone(&active));
+        let active = {
+            let mut table = self.table();
+            match table.active.get(&record.prediction.id).filter(|known| known.is_of(&record)).cloned() {
+                // It was only run or shown here.
+                Some(known) if known.keep_from_now() => known,
+                Some(_) => return,
+                None => {
+                    let active = self.resumed(&table, record, true);
+                    table.active.insert(active.id().to_owned(), Arc::clone(&active));
+                    active
+                }
+            }
+        };
         self.webhooks.follow(&active);
         self.give_up_at_deadline(&active);
     }
 
     /// A stored prediction with a span of its own.
-    pub(super) fn resumed(&self, record: Record) -> Arc<ActivePrediction> {
+    pub(super) fn resumed(&self, table: &Table, record: Record, kept: bool) -> Arc<ActivePrediction> {
         let span = tracing::error_span!(parent: None, "prediction", prediction_id = record.prediction.id);
-        Arc::new(ActivePrediction::resume(record, self.options.stream_history, span))
+        let history = self.options.stream_history;
+        // Its events may have had other numbers on another node.
+        let feed = if table.fleet { Feed::apart(history) } else { Feed::new(history) };
+        Arc::new(ActivePrediction::resume(record, kept, feed, span))
     }
 }

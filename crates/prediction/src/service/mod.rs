@@ -18,6 +18,7 @@ mod follow;
 mod gone;
 mod health;
 mod intake;
+mod look;
 mod pictures;
 mod pulse;
 mod receive;
@@ -26,6 +27,7 @@ mod shared;
 mod shutdown;
 mod stop;
 mod supervisor;
+mod watching;
 mod workers;
 
 use std::sync::{Arc, Weak};
@@ -41,7 +43,7 @@ pub use shared::Options;
 use crate::given_pictures::PictureIntake;
 use crate::input::{Geometry, geometry_of};
 use crate::outgoing::Gate;
-use crate::store::{Found, Picture, Query, Store, StoreError, Stored, Usage};
+use crate::store::{Found, Picture, Query, Store, StoreError, Usage};
 use crate::upload::{PlaceError, Uploader};
 use crate::webhook::WebhookSender;
 use crate::wire::Prediction;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There can be no thread for the sign of life.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
     /// There can be no HTTP client.
     #[error("cannot set up an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -96,8 +101,10 @@ impl Service {
         for record in adopted {
             shared.adopt(record);
         }
+        pulse::start(&shared).await?;
         tokio::spawn(dispatch::run(Arc::downgrade(&shared)));
-        tokio::spawn(pulse::run(Arc::downgrade(&shared)));
+        tokio::spawn(look::run(Arc::downgrade(&shared)));
+        tokio::spawn(watching::run(Arc::downgrade(&shared)));
         tokio::spawn(sweep(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -110,9 +117,9 @@ impl Service {
         self.shared.submit(request).await
     }
 
-    /// Whether predictions are accepted: a worker has loaded, and is there or comes back.
+    /// Whether predictions are accepted: a worker has loaded, and is there or comes back, or another node has one.
     pub fn accepts_work(&self) -> bool {
-        self.shared.table().workers.accept_work()
+        self.shared.table().readiness().is_ok()
     }
 
     /// Whether there are workers for a new prediction.
@@ -131,12 +138,12 @@ impl Service {
 
     /// The model, once a worker has said which.
     pub fn model(&self) -> Option<Model> {
-        self.shared.table().model.clone()
+        self.shared.table().model().cloned()
     }
 
     /// The sizes of the model, once a worker has reported them.
     pub fn geometry(&self) -> Option<Geometry> {
-        self.shared.table().model.as_ref().map(geometry_of)
+        self.shared.table().model().map(geometry_of)
     }
 
     /// Decides which URLs of clients may be called.
@@ -152,8 +159,7 @@ impl Service {
         if let Some(prediction) = self.shared.look(id).await {
             return Ok(Some(prediction));
         }
-        let stored = self.shared.store.get(id).await?;
-        Ok(stored.map(Stored::into_prediction))
+        self.shared.ask_store(id).await
     }
 
     /// A picture of a prediction that has ended with it, by its number from 0; with a width, a small copy, which is
@@ -214,9 +220,14 @@ impl Service {
         self.shared.store.delete(id).await
     }
 
-    /// Whether a prediction has been submitted and has not ended.
+    /// Whether a prediction has been submitted and has not ended, as far as this node knows.
     pub fn is_active(&self, id: &str) -> bool {
         self.shared.active(id).is_some()
+    }
+
+    /// Whether it is this node that ends a prediction, or accepts it.
+    pub fn is_held(&self, id: &str) -> bool {
+        self.shared.active(id).is_some_and(|active| !active.phase().is_left())
     }
 
     /// Stops a prediction that has not ended; false if there is no such prediction. When this returns, the wish is
@@ -229,13 +240,19 @@ impl Service {
     }
 
     /// A ticket to a prediction that has not ended, to wait for its end; it continues without it.
-    pub fn join(&self, id: &str) -> Option<Ticket> {
-        self.shared.join(id)
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn join(&self, id: &str) -> Result<Option<Ticket>, StoreError> {
+        Ok(self.shared.find(id).await?.map(|active| self.shared.join(active)))
     }
 
     /// Follows a prediction that has not ended, from the event after number `after` on.
-    pub fn follow(&self, id: &str, after: u64) -> Option<Follower> {
-        self.shared.follow(id, after)
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn follow(&self, id: &str, after: u64) -> Result<Option<Follower>, StoreError> {
+        Ok(self.shared.find(id).await?.map(|active| self.shared.follow(&active, after)))
     }
 
     /// The state of the service.

@@ -1,25 +1,184 @@
-//! The sign of life of this node. A store uses it to look after what it could not write; a fleet, to know who is there.
+//! The sign of life of this node, and what follows from those of the others: who is dead, what they left, how much they
+//! can do. A store of one process uses it, too, to look after what it could not write.
+//!
+//! It has a thread of its own, and needs nothing of the other threads but their locks, so that a node that is busy is
+//! not taken for dead.
 
-use std::sync::Weak;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::shared::Shared;
-use crate::store::Beat;
+use crate::active::ActivePrediction;
+use crate::lifecycle::Phase;
+use crate::store::{Beat, Claim, Node, Peer, Said, Watch};
 
-/// How often it is given.
+/// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How many beats a lease has at least.
+const BEATS: u32 = 6;
+/// After how many beats a claim that nobody here knows is given back: its answer was lost.
+const MAX_UNKNOWN: u32 = 3;
 
-/// Beats as long as there is a service.
-pub(super) async fn run(shared: Weak<Shared>) {
-    while let Some(service) = shared.upgrade() {
-        let about = service.table().about();
-        match service.store.beat(&about, Vec::new()).await {
-            Ok(Beat::Alive { .. }) => {}
-            // The store refuses what this node claimed before, so nothing of it is reported.
-            Ok(Beat::Dead) => tracing::warn!("this server was taken for dead; it continues under a new name"),
-            Err(error) => tracing::error!(%error, "the store does not answer"),
+/// What is remembered from beat to beat.
+struct Pulse {
+    watch: Watch,
+    /// How many bytes of logs were said under each claim.
+    said: HashMap<Claim, usize>,
+    /// The last beat had no answer.
+    failed: bool,
+    /// How often in a row the store knew a claim that nobody here knows.
+    unknown: HashMap<Claim, u32>,
+}
+
+/// Beats once, so that the others are known, and then as long as there is a service.
+pub(super) async fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    let lease = shared.options.lease;
+    let mut pulse = Pulse { watch: Watch::new(lease), said: HashMap::new(), failed: false, unknown: HashMap::new() };
+    shared.beat(&mut pulse).await;
+    let (runtime, shared) = (Handle::current(), Arc::downgrade(shared));
+    let interval = INTERVAL.min(lease / BEATS);
+    thread::Builder::new().name("pulse".to_owned()).spawn(move || run(&runtime, &shared, pulse, interval))?;
+    Ok(())
+}
+
+fn run(runtime: &Handle, shared: &Weak<Shared>, mut pulse: Pulse, interval: Duration) {
+    loop {
+        thread::sleep(interval);
+        let Some(service) = shared.upgrade() else { return };
+        runtime.block_on(service.beat(&mut pulse));
+    }
+}
+
+impl Shared {
+    async fn beat(self: &Arc<Self>, pulse: &mut Pulse) {
+        let (about, said) = {
+            let table = self.table();
+            let said = |active: &Arc<ActivePrediction>| {
+                let claim = active.phase().claim()?;
+                let (logs, metrics) = active.said(pulse.said.get(&claim).copied().unwrap_or(0));
+                Some(Said { claim, logs, metrics })
+            };
+            // Alone, nobody else asks for the progress of what runs here.
+            let said: Vec<_> =
+                if table.fleet { table.workers.running().filter_map(said).collect() } else { Vec::new() };
+            (table.about(), said)
+        };
+        match self.store.beat(&about, said.clone()).await {
+            Ok(Beat::Alive { node, held, nodes, .. }) => {
+                if std::mem::take(&mut pulse.failed) {
+                    tracing::info!("the store answers again");
+                    self.unsure.store(true, Ordering::Relaxed);
+                }
+                pulse.said.retain(|claim, _| said.iter().any(|said| said.claim == *claim));
+                for said in said {
+                    *pulse.said.entry(said.claim).or_default() += said.logs.len();
+                }
+                self.look_after(pulse, &held);
+                self.meet(node, &nodes);
+                for (dead, beat) in pulse.watch.look(Instant::now(), &nodes) {
+                    self.bury(dead, beat).await;
+                }
+                let unsure = self.unsure.swap(false, Ordering::Relaxed);
+                if nodes.len() > 1 || pulse.watch.buried() || unsure {
+                    self.take_over().await;
+                }
+            }
+            Ok(Beat::Dead) => {
+                tracing::warn!("this server was taken for dead; it continues under a new name");
+                pulse.said.clear();
+                self.unsure.store(true, Ordering::Relaxed);
+                self.drop_held();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut pulse.failed, true) {
+                    tracing::error!(%error, "the store does not answer");
+                }
+            }
         }
-        drop(service);
-        tokio::time::sleep(INTERVAL).await;
+    }
+
+    /// Takes in what the other nodes say of themselves.
+    fn meet(&self, node: Node, nodes: &[Peer]) {
+        let mut table = self.table();
+        table.others = nodes.iter().filter(|peer| peer.node != node).map(|peer| peer.about.clone()).collect();
+        table.fleet |= !table.others.is_empty();
+        let told = table.others.iter().find_map(|about| about.model.clone().filter(|_| about.ready > 0));
+        if told.is_some() {
+            table.told = told;
+            if table.workers.slots().is_empty() {
+                table.setup.succeed();
+            }
+        }
+    }
+
+    /// A node is dead: what it held waits again.
+    async fn bury(&self, dead: Node, beat: u64) {
+        match self.store.reap(dead, beat).await {
+            Ok(true) => {
+                tracing::warn!(node = dead, "a server is dead; what it held waits again");
+                self.wake();
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(node = dead, %error, "what a dead server held could not be taken from it"),
+        }
+    }
+
+    /// Looks from now on after what nobody looks after.
+    async fn take_over(self: &Arc<Self>) {
+        match self.store.adopt().await {
+            Ok(adopted) if adopted.is_empty() => {}
+            Ok(adopted) => {
+                for record in adopted {
+                    self.adopt(record);
+                }
+                self.wake();
+            }
+            Err(error) => {
+                self.unsure.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "what dead servers left could not be adopted; trying again");
+            }
+        }
+    }
+
+    /// Gives back what the store says this node holds, and nobody here knows: the answer to its claim was lost.
+    fn look_after(self: &Arc<Self>, pulse: &mut Pulse, held: &[Claim]) {
+        let known: Vec<u64> = {
+            let table = self.table();
+            let known = table.active.values().filter(|active| !active.phase().is_left());
+            known.chain(table.workers.running()).map(|active| active.seq()).collect()
+        };
+        pulse.unknown.retain(|claim, _| held.contains(claim) && !known.contains(&claim.seq));
+        for claim in held.iter().filter(|claim| !known.contains(&claim.seq)) {
+            let beats = pulse.unknown.entry(*claim).or_default();
+            *beats += 1;
+            if *beats < MAX_UNKNOWN {
+                continue;
+            }
+            tracing::warn!(seq = claim.seq, "a prediction was claimed without an answer; it is given back");
+            let (shared, claim) = (Arc::clone(self), *claim);
+            self.tasks.spawn(async move {
+                if let Err(error) = shared.store.give_back(&claim, false, String::new()).await {
+                    tracing::error!(%error, "a prediction could not be given back to the store");
+                }
+            });
+        }
+    }
+
+    /// Every claim of this node is void: its workers stop what they do, and the store decides what becomes of it.
+    fn drop_held(&self) {
+        let mut table = self.table();
+        // Who took this one for dead is another.
+        table.fleet = true;
+        for active in table.workers.running() {
+            if let Phase::Running { worker, job, .. } = active.phase() {
+                table.workers.cancel(worker, job);
+            }
+        }
     }
 }

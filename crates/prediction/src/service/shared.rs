@@ -5,10 +5,11 @@
 //! locks are taken in the order table, prediction, feed, and never across an await.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::Model;
+use protocol::{Input, Model};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,9 @@ use crate::upload::{self, Uploader};
 use crate::webhook::{self, WebhookSender};
 use crate::wire::Prediction;
 
+/// How long a node that has work leaves what waits to idle ones.
+const IDLE_FIRST: Duration = Duration::from_millis(200);
+
 /// How a service behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,6 +46,12 @@ pub struct Options {
     pub load: Duration,
     /// What the store keeps of what has ended.
     pub retention: Retention,
+    /// Whether only what was accepted for the model of this node is claimed: others of the store may serve others.
+    pub own_model: bool,
+    /// The dtype that workers must compute in, where all of a store are to draw the same.
+    pub dtype: Option<String>,
+    /// How long the beat of another node may stand still before it counts as dead.
+    pub lease: Duration,
     /// How webhooks are sent.
     pub webhooks: webhook::Options,
     /// Where pictures go.
@@ -74,6 +84,8 @@ pub(super) struct Shared {
     pub(super) wake: Arc<Notify>,
     /// Work that is to be done before the process ends: encoding and sending pictures, storing ends.
     pub(super) tasks: TaskTracker,
+    /// The store may hold what nobody looks after: an acceptance had no answer, or this node was taken for dead.
+    pub(super) unsure: AtomicBool,
     /// Cancelled when no worker is left and none will be started.
     pub(super) gone: CancellationToken,
     /// Cancelled when what waits in the store will not begin in this process any more.
@@ -93,8 +105,14 @@ pub(super) struct Table {
     pub(super) unstored: BTreeMap<u64, String>,
     /// The model that the workers have loaded, once the first has said which: new predictions show it.
     pub(super) model: Option<Model>,
+    /// The model that another node's workers have loaded, for a node that has none.
+    pub(super) told: Option<Model>,
+    /// Whether there ever were other nodes: then what is left to the store may go on and end there.
+    pub(super) fleet: bool,
     /// How fast this machine is, for estimates.
     pub(super) rate: Rate,
+    /// What the other nodes of the store say of themselves.
+    pub(super) others: Vec<About>,
     /// For the health check.
     pub(super) setup: Setup,
     /// The server stops: nothing is accepted, and nothing is given to workers.
@@ -120,6 +138,7 @@ impl Shared {
             table: Mutex::new(table),
             wake: Arc::default(),
             tasks: TaskTracker::new(),
+            unsure: AtomicBool::default(),
             gone: CancellationToken::new(),
             halted: CancellationToken::new(),
         }
@@ -147,7 +166,7 @@ impl Shared {
         if let Ok(Some(place)) = self.store.place(active.seq()).await {
             let metrics = &mut prediction.metrics;
             metrics.queue_position = Some(place.before);
-            metrics.seconds_left = self.table().seconds_until_end(active, place);
+            metrics.seconds_left = self.table().seconds_until_end(active.input(), place);
         }
         prediction
     }
@@ -175,14 +194,22 @@ impl Table {
             claims: 0,
             unstored: BTreeMap::new(),
             model: None,
+            told: None,
+            fleet: false,
             rate: Rate::default(),
+            others: Vec::new(),
             setup: Setup::default(),
             closing: false,
         }
     }
 
+    /// The model that new predictions are for: that of this node's workers, or of others'.
+    pub(super) fn model(&self) -> Option<&Model> {
+        self.model.as_ref().or(self.told.as_ref())
+    }
+
     pub(super) fn geometry(&self) -> Geometry {
-        self.model.as_ref().map(geometry_of).unwrap_or_default()
+        self.model().map(geometry_of).unwrap_or_default()
     }
 
     /// What a prediction costs, in the units of [`cost`].
@@ -190,14 +217,33 @@ impl Table {
         cost::units(active.input(), self.geometry())
     }
 
+    /// How many workers of other nodes are ready.
+    pub(super) fn others_ready(&self) -> u64 {
+        self.others.iter().map(|about| about.ready).sum()
+    }
+
+    /// Cost that all nodes get through in a second, if there are others and that is known.
+    fn fleet_speed(&self) -> Option<f64> {
+        if self.others.is_empty() {
+            return None;
+        }
+        let all = self.others.iter().filter_map(|about| about.units_per_second).chain(self.about().units_per_second);
+        Some(all.sum()).filter(|speed| *speed > 0.0)
+    }
+
     /// Estimated seconds until a prediction in the queue has ended.
-    pub(super) fn seconds_until_end(&self, active: &ActivePrediction, place: Place) -> Option<f64> {
-        let own = self.rate.seconds(self.units(active));
+    pub(super) fn seconds_until_end(&self, input: &Input, place: Place) -> Option<f64> {
+        let units = cost::units(input, self.geometry());
+        let ready = (self.others_ready() + self.workers.slots().len() as u64) as f64;
+        let own = self.rate.seconds(units).or_else(|| self.fleet_speed().map(|speed| units / (speed / ready.max(1.0))));
         self.seconds_before(place.units).zip(own).map(|(before, own)| before + own)
     }
 
     /// Estimated seconds until a worker gets to what has this cost before it in the queue.
     fn seconds_before(&self, units: f64) -> Option<f64> {
+        if let Some(speed) = self.fleet_speed() {
+            return Some(units / speed);
+        }
         self.rate.seconds((units + self.running_units()) / self.workers.share() as f64)
     }
 
@@ -208,19 +254,22 @@ impl Table {
 
     /// How much may wait for one more to be accepted, by the limits of the queue.
     pub(super) fn room(&self, queue_size: usize, queue_seconds: Option<f64>) -> Room {
-        let free = self.workers.free() as u64;
+        let free = self.workers.free() as u64 + self.others.iter().map(|about| about.free).sum::<u64>();
         let unit = self.rate.seconds(1.0).filter(|seconds| *seconds > 0.0);
-        let units = queue_seconds
-            .zip(unit)
-            .map_or(f64::INFINITY, |(most, unit)| most / unit * self.workers.share() as f64 - self.running_units());
+        let speed = self.fleet_speed().or_else(|| unit.map(|unit| self.workers.share() as f64 / unit));
+        let units = queue_seconds.zip(speed).map_or(f64::INFINITY, |(most, speed)| most * speed - self.running_units());
         Room { free, jobs: free.saturating_add(queue_size as u64), units, claims: self.claims }
     }
 
-    /// What may be claimed now; `None` if there is no room on the workers.
-    pub(super) fn wants(&self) -> Option<Wants> {
+    /// What may be claimed now; `None` if there is no room on the workers. `own_model` as in [`Options`].
+    pub(super) fn wants(&self, own_model: bool) -> Option<Wants> {
         let places = if self.closing { 0 } else { self.workers.free() };
         let alone = self.workers.choose(true).is_some();
-        (places > 0).then(|| Wants { alone, ..Wants::any(places) })
+        // Other nodes may be idle.
+        let is_busy = !self.others.is_empty() && self.workers.running().next().is_some();
+        let waited = if is_busy { IDLE_FIRST } else { Duration::ZERO };
+        let version = self.model.as_ref().filter(|_| own_model).map(|model| model.version.clone());
+        (places > 0).then(|| Wants { alone, waited, version, ..Wants::any(places) })
     }
 
     /// What this node says of itself.
@@ -228,9 +277,13 @@ impl Table {
         About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
-            ready: self.workers.slots().iter().filter(|slot| slot.is_ready()).count() as u64,
-            free: self.workers.free() as u64,
-            units_per_second: self.rate.seconds(1.0).filter(|seconds| *seconds > 0.0).map(f64::recip),
+            ready: self.workers.slots().iter().filter(|slot| slot.is_ready() && !self.closing).count() as u64,
+            free: if self.closing { 0 } else { self.workers.free() as u64 },
+            units_per_second: self
+                .rate
+                .seconds(1.0)
+                .filter(|seconds| *seconds > 0.0)
+                .map(|seconds| self.workers.share() as f64 / seconds),
         }
     }
 
@@ -249,13 +302,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::feed::Feed;
     use crate::store::{Claim, record_of};
     use crate::time::Time;
 
     /// A prediction of 100 units: one window, 50 guided steps.
     fn active() -> Arc<ActivePrediction> {
         let input = json!({"prompt": "a", "width": 512, "num_inference_steps": 50, "sync_threshold": 0});
-        Arc::new(ActivePrediction::resume(record_of("a", &input, 1), 0, Span::none()))
+        Arc::new(ActivePrediction::resume(record_of("a", &input, 1), true, Feed::new(0), Span::none()))
     }
 
     fn begin(table: &mut Table) -> Arc<ActivePrediction> {
@@ -270,21 +324,24 @@ mod tests {
     fn estimates_add_up_what_is_before_and_share_it_among_the_workers() {
         let mut table = Table::new(2);
         let (last, two, three) = (active(), Place { before: 2, units: 200.0 }, Board { waiting: 3, units: 300.0 });
-        assert_eq!((table.seconds_until_end(&last, two), table.retry_after(three)), (None, Duration::from_secs(5)));
+        assert_eq!(
+            (table.seconds_until_end(last.input(), two), table.retry_after(three)),
+            (None, Duration::from_secs(5))
+        );
         // 100 units take 20 seconds.
         table.rate.learn(100.0, 20.0, 0);
         table.workers.slot(0).ready(1);
-        assert_eq!(table.seconds_until_end(&last, Place::default()), Some(20.0));
-        assert_eq!(table.seconds_until_end(&last, two), Some(60.0));
+        assert_eq!(table.seconds_until_end(last.input(), Place::default()), Some(20.0));
+        assert_eq!(table.seconds_until_end(last.input(), two), Some(60.0));
         assert_eq!(table.retry_after(three), Duration::from_secs(15), "60 seconds by 3 and the new one");
 
         let running = begin(&mut table);
-        assert_eq!(table.seconds_until_end(&last, two), Some(80.0));
+        assert_eq!(table.seconds_until_end(last.input(), two), Some(80.0));
         running.progress(1, 4, 3.0, 0.25);
-        assert_eq!(table.seconds_until_end(&last, two), Some(75.0), "a quarter is done");
+        assert_eq!(table.seconds_until_end(last.input(), two), Some(75.0), "a quarter is done");
         assert_eq!(table.retry_after(three), Duration::from_secs(9), "what runs has 9 seconds left");
         table.workers.slot(1).ready(1);
-        assert_eq!(table.seconds_until_end(&last, two), Some(47.5), "two workers");
+        assert_eq!(table.seconds_until_end(last.input(), two), Some(47.5), "two workers");
         running.progress(1, 4, 8000.0, 0.5);
         assert_eq!(table.retry_after(three), Duration::from_hours(1), "at most");
     }
@@ -309,14 +366,14 @@ mod tests {
     #[test]
     fn what_is_claimed_fits_the_workers() {
         let mut table = Table::new(1);
-        assert!(table.wants().is_none());
+        assert!(table.wants(false).is_none());
         table.workers.slot(0).ready(3);
-        let wants = table.wants().unwrap();
+        let wants = table.wants(false).unwrap();
         assert_eq!((wants.places, wants.alone), (3, true));
         begin(&mut table);
-        let wants = table.wants().unwrap();
+        let wants = table.wants(false).unwrap();
         assert_eq!((wants.places, wants.alone), (2, false), "a suspect gets a worker for itself");
         table.closing = true;
-        assert!(table.wants().is_none());
+        assert!(table.wants(false).is_none());
     }
 }

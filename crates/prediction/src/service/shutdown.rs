@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::shared::Shared;
-use crate::lifecycle::{End, Phase};
+use crate::lifecycle::End;
 use crate::store::{Claimed, Wants};
 
 /// How long pictures and webhooks may take to leave after the grace period.
@@ -61,7 +61,7 @@ impl Shared {
     fn leave_queue(&self) {
         let active: Vec<_> = self.table().active.values().cloned().collect();
         for active in active {
-            if matches!(active.phase(), Phase::Queued) {
+            if active.phase().is_left() {
                 active.leave();
             }
         }

@@ -322,10 +322,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::feed::Feed;
     use crate::store::record_of;
 
     fn active(id: &str) -> Arc<ActivePrediction> {
-        Arc::new(ActivePrediction::resume(record_of(id, &json!({"prompt": "a"}), 1), 0, tracing::Span::none()))
+        Arc::new(ActivePrediction::resume(
+            record_of(id, &json!({"prompt": "a"}), 1),
+            true,
+            Feed::new(0),
+            tracing::Span::none(),
+        ))
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub(crate) struct Outputs {
     /// Token that is sent to webhook receivers as `Authorization: Bearer`
     #[arg(long, env = "WEBHOOK_AUTH_TOKEN", hide_env_values = true, help_heading = "Webhooks")]
     webhook_auth_token: Option<Redacted>,
-    /// Secret that webhooks are signed with: `whsec_` and base64; by default one is made and kept in the data folder
+    /// Secret that webhooks are signed with: `whsec_` and base64; by default one is made and kept in the data
+    /// folder or the database
     #[arg(long, env = "SYNCDIFFUSION_WEBHOOK_SECRET", hide_env_values = true, help_heading = "Webhooks")]
     webhook_secret: Option<Redacted>,
     /// Serve that secret to everybody who may call the API, at `GET /v1/webhooks/default/secret`, as Replicate does
@@ -116,15 +117,16 @@ impl Outputs {
         Gate::new(self.allow_private_urls.unwrap_or(host.is_loopback()))
     }
 
-    /// How webhooks are sent. Without a secret among the flags, the data folder's is used, or one for this process
-    /// alone.
-    pub(super) fn webhooks(&self, data_dir: Option<&Path>) -> anyhow::Result<webhook::Options> {
-        let secret = match (&self.webhook_secret, data_dir) {
-            (Some(text), _) => Secret::parse(text.reveal()).context("`--webhook-secret`")?,
-            (None, Some(dir)) => Secret::kept_in(dir).with_context(|| {
+    /// How webhooks are sent. Without a secret among the flags, the shared one of a database is used, or the data
+    /// folder's, or one for this process alone.
+    pub(super) fn webhooks(&self, data_dir: Option<&Path>, shared: Option<&str>) -> anyhow::Result<webhook::Options> {
+        let secret = match (&self.webhook_secret, shared, data_dir) {
+            (Some(text), ..) => Secret::parse(text.reveal()).context("`--webhook-secret`")?,
+            (None, Some(text), _) => Secret::parse(text).context("the webhook secret of the database")?,
+            (None, None, Some(dir)) => Secret::kept_in(dir).with_context(|| {
                 format!("cannot keep a webhook secret in `{}`; set one with `--webhook-secret`", dir.display())
             })?,
-            (None, None) => Secret::random()?,
+            (None, None, None) => Secret::random()?,
         };
         Ok(webhook::Options {
             interval: self.webhook_interval,
@@ -209,7 +211,7 @@ mod tests {
             ["--webhook-secret", "hush-1", "--webhook-auth-token", "hush-2", "--upload-url", "http://u:hush-3@x"];
         let serve = serve(&flags).unwrap();
         assert!(!format!("{serve:?}").contains("hush"));
-        let error = serve.outputs.webhooks(None).err().unwrap();
+        let error = serve.outputs.webhooks(None, None).err().unwrap();
         assert!(!format!("{error:#}").contains("hush"), "{error:#}");
     }
 }

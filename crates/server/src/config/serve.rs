@@ -1,20 +1,26 @@
 //! Flags of `serve`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use prediction::redacted::Redacted;
 use prediction::service::Options;
 use prediction::store::Retention;
+use prediction::worker::Program;
 
 use super::access::Access;
 use super::limits::Limits;
 use super::model_name::ModelName;
 use super::outputs::Outputs;
-use super::words::{switch, web_url};
+use super::words::{dtype, switch, web_url};
 use super::worker::WorkerArgs;
+use crate::store::Shared;
 use crate::units::{bytes, count, duration};
+
+/// The shortest lease.
+const MIN_LEASE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -37,7 +43,7 @@ pub(crate) struct Serve {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) worker: WorkerArgs,
-    /// Workers for each device
+    /// Workers for each device; 0 with `--database` leaves the work to other servers
     #[arg(long, env = "SYNCDIFFUSION_WORKERS", default_value_t = 1, value_parser = count, help_heading = "Worker")]
     pub(crate) workers: usize,
     /// How long a worker may take to load; 0 means no limit
@@ -66,6 +72,19 @@ pub(crate) struct Serve {
     /// Folder for predictions and pictures; `none` keeps them in memory
     #[arg(long, env = "SYNCDIFFUSION_DATA_DIR", default_value = "data", help_heading = "Store")]
     pub(crate) data_dir: PathBuf,
+    /// PostgreSQL database for predictions and pictures, which any number of servers share, instead of a folder:
+    /// `postgres://USER:PASSWORD@HOST:PORT/NAME`
+    #[arg(long, env = "SYNCDIFFUSION_DATABASE", hide_env_values = true)]
+    #[arg(value_name = "URL", help_heading = "Store")]
+    pub(crate) database: Option<Redacted>,
+    /// How long another server of the database may be silent before what it holds is given to others
+    #[arg(long, env = "SYNCDIFFUSION_LEASE", default_value = "15s", value_parser = lease, help_heading = "Store")]
+    pub(crate) lease: Duration,
+    /// Dtype in which all workers of the database must compute, so that they draw the same pictures: `f32`, `bf16` or
+    /// `f16`; the first server that names one decides
+    #[arg(long, env = "SYNCDIFFUSION_FLEET_DTYPE", value_parser = fleet_dtype, requires = "database")]
+    #[arg(value_name = "DTYPE", help_heading = "Store")]
+    pub(crate) fleet_dtype: Option<String>,
     /// How long ended predictions are kept, such as `7d`
     #[arg(long, env = "SYNCDIFFUSION_KEEP", value_parser = duration, help_heading = "Store")]
     pub(crate) keep: Option<Duration>,
@@ -106,7 +125,22 @@ pub(crate) enum ExitWithoutWorkers {
 impl Serve {
     /// Whether predictions are kept in memory only.
     pub(crate) fn in_memory(&self) -> bool {
-        self.data_dir.as_os_str() == "none"
+        self.database.is_none() && self.data_dir.as_os_str() == "none"
+    }
+
+    /// Whether other servers of the database have the workers, and this one none.
+    pub(crate) fn is_without_workers(&self) -> bool {
+        self.database.is_some() && self.workers == 0
+    }
+
+    /// The folder of predictions and secrets, if there is one.
+    pub(crate) fn data_dir(&self) -> Option<&Path> {
+        (self.database.is_none() && !self.in_memory()).then_some(self.data_dir.as_path())
+    }
+
+    /// The workers to start.
+    pub(crate) fn programs(&self) -> Vec<Program> {
+        if self.is_without_workers() { Vec::new() } else { self.worker.programs(self.workers) }
     }
 
     /// The address to listen on, as the flags name it.
@@ -114,13 +148,12 @@ impl Serve {
         SocketAddr::new(self.host, self.port)
     }
 
-    /// How the service behaves. The data folder must exist.
+    /// How the service behaves. The data folder must exist; `shared` is what all servers of a database have in common.
     ///
     /// # Errors
     /// If the secret that webhooks are signed with cannot be read or kept.
-    pub(crate) fn options(&self) -> anyhow::Result<Options> {
+    pub(crate) fn options(&self, shared: Option<&Shared>) -> anyhow::Result<Options> {
         let in_memory = self.in_memory().then_some(256 << 20);
-        let data_dir = (!self.in_memory()).then_some(self.data_dir.as_path());
         Ok(Options {
             queue_size: self.queue_size,
             queue_seconds: self.queue_cost.map(|cost| cost.as_secs_f64()),
@@ -128,13 +161,31 @@ impl Serve {
             hang: self.hang_timeout,
             load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
-            webhooks: self.outputs.webhooks(data_dir)?,
+            own_model: shared.is_some(),
+            dtype: shared.and_then(|shared| shared.dtype.clone()),
+            lease: self.lease,
+            webhooks: self.outputs.webhooks(self.data_dir(), shared.map(|shared| shared.webhook_secret.as_str()))?,
             place: self.outputs.place(),
             metadata: self.outputs.metadata(),
             gate: self.outputs.gate(self.host),
             stream_history: self.stream_history,
         })
     }
+}
+
+/// A duration that is longer than a few beats.
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = duration(text)?;
+    if lease < MIN_LEASE {
+        Err("write a duration of at least 3s: servers beat once a second".to_owned())
+    } else {
+        Ok(lease)
+    }
+}
+
+/// A dtype that is named.
+fn fleet_dtype(text: &str) -> Result<String, String> {
+    dtype(text).ok().filter(|dtype| dtype != "auto").ok_or_else(|| "write `f32`, `bf16` or `f16`".to_owned())
 }
 
 /// An address of this machine.

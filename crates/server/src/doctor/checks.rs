@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use indicatif::HumanBytes;
-use prediction::store::{Finding, inspect};
+use prediction::store::{Finding, Inspected, inspect, inspect_database};
 
 use super::report::Check;
 use crate::config::Serve;
@@ -40,6 +40,17 @@ pub(super) fn model(serve: &mut Serve) -> (Check, u64) {
 /// The folder for predictions and pictures.
 pub(super) fn data(serve: &Serve) -> Check {
     const NAME: &str = "data";
+    if let Some(url) = &serve.database {
+        return match inspect_database(url.reveal()) {
+            Err(error) => Check::problem(NAME, error.to_string(), "correct `--database`, or the server that it names"),
+            Ok(Inspected { found, warnings }) if warnings.is_empty() => Check::ok(NAME, found),
+            Ok(Inspected { warnings, .. }) => Check::warning(
+                NAME,
+                warnings.join("; "),
+                "set `fsync`, `synchronous_commit` and `full_page_writes` to `on` in the server's settings",
+            ),
+        };
+    }
     if serve.in_memory() {
         let found = "predictions are kept in memory and are lost when the server stops";
         return Check::warning(NAME, found, "name a folder with `--data-dir` to keep them");

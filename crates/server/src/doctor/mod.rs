@@ -15,8 +15,12 @@ use report::{Verdict, print};
 /// Makes all checks, prints them, and fails if there is a problem.
 pub(crate) async fn run(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let Doctor { mut serve, json } = doctor;
-    let (model, bytes) = checks::model(&mut serve);
-    let mut checks = worker::checks(&serve, model, bytes).await;
+    let mut checks = if serve.is_without_workers() {
+        Vec::new()
+    } else {
+        let (model, bytes) = checks::model(&mut serve);
+        worker::checks(&serve, model, bytes).await
+    };
     checks.extend([checks::data(&serve), checks::port(&serve), checks::access(&serve), checks::files(&serve)]);
     let ok = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if json {

@@ -52,7 +52,7 @@ pub(super) async fn stream(
 
 /// Follows a prediction that exists, from the event after number `after` on, with previews or without.
 pub(super) async fn attach(app: &App, id: &str, after: u64, previews: bool) -> Result<Response, Error> {
-    if let Some(follower) = app.service.follow(id, after) {
+    if let Some(follower) = app.service.follow(id, after).await? {
         return Ok(follow(app, follower, previews));
     }
     let ended = app.service.get(id).await?.ok_or_else(|| Error::Unknown(id.to_owned()))?;

@@ -57,6 +57,10 @@ async fn put(
         return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
     }
     if let Some(known) = app.service.get(&id).await? {
+        if !known.status.is_terminal() && accept::wants_events(&headers) {
+            // Another server accepted it.
+            return events::attach(&app, &id, 0, Prefer::read(&headers).preview).await;
+        }
         return Ok(existing(known));
     }
     make(&app, &head, body, Some(id), true).await
@@ -120,7 +124,7 @@ async fn make(
         Submitted::New(ticket) => ticket,
         Submitted::Live(known) if streams => return events::attach(app, &known.id, 0, prefer.preview).await,
         // A repeated POST is answered as the first one is.
-        Submitted::Live(known) if !idempotent && !prefer.respond_async => match app.service.join(&known.id) {
+        Submitted::Live(known) if !idempotent && !prefer.respond_async => match app.service.join(&known.id).await? {
             Some(ticket) => return Ok(wait(ticket, prefer).await),
             None => return Ok(existing(app.service.get(&known.id).await?.unwrap_or(*known))),
         },
@@ -163,10 +167,14 @@ async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Respon
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Error> {
-    if app.service.is_active(&id) {
+    if app.service.is_held(&id) {
         return Err(Error::NotEnded(id));
     }
-    if app.service.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::Unknown(id)) }
+    if app.service.delete(&id).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    // Another server may be at it.
+    Err(if app.service.get(&id).await?.is_some() { Error::NotEnded(id) } else { Error::Unknown(id) })
 }
 
 /// Which picture of a prediction is asked for, and how.

@@ -28,6 +28,9 @@ fn options() -> Options {
         hang: Duration::MAX,
         load: Duration::MAX,
         retention: crate::store::Retention::default(),
+        own_model: false,
+        dtype: None,
+        lease: Duration::from_secs(15),
         webhooks: crate::webhook::Options {
             interval: Duration::from_millis(500),
             token: None,
@@ -112,7 +115,7 @@ async fn settled() {
 async fn an_end_that_cannot_be_stored_is_stored_later_and_published_only_then() {
     let (service, store) = service(1).await;
     let mut ticket = service.new_ticket(request("a")).await;
-    let mut follower = service.follow("a", 0).unwrap();
+    let mut follower = service.follow("a", 0).await.unwrap().unwrap();
     let job = service.job("a").await;
     let writes = store.writes.load(Ordering::SeqCst);
     store.fail(5);
@@ -152,8 +155,8 @@ async fn previews_are_for_those_who_watch() {
     let (service, _) = service(1).await;
     let _ticket = service.new_ticket(request("a")).await;
     let job = service.job("a").await;
-    let mut watching = service.follow("a", 0).unwrap().watching();
-    let mut other = service.follow("a", 0).unwrap();
+    let mut watching = service.follow("a", 0).await.unwrap().unwrap().watching();
+    let mut other = service.follow("a", 0).await.unwrap().unwrap();
     let preview = Event::Preview { job: job.clone(), step: 3, width: 8, height: 4 };
     service.shared.on_event(0, preview, vec![7; 3 * 8 * 4]);
     let seen = loop {

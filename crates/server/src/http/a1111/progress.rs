@@ -36,7 +36,7 @@ pub(super) async fn show(
     // One that has just ended is about to be answered.
     let ended = || Metrics { progress: Some(1.0), ..Metrics::default() };
     let metrics = active.map_err(Error::from)?.map_or_else(ended, |prediction| prediction.metrics);
-    let image = if asked.skip_current_image { None } else { preview(&app, &drawn) };
+    let image = if asked.skip_current_image { None } else { preview(&app, &drawn).await };
     Ok(Json(answer(&metrics, drawn.route.job(), drawn.count, image.as_deref())))
 }
 
@@ -61,16 +61,17 @@ fn answer(metrics: &Metrics, job: &str, count: u32, image: Option<&str>) -> Valu
 
 /// The newest preview as bare base64: that of the stream of the prediction, the same bytes. The first call begins to
 /// watch, and has none yet.
-fn preview(app: &App, drawn: &Arc<Drawn>) -> Option<String> {
-    let mut watched = drawn.watched();
-    if let Some(watched) = watched.as_ref() {
+async fn preview(app: &App, drawn: &Arc<Drawn>) -> Option<String> {
+    if let Some(watched) = drawn.watched().as_ref() {
         let image = &watched.newest.as_ref()?.image;
         return image.split_once(";base64,").map(|(_, data)| data.to_owned());
     }
-    let follower = app.service.follow(&drawn.id, 0)?.watching();
-    *watched = Some(Watched::default());
-    drop(watched);
-    tokio::spawn(watch(follower, Arc::clone(drawn)));
+    let follower = app.service.follow(&drawn.id, 0).await.ok()??;
+    let mut watched = drawn.watched();
+    if watched.is_none() {
+        *watched = Some(Watched::default());
+        tokio::spawn(watch(follower.watching(), Arc::clone(drawn)));
+    }
     None
 }
 

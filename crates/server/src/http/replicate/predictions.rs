@@ -132,7 +132,7 @@ async fn make(
     drop(body.room);
     let (ticket, known) = match submitted {
         Submitted::New(ticket) => (Some(ticket), None),
-        Submitted::Live(known) | Submitted::Ended(known) => (app.service.join(&known.id), Some(*known)),
+        Submitted::Live(known) | Submitted::Ended(known) => (app.service.join(&known.id).await?, Some(*known)),
     };
     let wanted = wait_of(headers);
     let prediction = match (ticket, known) {
@@ -191,7 +191,7 @@ async fn show(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap
 
 /// Cancels a prediction, and shows it; one that has ended stays as it is.
 async fn cancel(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let ticket = app.service.join(&id);
+    let ticket = app.service.join(&id).await?;
     if app.service.cancel(&id).await?
         && let Some(mut ticket) = ticket
     {

@@ -46,7 +46,7 @@ async fn events(State(app): State<App>, Path(name): Path<String>, headers: Heade
     let id = app.view.signer.id(STREAM, &name).ok_or(Error::NoFile)?;
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()?.parse().ok()).unwrap_or(0);
     let writer = Writer { view: app.view.clone(), base: app.base(&headers) };
-    let mut response = if let Some(follower) = app.service.follow(&id, last) {
+    let mut response = if let Some(follower) = app.service.follow(&id, last).await? {
         answer(frames(&app, follower, writer))
     } else {
         let ended = app.service.get(&id).await?.ok_or(Error::NoFile)?;

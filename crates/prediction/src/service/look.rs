@@ -1,0 +1,177 @@
+//! The look at what other nodes do: the progress and the ends of what was accepted or is followed here and runs there,
+//! and wishes to stop what runs here.
+//!
+//! What always holds: what is left to the store is looked at as long as it is in the table; and what is there only to be
+//! shown leaves it when nobody looks any more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::shared::Shared;
+use crate::active::ActivePrediction;
+use crate::lifecycle::Stop;
+use crate::store::{Awaited, Claim, News, Record, StoreError, Stored};
+use crate::wire::{Prediction, Status};
+
+/// How often it is taken where there are other nodes.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked for other nodes.
+const ALONE: Duration = Duration::from_secs(1);
+/// How many predictions are asked for at once; of more each gets its turn.
+const MAX_ASKED: usize = 1000;
+
+/// Looks as long as there is a service.
+pub(super) async fn run(shared: Weak<Shared>) {
+    let (mut failed, mut last) = (false, 0);
+    while let Some(service) = shared.upgrade() {
+        let fleet = service.table().fleet;
+        if fleet {
+            let looked = service.look_around(&mut last).await;
+            if let Err(error) = &looked
+                && !failed
+            {
+                tracing::error!(%error, "the store does not say what other nodes do; trying again");
+            }
+            failed = looked.is_err();
+        }
+        drop(service);
+        tokio::time::sleep(if fleet { INTERVAL } else { ALONE }).await;
+    }
+}
+
+impl Shared {
+    /// Takes a look; `last` is the number of the prediction that was asked for last.
+    async fn look_around(self: &Arc<Self>, last: &mut u64) -> Result<(), StoreError> {
+        let (awaited, wants, runs) = {
+            let mut table = self.table();
+            // Only the table still knows them.
+            table
+                .active
+                .retain(|_, active| active.is_kept() || !active.phase().is_left() || Arc::strong_count(active) > 1);
+            let left = table.active.values().filter(|active| active.phase().is_left() && active.seq() > 0);
+            let mut awaited: Vec<_> = left.cloned().collect();
+            if awaited.len() > MAX_ASKED {
+                awaited.sort_unstable_by_key(|active| active.seq().wrapping_sub(*last + 1));
+                awaited.truncate(MAX_ASKED);
+                *last = awaited.last().map_or(0, |active| active.seq());
+            }
+            (awaited, table.wants(false).is_some(), table.workers.running().next().is_some())
+        };
+        if wants {
+            // What others accepted wakes nobody here.
+            self.wake();
+        }
+        if awaited.is_empty() && !runs {
+            return Ok(());
+        }
+        let of: Vec<Awaited> = awaited
+            .iter()
+            .map(|active| Awaited { id: active.id().to_owned(), seq: active.seq(), read: active.read() })
+            .collect();
+        let by_seq: HashMap<u64, &Arc<ActivePrediction>> =
+            awaited.iter().map(|active| (active.seq(), active)).collect();
+        for news in self.store.news(&of).await? {
+            let of = |seq: u64| by_seq.get(&seq).copied();
+            match news {
+                News::Stop(claim) => self.stop_held(claim),
+                News::Waits { seq, .. } => {
+                    if let Some(active) = of(seq) {
+                        active.wait_again();
+                    }
+                }
+                News::Runs { seq, attempts, started_at, logs, metrics } => {
+                    if let Some(active) = of(seq) {
+                        active.watch(attempts, started_at, &logs, &metrics);
+                    }
+                }
+                News::Ended(record) => {
+                    if let Some(active) = of(record.seq) {
+                        self.learn(active, *record).await?;
+                    }
+                }
+                News::Gone { seq } => {
+                    if let Some(active) = of(seq).filter(|active| active.phase().is_left()) {
+                        self.forget(active);
+                        active.leave();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Another node was asked to stop what runs here.
+    fn stop_held(&self, claim: Claim) {
+        let held = {
+            let table = self.table();
+            table.active.values().find(|active| active.phase().claim() == Some(claim)).cloned()
+        };
+        if let Some(active) = held.filter(|active| !active.stopping.is_cancelled()) {
+            self.interrupt(&active, Stop::Canceled, true);
+        }
+    }
+
+    /// Publishes an end that another node stored, with the pictures that are stored beside it.
+    async fn learn(self: &Arc<Self>, active: &Arc<ActivePrediction>, record: Record) -> Result<(), StoreError> {
+        let bare = record.prediction.status == Status::Succeeded && record.prediction.output.is_none();
+        let seq = record.seq;
+        let whole =
+            if bare { self.store.get(active.id()).await?.filter(|stored| stored.record.seq == seq) } else { None };
+        if !active.phase().is_left() {
+            return Ok(());
+        }
+        let prediction = whole.map_or(record.prediction, Stored::into_prediction);
+        // The node that stored it has counted it.
+        self.forget(active);
+        active.span.in_scope(|| tracing::info!(status = prediction.status.name(), "prediction ended on another node"));
+        active.publish_end(prediction);
+        Ok(())
+    }
+
+    /// A prediction that is not active here, as the store and the node that runs it say.
+    pub(super) async fn ask_store(&self, id: &str) -> Result<Option<Prediction>, StoreError> {
+        let Some(stored) = self.store.get(id).await? else { return Ok(None) };
+        let seq = stored.record.seq;
+        let mut prediction = stored.into_prediction();
+        match prediction.status {
+            Status::Starting => {
+                if let Some(place) = self.store.place(seq).await? {
+                    prediction.metrics.queue_position = Some(place.before);
+                    prediction.metrics.seconds_left = self.table().seconds_until_end(&prediction.input, place);
+                }
+            }
+            Status::Processing => {
+                let awaited = Awaited { id: id.to_owned(), seq, read: 0 };
+                for news in self.store.news(&[awaited]).await? {
+                    if let News::Runs { seq: of, logs, metrics, .. } = news
+                        && of == seq
+                    {
+                        prediction.logs.push_str(&logs);
+                        prediction.metrics = *metrics;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(Some(prediction))
+    }
+
+    /// A prediction that has not ended: one that is active here, or one that another node looks after, which is shown
+    /// here as long as somebody holds it.
+    pub(super) async fn find(self: &Arc<Self>, id: &str) -> Result<Option<Arc<ActivePrediction>>, StoreError> {
+        if let Some(active) = self.active(id) {
+            return Ok(Some(active));
+        }
+        if !self.table().fleet {
+            return Ok(None);
+        }
+        let Some(stored) = self.store.get(id).await? else { return Ok(None) };
+        if stored.record.prediction.status.is_terminal() {
+            return Ok(None);
+        }
+        let mut table = self.table();
+        let shown = self.resumed(&table, stored.record, false);
+        Ok(Some(Arc::clone(table.active.entry(id.to_owned()).or_insert(shown))))
+    }
+}

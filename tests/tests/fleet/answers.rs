@@ -1,0 +1,63 @@
+//! Any server answers for any prediction.
+
+use serde_json::json;
+use tests::Database;
+
+use super::fleet;
+
+#[tokio::test]
+async fn what_one_accepts_another_computes_and_all_show() {
+    let Some(database) = Database::start() else { return };
+    let (door, workers) = fleet(&database, 2).await;
+    let made = door.predict(&json!({"id": "a", "input": {"prompt": "a", "width": 512}})).await;
+    assert_eq!((made.status, &made.json["status"]), (200, &json!("succeeded")), "{}", made.text);
+    assert!(made.json["output"].as_str().unwrap().starts_with("data:image/png;base64,"));
+    for server in workers.iter().chain([&door]) {
+        let shown = server.get("/predictions/a").await.json;
+        assert_eq!(shown["output"], made.json["output"]);
+        assert_eq!(shown["logs"], made.json["logs"]);
+        assert_eq!(server.get("/predictions").await.json["results"][0]["id"], "a");
+        assert_eq!(server.get("/predictions/a/output").await.status, 200);
+    }
+    // The same id is the same prediction everywhere.
+    let again = workers[1].json("PUT", "/predictions/a", &[], &json!({"input": {"prompt": "b"}})).await;
+    assert_eq!((again.status, &again.json["input"]["prompt"]), (200, &json!("a")));
+    assert_eq!(workers[0].json("DELETE", "/predictions/a", &[], &json!(null)).await.status, 204);
+    for server in workers.iter().chain([&door]) {
+        assert_eq!(server.get("/predictions/a").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn any_server_cancels_and_streams() {
+    let Some(database) = Database::start() else { return };
+    let (door, workers) = fleet(&database, 1).await;
+    let files = tempfile::tempdir().unwrap();
+    let go = files.path().join("go");
+    let runs = json!({"id": "runs", "input": {"prompt": format!("until={}", go.display()), "width": 512}});
+    assert_eq!(door.predict_async(&runs).await.status, 202);
+    door.until("/predictions/runs", |is| is["status"] == "processing" && is["metrics"]["step"].as_u64() >= Some(1))
+        .await;
+    let waits = json!({"id": "waits", "input": {"prompt": "b", "width": 512}});
+    assert_eq!(workers[0].predict_async(&waits).await.status, 202);
+    assert_eq!(door.get("/predictions/waits").await.json["status"], "starting");
+    assert_eq!(door.json("DELETE", "/predictions/runs", &[], &json!(null)).await.status, 409, "it has not ended");
+    // What waits is canceled by whoever is asked, and its server hears of it.
+    assert_eq!(door.json("POST", "/predictions/waits/cancel", &[], &json!(null)).await.status, 200);
+    assert_eq!(workers[0].ended("waits").await["status"], "canceled");
+    // What runs is followed to its end by a server that neither accepted nor computes it.
+    let third = super::door(&database.url());
+    third.until_health(&["READY", "BUSY"]).await;
+    let stream = tokio::spawn(third.request("GET", "/predictions/runs/stream").send());
+    third.until("/predictions/runs", |is| is["status"] == "processing").await;
+    std::fs::write(&go, "").unwrap();
+    let stream = stream.await.unwrap().unwrap().text().await.unwrap();
+    assert!(stream.contains("event: completed") && stream.contains("event: output"), "{stream}");
+    std::fs::remove_file(&go).unwrap();
+    let runs = json!({"id": "stops", "input": {"prompt": format!("until={}", go.display()), "width": 512}});
+    assert_eq!(door.predict_async(&runs).await.status, 202);
+    third.until("/predictions/stops", |is| is["status"] == "processing").await;
+    assert_eq!(third.json("POST", "/predictions/stops/cancel", &[], &json!(null)).await.status, 200);
+    assert_eq!(door.ended("stops").await["status"], "canceled");
+    workers[0].until_health(&["READY"]).await;
+}
