@@ -148,6 +148,17 @@ def case_an_edit_of_the_whole_picture():
     assert ask(f"/predictions/{less.data[0].prediction_id}")["input"]["strength"] == 0.3
 
 
+def case_a_key():
+    headers = {"Idempotency-Key": "an edit"}
+    draw = lambda prompt: client().images.edit(
+        image=QUARTERS, prompt=prompt, extra_headers=headers, extra_body={"num_inference_steps": 2}
+    )
+    first, again = draw("a"), draw("a")
+    assert first.data[0].prediction_id == again.data[0].prediction_id and first.data == again.data
+    error = cases.raises(openai.BadRequestError, lambda: draw("b"), "Idempotency-Key")
+    assert error.code == "key_used"
+
+
 def case_a_stream_of_edits():
     go = cases.SCRATCH / "edit"
     stream = client().images.edit(

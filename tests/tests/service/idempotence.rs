@@ -1,7 +1,7 @@
 //! Async requests, repeated requests, and concurrent ones.
 
-use serde_json::json;
-use tests::Server;
+use serde_json::{Value, json};
+use tests::{Answer, Server};
 
 use crate::contract::assert_whole;
 
@@ -179,4 +179,67 @@ async fn a_repeated_post_with_a_key_runs_once() {
         assert_eq!((answer.status, &answer.json["id"]), (202, &json!("n")));
     }
     assert_eq!(server.json("POST", "/predictions", &[("prefer", "respond-async")], &named).await.status, 409);
+}
+
+/// Asks for a picture with a key; the text of the answer, and the picture.
+async fn keyed(server: &Server, path: &str, key: &str, body: &Value) -> (Answer, Value) {
+    let answer = server.json("POST", path, &[("idempotency-key", key)], body).await;
+    let json = &answer.json;
+    let picture = if path.starts_with("/v1") { &json["data"][0]["b64_json"] } else { &json["images"][0] }.clone();
+    (answer, picture)
+}
+
+#[tokio::test]
+async fn keys_of_other_apis_survive_a_restart() {
+    for (path, refused) in [("/v1/images/generations", 400), ("/sdapi/v1/txt2img", 422)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::launch_in(dir.path(), &[], &[]);
+        server.until_health(&["READY"]).await;
+        let gate = dir.path().join("open");
+        let prompt = format!("until={}", gate.display());
+        let body = json!({"prompt": prompt, "width": 512, "height": 512, "num_inference_steps": 2});
+        let post = server.request("POST", path).header("content-type", "application/json");
+        let sending = tokio::spawn(post.header("idempotency-key", "a").body(body.to_string()).send());
+        let list = server.until("/predictions", |list| list["results"][0]["status"] == "processing").await;
+        sending.abort();
+        server.kill();
+        let server = Server::launch_in(dir.path(), &[], &[]);
+        server.until_health(&["READY"]).await;
+        let ((waited, picture), ()) = tokio::join!(keyed(&server, path, "a", &body), async {
+            server.logged("a request that was repeated waits for its prediction").await;
+            std::fs::write(&gate, "").unwrap();
+        });
+        assert!(waited.status == 200 && picture.is_string(), "{}", waited.text);
+        assert_eq!(keyed(&server, path, "a", &body).await.1, picture, "also when it has ended");
+        let other = json!({"prompt": "b", "num_inference_steps": 1});
+        let (answer, _) = keyed(&server, path, "a", &other).await;
+        assert_eq!(answer.status, refused, "{}", answer.text);
+        assert!(answer.text.contains("`Idempotency-Key`"), "{}", answer.text);
+        let all = server.get("/predictions").await.json["results"].clone();
+        assert_eq!((all.as_array().unwrap().len(), &all[0]["id"]), (1, &list["results"][0]["id"]), "it was drawn once");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_with_a_key_can_be_read_again() {
+    let (server, path) = (Server::start(&[]).await, "/v1/images/generations");
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("open");
+    let body = json!({"prompt": format!("until={}", gate.display()), "stream": true, "num_inference_steps": 2});
+    let post = server.request("POST", path).header("content-type", "application/json");
+    let sending = tokio::spawn(post.header("idempotency-key", "s").body(body.to_string()).send());
+    let list = server.until("/predictions", |list| list["results"][0]["status"] == "processing").await;
+    sending.abort();
+    let ((again, _), ()) = tokio::join!(keyed(&server, path, "s", &body), async {
+        std::fs::write(&gate, "").unwrap();
+    });
+    let id = list["results"][0]["id"].as_str().unwrap();
+    let later = keyed(&server, path, "s", &body).await.0;
+    for answer in [again, later] {
+        assert_eq!((answer.status, answer.text.matches("event: image_generation.completed").count()), (200, 1));
+        assert!(answer.text.contains(&format!("\"prediction_id\":\"{id}\"")), "{}", answer.text);
+    }
+    let failing = json!({"prompt": "fail", "stream": true, "num_inference_steps": 2});
+    assert!(keyed(&server, path, "f", &failing).await.0.text.contains("event: error"));
+    assert_eq!(keyed(&server, path, "f", &failing).await.0.status, 500, "it is known before the stream begins");
 }

@@ -56,6 +56,11 @@ impl Ticket {
         }
     }
 
+    /// Whether the prediction continues without this ticket.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
     /// The prediction continues without this ticket from now on.
     pub fn detach(&mut self) {
         self.detached = true;

@@ -141,7 +141,8 @@ fn create(name: &str, description: &str) -> Value {
         refused("503", "No worker has loaded yet or none is left, or the server is stopping"),
     ];
     let limit = "Cancel the pictures after this time, such as `90` or `1m30s`; 5 seconds to 24 hours";
-    let parameters = [header("Cancel-After", limit)];
+    let key = "The same request with the same key is answered with the pictures of the first";
+    let parameters = [header("Idempotency-Key", key), header("Cancel-After", limit)];
     let mut operation = operation(name, &id(&name.to_lowercase(), "post"), description, &parameters, answers);
     let schema = reference(&format!("{name}Request"));
     operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });

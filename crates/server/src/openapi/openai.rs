@@ -188,7 +188,7 @@ fn create(route: &str, description: &str) -> Value {
         refused("503", "No worker has loaded yet or none is left, or the server is stopping"),
     ];
     let parameters = [
-        header("Idempotency-Key", "The same request with the same key waits for its first job"),
+        header("Idempotency-Key", "The same request with the same key is answered with the pictures of the first"),
         header("x-stainless-retry-count", "Above 0, the same request waits for its first job"),
         header("Cancel-After", "Cancel the pictures after this time, such as `90` or `1m30s`; 5 seconds to 24 hours"),
     ];

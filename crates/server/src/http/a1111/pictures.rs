@@ -3,18 +3,18 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use prediction::service::Ticket;
+use prediction::service::Submitted;
 use serde_json::{Value, json};
-use tracing::Span;
 
 use super::errors::Fault;
 use super::info::{info, parameters};
 use super::request::{Asked, Route};
 use super::runs::{Run, Runs};
 use crate::http::accept;
-use crate::http::common::{self, Ended, Order, Raw, end};
+use crate::http::common::{self, Ended, Order, Raw};
 use crate::http::error::Error;
 use crate::http::head::Head;
+use crate::http::idempotency;
 use crate::http::state::App;
 
 pub(super) async fn txt2img(
@@ -38,6 +38,7 @@ pub(super) async fn img2img(
 async fn create(app: App, runs: Runs, head: Head, route: Route, body: Raw) -> Result<Response, Fault> {
     app.service.readiness().map_err(Error::from)?;
     let geometry = app.service.geometry();
+    let key = idempotency::key(&head.headers, &head.caller, &body.bytes)?;
     let (mut asked, room) = body.parse::<_, Fault>(move |bytes| Asked::read(&bytes, route, geometry)).await?;
     let room = room.filter(|_| !asked.sent.is_empty());
     let order = Order {
@@ -47,17 +48,18 @@ async fn create(app: App, runs: Runs, head: Head, route: Route, body: Raw) -> Re
         fitting: asked.fitting,
         webhook: None,
         cancel_after: accept::cancel_after(&head.headers)?,
+        key,
     };
-    let ticket = order.submit(&app, &head).await?;
+    let submitted = order.submit(&app, &head).await?;
     drop(room);
-    Span::current().record("prediction_id", ticket.id());
-    let run = runs.begin(head.caller, ticket.id(), route, asked.input.num_outputs);
-    Ok(common::answer(pictures(app, ticket, asked, run)).await)
+    let run = runs.begin(head.caller, common::id(&submitted), route, asked.input.num_outputs);
+    Ok(common::answer(pictures(app, submitted, asked, run)).await)
 }
 
 /// Waits for the pictures, as a run that others see.
-async fn pictures(app: App, mut ticket: Ticket, asked: Asked, _run: Run) -> Result<Value, Response> {
-    let prediction = match end(&mut ticket).await {
+async fn pictures(app: App, submitted: Submitted, asked: Asked, _run: Run) -> Result<Value, Response> {
+    let ended = common::ended(&app, submitted).await.map_err(|error| Fault::from(error).into_response())?;
+    let prediction = match ended {
         Ended::Done(prediction) => prediction,
         Ended::Failed(prediction) => return Err(Fault::failed(&prediction).into_response()),
         Ended::Left => return Err(Fault::closing().into_response()),

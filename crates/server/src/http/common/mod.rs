@@ -14,7 +14,7 @@ pub(super) use body::Raw;
 pub(super) use fit::fit;
 pub(super) use form::Form;
 pub(super) use late::answer;
-pub(super) use order::{Ended, Order, end};
+pub(super) use order::{Ended, Order, end, ended, id};
 pub(super) use picture::base64;
 pub(super) use pictures::Pictures;
 pub(super) use scalar::Scalar;

@@ -8,7 +8,7 @@ use prediction::Prediction;
 use serde_json::{Value, json};
 
 use super::errors::Fault;
-use super::jobs::{Outcome, Waiter};
+use super::jobs::Outcome;
 use super::options::Form;
 use super::request::Shape;
 use super::usage::usage;
@@ -17,11 +17,16 @@ use crate::http::error::Error;
 use crate::http::state::App;
 
 /// Waits for the pictures and answers with them.
-pub(super) async fn answer(app: App, job: Waiter, shape: Shape) -> Result<Value, Response> {
-    let pictures = match job.outcome().await {
-        Outcome::Done(id) => all(&app, &id, &shape).await,
-        Outcome::Failed(prediction) => Err(Fault::failed(&prediction)),
-        Outcome::Left => Err(Fault::closing()),
+pub(super) async fn answer(
+    app: App,
+    outcome: impl Future<Output = Result<Outcome, Fault>>,
+    shape: Shape,
+) -> Result<Value, Response> {
+    let pictures = match outcome.await {
+        Ok(Outcome::Done(id)) => all(&app, &id, &shape).await,
+        Ok(Outcome::Failed(prediction)) => Err(Fault::failed(&prediction)),
+        Ok(Outcome::Left) => Err(Fault::closing()),
+        Err(fault) => Err(fault),
     };
     pictures.map_err(Fault::into_response)
 }

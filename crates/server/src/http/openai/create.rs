@@ -1,11 +1,11 @@
 //! What both routes for pictures do once their requests are read.
 
 use axum::response::Response;
+use prediction::service::Submitted;
 use prediction::shown::shown_up_to;
 use prediction::webhook::{EventKind, Webhook};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Span;
 
 use super::answer::answer;
 use super::errors::Fault;
@@ -16,6 +16,7 @@ use super::stream;
 use crate::http::accept;
 use crate::http::common::{self, Order};
 use crate::http::head::Head;
+use crate::http::idempotency;
 use crate::http::state::App;
 
 /// A request that was read.
@@ -48,32 +49,43 @@ pub(super) async fn create(
     }
     // Pictures take room until they are stored.
     let room = room.filter(|_| !asked.sent.is_empty());
+    let key = idempotency::key(&head.headers, &head.caller, &digest)?;
     let name = Name::of(head, route.path(), &digest);
-    let known = if asked.stream || !jobs::repeats(&head.headers) { None } else { jobs.join(name) };
-    let job = if let Some(job) = known {
+    if key.is_none()
+        && !asked.stream
+        && jobs::repeats(&head.headers)
+        && let Some(job) = jobs.join(name)
+    {
         tracing::info!("a request that was repeated waits for its first job");
-        job
-    } else {
-        let webhook = asked.webhook.as_deref().map(|url| {
-            let events = EventKind::ALL.to_vec();
-            let webhook = Webhook::new(url, events, accept::trace(&head.headers), app.service.gate());
-            webhook.map_err(|refused| Fault::invalid("webhook", refused.to_string()))
-        });
-        let order = Order {
-            input: asked.input.clone(),
-            sent: std::mem::take(&mut asked.sent),
-            wanted: asked.wanted,
-            fitting: asked.fitting,
-            webhook: webhook.transpose()?,
-            cancel_after: accept::cancel_after(&head.headers)?,
-        };
-        let ticket = order.submit(&app, head).await?;
-        drop(room);
-        Span::current().record("prediction_id", ticket.id());
-        if asked.stream {
-            return Ok(stream::events(app, ticket.follow(), route, asked));
-        }
-        jobs.begin(name, ticket)
+        let outcome = async move { Ok(job.outcome().await) };
+        return Ok(common::answer(answer(app, outcome, asked.shape)).await);
+    }
+    let webhook = asked.webhook.as_deref().map(|url| {
+        let webhook = Webhook::new(url, EventKind::ALL.to_vec(), accept::trace(&head.headers), app.service.gate());
+        webhook.map_err(|refused| Fault::invalid("webhook", refused.to_string()))
+    });
+    let order = Order {
+        input: asked.input.clone(),
+        sent: std::mem::take(&mut asked.sent),
+        wanted: asked.wanted,
+        fitting: asked.fitting,
+        webhook: webhook.transpose()?,
+        cancel_after: accept::cancel_after(&head.headers)?,
+        key,
     };
-    Ok(common::answer(answer(app, job, asked.shape)).await)
+    let submitted = order.submit(&app, head).await?;
+    drop(room);
+    match submitted {
+        submitted if asked.stream => stream::events(app, submitted, route, asked),
+        Submitted::New(ticket) if !ticket.is_detached() => {
+            let job = jobs.begin(name, ticket);
+            let outcome = async move { Ok(job.outcome().await) };
+            Ok(common::answer(answer(app, outcome, asked.shape)).await)
+        }
+        submitted => {
+            let waits = app.clone();
+            let outcome = async move { Ok(common::ended(&waits, submitted).await?.into()) };
+            Ok(common::answer(answer(app, outcome, asked.shape)).await)
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 use prediction::Prediction;
 use prediction::service::Ticket;
 use sha2::{Digest as _, Sha256};
@@ -24,15 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an end is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
 
-/// What identifies a request: who sends it, what it says, and the `Idempotency-Key` if it has one.
+/// What identifies a request: who sends it, and what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name([u8; 32]);
 
 impl Name {
     pub(super) fn of(head: &Head, path: &str, digest: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
-        let key = head.headers.get("idempotency-key").map(HeaderValue::as_bytes).unwrap_or_default();
-        for part in [head.caller.0.as_bytes(), key, path.as_bytes()] {
+        for part in [head.caller.0.as_bytes(), path.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -44,7 +43,7 @@ impl Name {
 /// Whether a request may have been sent before.
 pub(super) fn repeats(headers: &HeaderMap) -> bool {
     let count = headers.get("x-stainless-retry-count").and_then(|count| count.to_str().ok()?.parse::<u32>().ok());
-    count.is_some_and(|count| count > 0) || headers.contains_key("idempotency-key")
+    count.is_some_and(|count| count > 0)
 }
 
 /// All jobs.
@@ -60,6 +59,16 @@ pub(super) enum Outcome {
     Failed(Arc<Prediction>),
     /// The server stops.
     Left,
+}
+
+impl From<Ended> for Outcome {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Done(prediction) => Self::Done(prediction.id.clone()),
+            Ended::Failed(prediction) => Self::Failed(prediction),
+            Ended::Left => Self::Left,
+        }
+    }
 }
 
 struct Job {
@@ -111,15 +120,10 @@ impl Jobs {
         self.table().insert(name, Arc::clone(&job));
         let (jobs, watched) = (self.clone(), Arc::clone(&job));
         tokio::spawn(async move {
-            let id = ticket.id().to_owned();
             let ended = watched.abandoned.run_until_cancelled(end(&mut ticket)).await;
             drop(ticket);
             if let Some(ended) = ended {
-                to.send_replace(Some(match ended {
-                    Ended::Done(_) => Outcome::Done(id),
-                    Ended::Failed(prediction) => Outcome::Failed(prediction),
-                    Ended::Left => Outcome::Left,
-                }));
+                to.send_replace(Some(ended.into()));
                 sleep(MEMORY).await;
             }
             let mut table = jobs.table();

@@ -8,7 +8,7 @@ use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use prediction::feed::{Event, Item};
-use prediction::service::{Follower, News};
+use prediction::service::{Follower, News, Submitted};
 use prediction::{Prediction, Status};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use super::errors::Fault;
 use super::request::{Asked, Shape};
 use super::route::Route;
 use super::usage::usage;
+use crate::http::common::{self, Ended};
 use crate::http::state::App;
 
 /// Silence after which a comment is sent.
@@ -25,13 +26,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events that wait for the client to read them.
 const WAITING: usize = 4;
 
-/// Answers with events. When the client leaves, what has not ended is stopped.
+/// Answers with events. When the client leaves, what has not ended is stopped, unless it has a key.
 pub(super) fn events(
     app: App,
-    follower: Follower,
+    submitted: Submitted,
     route: Route,
     Asked { input, partial_images, shape, .. }: Asked,
-) -> Response {
+) -> Result<Response, Fault> {
+    let follower = match submitted {
+        Submitted::New(ticket) if !ticket.is_detached() => Ok(ticket.follow()),
+        // Nothing of it is missed, and it goes on when its follower leaves.
+        submitted => app.service.follow(common::id(&submitted), 0).ok_or(submitted),
+    };
+    let source = match follower {
+        Ok(follower) => Source::Follower(follower),
+        Err(Submitted::Ended(known)) if known.status != Status::Succeeded => return Err(Fault::failed(&known)),
+        Err(known) => Source::Known(known),
+    };
     let (to, events) = mpsc::channel(WAITING);
     let steps = input.num_inference_steps;
     let sender = Sender { app, route, shape, steps, partial_images, to };
@@ -39,7 +50,7 @@ pub(super) fn events(
         let sent = tokio::select! {
             biased;
             () = sender.to.closed() => return,
-            sent = sender.send(follower) => sent,
+            sent = sender.send(source) => sent,
         };
         if let Err(fault) = sent {
             let _ = sender.to.send(frame("error", &fault.body())).await;
@@ -49,7 +60,14 @@ pub(super) fn events(
         let frame = events.recv().await?;
         Some((Ok::<_, Infallible>(frame), events))
     });
-    Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
+    Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response())
+}
+
+/// Where the pictures come from.
+enum Source {
+    Follower(Follower),
+    /// A prediction that has ended, or is drawn by another process.
+    Known(Submitted),
 }
 
 struct Sender {
@@ -64,9 +82,17 @@ struct Sender {
 
 impl Sender {
     /// Sends the partial images, and then every picture.
-    async fn send(&self, follower: Follower) -> Result<(), Fault> {
-        let mut follower = if self.partial_images > 0 { follower.watching() } else { follower };
-        let prediction = self.follow(&mut follower).await?;
+    async fn send(&self, source: Source) -> Result<(), Fault> {
+        let prediction = match source {
+            Source::Follower(follower) => {
+                let mut follower = if self.partial_images > 0 { follower.watching() } else { follower };
+                self.follow(&mut follower).await?
+            }
+            Source::Known(submitted) => match common::ended(&self.app, submitted).await? {
+                Ended::Done(prediction) | Ended::Failed(prediction) => prediction,
+                Ended::Left => return Err(Fault::closing()),
+            },
+        };
         if prediction.status != Status::Succeeded {
             return Err(Fault::failed(&prediction));
         }
