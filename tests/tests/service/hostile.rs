@@ -284,3 +284,35 @@ async fn secrets_are_in_no_log_error_or_metric() {
         assert!(!said.contains(secret), "`{secret}` was said:\n{said}");
     }
 }
+
+#[tokio::test]
+async fn a_response_before_the_end_of_a_body_closes_the_connection() {
+    let server = Server::start(&["--max-body", "1MiB", "--api-token", "right"]).await;
+    let say = async |head: &str, length: usize, body: &[u8]| {
+        let mut stream = connect(&server).await;
+        let head = format!("{head}host: localhost\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        let mut said = String::new();
+        while !said.contains("\r\n\r\n") {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).await.unwrap();
+            assert!(length > 0, "{said}");
+            said.push_str(&String::from_utf8_lossy(&part[..length]));
+        }
+        let closes = said.to_lowercase().contains("\r\nconnection: close\r\n");
+        (said["HTTP/1.1 ".len()..][..3].to_owned(), closes)
+    };
+    let with = |path: &str, token: &str| {
+        format!("POST {path} HTTP/1.1\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n")
+    };
+    let large = vec![b' '; (1 << 20) + 1];
+    for path in ["/predictions", "/v1/predictions", "/v1/images/generations", "/v1/images/edits", "/sdapi/v1/txt2img"] {
+        assert_eq!(say(&with(path, "right"), 1 << 22, &large).await, ("413".to_owned(), true), "{path}");
+    }
+    assert_eq!(say(&with("/predictions", "wrong"), 1 << 20, b"{").await, ("401".to_owned(), true));
+    assert_eq!(say(&with("/nowhere", "right"), 1 << 20, b"{").await, ("404".to_owned(), true));
+    // What is little is read without anybody's help, and what was read is left out.
+    assert_eq!(say(&with("/predictions", "wrong"), 2, b"{}").await, ("401".to_owned(), false));
+    assert_eq!(say(&with("/predictions", "right"), 4, b"{bad").await, ("400".to_owned(), false));
+}

@@ -25,6 +25,7 @@ mod replicate;
 mod room;
 mod shutdown;
 mod state;
+mod unread;
 mod usage;
 mod webhooks;
 
@@ -86,6 +87,7 @@ fn layered(routes: Router<App>, app: &App, access: &Access, limits: &Limits) -> 
         .layer(if_missing(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_missing(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
         .layer(if_missing(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(from_fn(unread::close))
         .layer(from_fn(observe::observe))
 }
 
