@@ -204,7 +204,7 @@ async fn keys_of_other_apis_survive_a_restart() {
         sending.abort();
         server.kill();
         let server = Server::launch_in(dir.path(), &[], &[]);
-        server.until_health(&["READY"]).await;
+        server.until_health(&["READY", "BUSY"]).await;
         let ((waited, picture), ()) = tokio::join!(keyed(&server, path, "a", &body), async {
             server.logged("a request that was repeated waits for its prediction").await;
             std::fs::write(&gate, "").unwrap();

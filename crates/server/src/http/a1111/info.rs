@@ -1,6 +1,7 @@
 //! What is said of pictures beside them.
 
 use prediction::Prediction;
+use prediction::given_pictures::told;
 use prediction::output::Metadata;
 use protocol::{Input, Scheduler};
 use serde_json::{Value, json};
@@ -38,7 +39,9 @@ pub(super) fn info(prediction: &Prediction, (width, height): (u32, u32)) -> Stri
     let input = &prediction.input;
     let model = prediction.model.as_deref().zip(prediction.version.as_deref());
     let each: Vec<Input> = (0..input.num_outputs).map(|n| input.of_picture(n)).collect();
-    let texts: Vec<String> = each.iter().map(|input| Metadata { input, model }.parameters()).collect();
+    // URLs that lead to pictures are not told; their hashes are in the picture.
+    let texts: Vec<String> =
+        each.iter().map(|input| Metadata { input: &told(input, &[]), model }.parameters()).collect();
     json!({
         "all_negative_prompts": vec![&input.negative_prompt; each.len()],
         "all_prompts": vec![&input.prompt; each.len()],
