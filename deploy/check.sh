@@ -26,7 +26,10 @@ compose_config() {
     docker compose version >/dev/null 2>&1 || cannot "docker compose is not installed" || return
     docker compose -f compose.yaml --profile monitoring config --quiet &&
         docker compose -f compose.yaml -f compose.gpu.yaml config --quiet &&
-        AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b docker compose -f compose.yaml -f compose.s3.yaml config --quiet
+        AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b docker compose -f compose.yaml -f compose.s3.yaml config --quiet || return
+    local -x POSTGRES_PASSWORD=a AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b
+    docker compose -f compose.fleet.yaml --profile monitoring config --quiet &&
+        docker compose -f compose.fleet.yaml -f compose.fleet.gpu.yaml config --quiet
 }
 
 kubernetes() { # FOLDER
@@ -34,6 +37,14 @@ kubernetes() { # FOLDER
     kubectl kustomize "kubernetes/$1" >"$scratch/manifests.yaml" &&
         kubernetes-validate --strict -k 1.30 "$scratch/manifests.yaml" &&
         kubernetes-validate --strict -k 1.37 "$scratch/manifests.yaml"
+}
+
+custom() { # FOLDER
+    kubectl kustomize "kubernetes/$1" >"$scratch/manifests.yaml" && python check/custom.py <"$scratch/manifests.yaml"
+}
+
+scaling() {
+    kubectl kustomize kubernetes/overlays/fleet >"$scratch/manifests.yaml" && python check/scaling.py <"$scratch/manifests.yaml"
 }
 
 unit() {
@@ -68,10 +79,15 @@ check "Dockerfile (hadolint)" hadolint ../Dockerfile
 check "compose files (their schema)" compose
 check "compose files (docker compose config)" compose_config
 for folder in base overlays/a40; do check "kubernetes/$folder (kustomize, the schemas of Kubernetes)" kubernetes "$folder"; done
+check "kubernetes/overlays/fleet (kustomize, the schemas of Kubernetes; without its Cluster, ScaledObject, TriggerAuthentication)" \
+    kubernetes overlays/fleet
+check "kubernetes/overlays/fleet: Cluster, ScaledObject, TriggerAuthentication (the schemas of CloudNativePG and KEDA)" custom overlays/fleet
+check "kubernetes/overlays/fleet: what it scales by (PostgreSQL, the tables of the program)" scaling
 check "systemd unit (systemd-analyze)" unit
 check "Prometheus: configuration and a test of every alert (promtool)" rules
 check "Grafana: every query of the dashboard (promtool)" dashboard
 check "nginx: syntax, TLS, events, cancellation (a running nginx)" python check/proxy.py
+check "nginx in front of a fleet: events, cancellation, servers that are gone, stop or die (a running nginx)" python check/proxy.py --fleet
 check "nginx in front of the built server" python check/proxy.py --server
 check "software bill of materials (the schema of CycloneDX)" sbom
 check "cog.yaml, predictor and labels against openapi.yaml" python check/cog.py

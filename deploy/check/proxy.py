@@ -1,4 +1,5 @@
-"""Runs nginx with deploy/nginx/syncdiffusion.conf in front of a small upstream or (--server) the built server.
+"""Runs nginx with deploy/nginx/syncdiffusion.conf in front of a small upstream or (--server) the built server, or (--fleet) with
+deploy/nginx/fleet.conf in front of several.
 
 Events must pass one by one: the upstream sends the second only when the client has the first, so a proxy that buffers them
 never gets further. The time limits only end a run that hangs.
@@ -34,6 +35,8 @@ class Upstream(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         self.do_GET()
+
+    do_PUT = do_POST
 
     def do_GET(self):
         self.send_response(200)
@@ -84,8 +87,19 @@ def nginx(folder, upstream):
         (f"/etc/nginx/tls/{NAME}.pem", str(certificate)),
         (f"/etc/nginx/tls/{NAME}.key", str(key)),
     ]:
-        assert text.count(old) == 1, f"`{old}` is not in the example once"
-        text = text.replace(old, new)
+        text = replaced(text, old, new)
+    with running(folder, text, (plain, secure)):
+        yield plain, secure, certificate
+
+
+def replaced(text, old, new):
+    assert text.count(old) == 1, f"`{old}` is not in the example once"
+    return text.replace(old, new)
+
+
+@contextlib.contextmanager
+def running(folder, text, ports):
+    """A running nginx with this configuration, which listens on these ports."""
     temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
     main = folder / "nginx.conf"
     main.write_text(f"daemon off; pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {temporary}\n{text}\n}}")
@@ -93,9 +107,9 @@ def nginx(folder, upstream):
     subprocess.run([*command, "-t"], check=True)
     process = subprocess.Popen(command)
     try:
-        for port in (plain, secure):
+        for port in ports:
             reachable(port, process)
-        yield plain, secure, certificate
+        yield
     finally:
         stop(process)
 
@@ -153,6 +167,80 @@ def with_upstream(folder):
     server.shutdown()
 
 
+class Stopping(Upstream):
+    """A server that stops: it refuses what is new."""
+
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        self.send_response(503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+class Dying(Upstream):
+    """A server that dies while it has a request."""
+
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        self.close_connection = True
+
+
+def with_fleet(folder):
+    """One server is well; others are gone, stop or die. What may be repeated is, and nothing else."""
+    kinds = {kind: http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (Upstream, Stopping, Dying)}
+    for server in kinds.values():
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    text = (ROOT / "deploy/nginx/fleet.conf").read_text()
+
+    def before(servers, port):
+        """The example in front of these servers."""
+        mine = replaced(replaced(text, "server api:5000 resolve max_fails=1 fail_timeout=5s;", servers), "resolver 127.0.0.11 valid=5s;", "")
+        return replaced(mine, "listen 80;", f"listen 127.0.0.1:{port};")
+
+    # As it is, with a name that is looked up later.
+    port = free_port()
+    with running(folder, replaced(text, "listen 80;", f"listen 127.0.0.1:{port};"), [port]):
+        pass
+    Upstream.first_seen.set()
+    for others in ([], [free_port()], [kinds[Stopping].server_port], [kinds[Dying].server_port]):
+        port = free_port()
+        # A server that failed is asked again at once here, so that every request may meet it.
+        servers = "".join(f"server 127.0.0.1:{at} max_fails=0;" for at in (*others, kinds[Upstream].server_port))
+        with running(folder, before(servers, port), [port]):
+            for method, body in (("GET", None), ("PUT", b"x" * (8 << 20))) * 4:
+                response = ask(http.client.HTTPConnection("127.0.0.1", port), method, "/predictions/a", body)
+                assert (response.status, event(response)) == (200, ["data: /predictions/a http"]), (method, others, response.status)
+                assert event(response) == ["data: second"]
+            for path in ("/shutdown", "/metrics"):
+                assert ask(http.client.HTTPConnection("127.0.0.1", port), "GET", path).status == 403, path
+    assert Stopping.asked and Dying.asked, "no request met the servers that fail"
+
+    # A POST that was sent is not repeated.
+    Dying.asked, port = 0, free_port()
+    with running(folder, before(2 * f"server 127.0.0.1:{kinds[Dying].server_port};", port), [port]):
+        status = ask(http.client.HTTPConnection("127.0.0.1", port), "POST", "/predictions", b"{}").status
+    assert (status, Dying.asked) == (502, 1), (status, Dying.asked)
+
+    port = free_port()
+    with running(folder, before(f"server 127.0.0.1:{kinds[Upstream].server_port};", port), [port]):
+        Upstream.first_seen.clear()
+        response = ask(http.client.HTTPConnection("127.0.0.1", port), "POST", "/predictions", b"{}")
+        assert event(response) == ["data: /predictions http"]
+        Upstream.first_seen.set()
+        assert event(response) == ["data: second"]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        assert event(ask(connection, "GET", "/endless")) == ["data: /endless http"]
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        assert Upstream.left.wait(LIMIT), "the upstream did not notice that the client disconnected"
+    for server in kinds.values():
+        server.shutdown()
+
+
 def with_server(folder):
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     built = [target / kind for kind in ("release", "debug") if (target / kind / "syncdiffusion").exists() and (target / kind / "stand-in-worker").exists()]
@@ -184,13 +272,15 @@ def with_server(folder):
 
 def main():
     version = shutil.which("nginx") and subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr
-    if not version or tuple(map(int, re.search(r"/(\d+)\.(\d+)\.(\d+)", version).groups())) < (1, 25, 1):
-        print("nginx 1.25.1 or newer is not installed")
+    needed = (1, 27, 3) if "--fleet" in sys.argv else (1, 25, 1)
+    if not version or tuple(map(int, re.search(r"/(\d+)\.(\d+)\.(\d+)", version).groups())) < needed:
+        print(f"nginx {'.'.join(map(str, needed))} or newer is not installed")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         # A master process that runs as root has workers that do not.
         os.chmod(folder, 0o711)
-        (with_server if "--server" in sys.argv else with_upstream)(pathlib.Path(folder))
+        run = with_server if "--server" in sys.argv else with_fleet if "--fleet" in sys.argv else with_upstream
+        run(pathlib.Path(folder))
 
 
 if __name__ == "__main__":
