@@ -59,12 +59,18 @@ unit() {
 
 rules() {
     from_debian promtool prometheus || cannot "promtool is not installed, and Debian's package could not be downloaded" || return
-    promtool check config prometheus/prometheus.yml && promtool test rules prometheus/alerts.test.yml
+    promtool check config prometheus/prometheus.yml prometheus/prometheus.fleet.yml &&
+        promtool test rules prometheus/alerts.test.yml prometheus/alerts.fleet.test.yml
 }
 
 dashboard() {
     from_debian promtool prometheus || cannot "promtool is not installed, and Debian's package could not be downloaded" || return
     python check/dashboard.py grafana/dashboards/*.json >"$scratch/dashboard.yml" && promtool check rules "$scratch/dashboard.yml"
+}
+
+counted_once() {
+    from_debian promtool prometheus || cannot "promtool is not installed, and Debian's package could not be downloaded" || return
+    python check/counted_once.py grafana/dashboards/fleet.json >"$scratch/counted_once.yml" && promtool test rules "$scratch/counted_once.yml"
 }
 
 sbom() {
@@ -86,6 +92,7 @@ check "kubernetes/overlays/fleet: what it scales by (PostgreSQL, the tables of t
 check "systemd unit (systemd-analyze)" unit
 check "Prometheus: configuration and a test of every alert (promtool)" rules
 check "Grafana: every query of the dashboard (promtool)" dashboard
+check "Grafana: what all servers of a fleet report is counted once (promtool)" counted_once
 check "nginx: syntax, TLS, events, cancellation (a running nginx)" python check/proxy.py
 check "nginx in front of a fleet: events, cancellation, servers that are gone, stop or die (a running nginx)" python check/proxy.py --fleet
 check "nginx in front of the built server" python check/proxy.py --server
