@@ -11,6 +11,10 @@ help: ## Show this list
 run: programs ## Serve the demo model on http://localhost:5000 (PORT=... for another port, ARGS="--model ..." for more flags)
 	exec target/release/syncdiffusion serve --port $(PORT) $(ARGS)
 
+.PHONY: fleet
+fleet: programs ## Try a fleet: a private PostgreSQL and three servers on PORT and the next two (ARGS="--lease 3s ..." for more flags)
+	PORT=$(PORT) exec scripts/fleet.sh $(ARGS)
+
 .PHONY: programs
 programs: libtorch ## Build the server and its worker into target/release
 	$(CARGO) build --release --locked -p server -p worker
