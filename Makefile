@@ -107,6 +107,12 @@ FUZZ_SECONDS ?= 300
 soak: build ## Kill servers and workers at random moments under the load of hundreds of clients (SOAK_SECONDS, SOAK_SEED)
 	$(CARGO) test --release --locked --workspace --test service -- --ignored --skip a_real_store --nocapture
 
+.PHONY: soak-fleet
+soak-fleet: build ## Measure an idle fleet, then kill and freeze its servers and its database under load (KILLS, SEED, POOLER=pgbouncer)
+	scripts/soak_fleet.py --kills $(KILLS) $(POOLER:%=--pooler %) $(if $(filter file undefined,$(origin SEED)),,--seed $(SEED))
+
+KILLS ?= 1000
+
 .PHONY: bench
 bench: build ## Benchmark the service, and panoramas against the Python reference (MODELS, DTYPE, RUNS, JOB="flags")
 	target/release/bench

@@ -1,0 +1,1 @@
+"""What soak_fleet.py consists of."""
