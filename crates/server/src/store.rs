@@ -9,7 +9,17 @@ use prediction::client_files::ClientFiles;
 use prediction::store::{Memory, Postgres, Sqlite, Store};
 use prediction::webhook::signature::Secret;
 
-use crate::config::Serve;
+/// Where predictions are.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// A database, whose servers may all have to compute in one dtype.
+    Database {
+        url: &'a str,
+        dtype: Option<&'a str>,
+    },
+    Folder(&'a Path),
+    Memory,
+}
 
 /// A store that was opened.
 pub(crate) struct Opened {
@@ -33,10 +43,11 @@ pub(crate) struct Shared {
 ///
 /// # Errors
 /// If it cannot be used.
-pub(crate) fn open(config: &Serve) -> anyhow::Result<Opened> {
-    match &config.database {
-        Some(url) => database(url.reveal(), config.fleet_dtype.as_deref()),
-        None => local(config.data_dir()),
+pub(crate) fn open(place: Place<'_>) -> anyhow::Result<Opened> {
+    match place {
+        Place::Database { url, dtype } => database(url, dtype),
+        Place::Folder(dir) => local(Some(dir)),
+        Place::Memory => local(None),
     }
 }
 

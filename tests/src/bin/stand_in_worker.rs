@@ -8,9 +8,9 @@
 //! them), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one with
 //! more bytes than it has). It logs the size and the mean colour of each picture that it was given. The environment
 //! controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`,
-//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`, `STAND_IN_VERSION`, `STAND_IN_DTYPE`. As `doctor` it reports a machine with
-//! a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its
-//! figures.
+//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`, `STAND_IN_VERSION`, `STAND_IN_DTYPE`. As `doctor` it reports a machine
+//! with a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as
+//! its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;

@@ -73,7 +73,7 @@ async fn a_server_that_is_cut_off_comes_back() {
     assert_eq!(cut.predict_async(&json!({"input": {"prompt": "a"}})).await.status, 503);
     let beside = door.predict(&json!({"input": {"prompt": "a", "width": 512}})).await;
     assert_eq!(beside.json["status"], "succeeded", "the others go on");
-    proxy.mend();
+    proxy.pass();
     cut.until_health(&["READY"]).await;
     let back = cut.predict(&json!({"input": {"prompt": "a", "width": 512}})).await;
     assert_eq!(back.json["status"], "succeeded", "{}", back.text);
@@ -151,7 +151,7 @@ async fn a_cut_off_worker_loses_what_it_holds_and_others_end_it() {
     std::fs::write(&go, "").unwrap();
     let ended = door.ended("held").await;
     assert_eq!(ended["status"], "succeeded");
-    proxy.mend();
+    proxy.pass();
     cut.logged("taken for dead").await;
     cut.until_health(&["READY"]).await;
     assert_eq!(cut.ended("held").await, ended, "an end does not change");

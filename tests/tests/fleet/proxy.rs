@@ -50,7 +50,7 @@ impl Proxy {
     }
 
     /// Lets connections through again.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn pass(&self) {
         self.cut.0.store(false, Ordering::SeqCst);
     }
 }

@@ -370,7 +370,8 @@ impl ActivePrediction {
         });
     }
 
-    /// Its claim does not hold any more: it is the store's again. Whether it was canceled, which the store may not know.
+    /// Its claim does not hold any more: it is the store's again. Whether it was canceled, which the store may not
+    /// know.
     pub(crate) fn lose(&self) -> bool {
         let lost = self.change(|State { life, shown, read, .. }| {
             let stops = life.lose()?;

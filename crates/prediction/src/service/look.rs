@@ -1,8 +1,8 @@
 //! The look at what other nodes do: the progress and the ends of what was accepted or is followed here and runs there,
 //! and wishes to stop what runs here.
 //!
-//! What always holds: what is left to the store is looked at as long as it is in the table; and what is there only to be
-//! shown leaves it when nobody looks any more.
+//! What always holds: what is left to the store is looked at as long as it is in the table; and what is there only to
+//! be shown leaves it when nobody looks any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -1,4 +1,5 @@
-//! Previews between nodes: those of what runs elsewhere and is watched here, and of what runs here and is watched there.
+//! Previews between nodes: those of what runs elsewhere and is watched here, and of what runs here and is watched
+//! there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -16,7 +16,7 @@ use super::model_name::ModelName;
 use super::outputs::Outputs;
 use super::words::{dtype, switch, web_url};
 use super::worker::WorkerArgs;
-use crate::store::Shared;
+use crate::store::{Place, Shared};
 use crate::units::{bytes, count, duration};
 
 /// The shortest lease.
@@ -146,6 +146,15 @@ impl Serve {
     /// The address to listen on, as the flags name it.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// Where its predictions are.
+    pub(crate) fn place(&self) -> Place<'_> {
+        match (&self.database, self.data_dir()) {
+            (Some(url), _) => Place::Database { url: url.reveal(), dtype: self.fleet_dtype.as_deref() },
+            (None, Some(dir)) => Place::Folder(dir),
+            (None, None) => Place::Memory,
+        }
     }
 
     /// How the service behaves. The data folder must exist; `shared` is what all servers of a database have in common.

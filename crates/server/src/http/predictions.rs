@@ -57,9 +57,9 @@ async fn put(
         return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
     }
     if let Some(known) = app.service.get(&id).await? {
-        if !known.status.is_terminal() && accept::wants_events(&headers) {
+        if !known.status.is_terminal() && accept::wants_events(&head.headers) {
             // Another server accepted it.
-            return events::attach(&app, &id, 0, Prefer::read(&headers).preview).await;
+            return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
         }
         return Ok(existing(known));
     }

@@ -1,7 +1,7 @@
 //! Responses that are sent before the body of their request was read.
 //!
-//! hyper closes such a connection, because what follows on it is the rest of the body. The header says so, or the client
-//! would send its next request there.
+//! hyper closes such a connection, because what follows on it is the rest of the body. The header says so, or the
+//! client would send its next request there.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -92,7 +92,7 @@ pub(crate) async fn ended(app: &App, submitted: Submitted) -> Result<Ended, Erro
     };
     tracing::info!("a request that was repeated waits for its prediction");
     loop {
-        if let Some(mut ticket) = app.service.join(&known.id) {
+        if let Some(mut ticket) = app.service.join(&known.id).await? {
             return Ok(end(&mut ticket).await);
         }
         match app.service.get(&known.id).await? {

@@ -76,7 +76,7 @@ pub(super) async fn create(
     let submitted = order.submit(&app, head).await?;
     drop(room);
     match submitted {
-        submitted if asked.stream => stream::events(app, submitted, route, asked),
+        submitted if asked.stream => stream::events(app, submitted, route, asked).await,
         Submitted::New(ticket) if !ticket.is_detached() => {
             let job = jobs.begin(name, ticket);
             let outcome = async move { Ok(job.outcome().await) };

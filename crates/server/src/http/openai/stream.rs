@@ -19,6 +19,7 @@ use super::request::{Asked, Shape};
 use super::route::Route;
 use super::usage::usage;
 use crate::http::common::{self, Ended};
+use crate::http::error::Error;
 use crate::http::state::App;
 
 /// Silence after which a comment is sent.
@@ -27,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const WAITING: usize = 4;
 
 /// Answers with events. When the client leaves, what has not ended is stopped, unless it has a key.
-pub(super) fn events(
+pub(super) async fn events(
     app: App,
     submitted: Submitted,
     route: Route,
@@ -36,7 +37,10 @@ pub(super) fn events(
     let follower = match submitted {
         Submitted::New(ticket) if !ticket.is_detached() => Ok(ticket.follow()),
         // Nothing of it is missed, and it goes on when its follower leaves.
-        submitted => app.service.follow(common::id(&submitted), 0).ok_or(submitted),
+        submitted => {
+            let follower = app.service.follow(common::id(&submitted), 0).await.map_err(Error::from)?;
+            follower.ok_or(submitted)
+        }
     };
     let source = match follower {
         Ok(follower) => Source::Follower(follower),
