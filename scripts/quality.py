@@ -11,8 +11,8 @@ canvas   Intra-LPIPS without synchronisation, of all windows, and of the canvas 
 preset   Intra-LPIPS and borders of the presets; the fast one must be no worse
 prompts  brightness of eight columns from a text of day to one of night: without synchronisation it must fall from each to the next
 anchor   LPIPS and the distance of histograms to a picture of night and one of sunset, drawn here: both must fall when it is the anchor
-photo    a picture extended to both sides: the kink at its edges must be 1.25 at most, and the LPIPS of the new parts to it lower with it
-         as the anchor than without synchronisation
+photo    a picture extended to both sides: the kink at its edges must be 1.25 at most, what is kept 30 dB from it or better, and the
+         LPIPS of the new parts to it lower with it as the anchor than without synchronisation
 """
 
 import argparse
@@ -40,6 +40,9 @@ RECOMMENDED_WEIGHT = 10
 # Of the panoramas that follow a picture.
 COMMON = "a landscape"
 WINDOW = 512
+# Columns at the sides of a kept picture over which it passes into what is drawn.
+TAPER = 16
+KEPT = 30
 
 
 class Measurement:
@@ -227,7 +230,7 @@ def anchor(measure, failures):
 
 def photo(measure, failures):
     seeds = range(1, measure.options.seeds + 1)
-    head("`sync_weight`", "kept, dB to the picture", "kink at its edges", "LPIPS of the new parts to it")
+    head("`sync_weight`", "kept, dB to the picture", "without its sides", "kink at its edges", "LPIPS of the new parts to it")
     given = measure.drawn("photo", [101], prompt="a lake at dawn", width=WINDOW)[0]
     file = measure.folder / "photo.png"
     given.write(file)
@@ -235,7 +238,11 @@ def photo(measure, failures):
     found = {}
     for weight in (0, 10, 20):
         pictures = measure.drawn(f"extended-{weight}", seeds, prompt=COMMON, width=width, image=file, sync_weight=weight)
-        psnr = statistics.mean(each.columns(left, left + WINDOW).psnr(given) for each in pictures)
+        kept = [each.columns(left, left + WINDOW) for each in pictures]
+        psnr, inner = (
+            statistics.mean(each.columns(side, WINDOW - side).psnr(given.columns(side, WINDOW - side)) for each in kept)
+            for side in (0, TAPER)
+        )
         # As `evaluate` has it: against the grid of latents.
         edges = (left - 1, left + WINDOW - 1)
         grid = [column for column in range(7, width - 3, 8) if column not in edges]
@@ -245,7 +252,9 @@ def photo(measure, failures):
         ]
         new = [part for each in pictures for part in (each.columns(0, WINDOW), each.columns(left + WINDOW, width))]
         found[weight] = measure.distance(f"new-{weight}", given, new), statistics.mean(kinks)
-        row(weight, f"{psnr:.1f}", f"{found[weight][1]:.3f}", f"{found[weight][0]:.3f}")
+        row(weight, f"{psnr:.1f}", f"{inner:.1f}", f"{found[weight][1]:.3f}", f"{found[weight][0]:.3f}")
+        if inner < KEPT:
+            failures.append(f"what is kept with `sync_weight` {weight}: {inner:.1f} dB are less than {KEPT}")
         if found[weight][1] > MOST:
             failures.append(f"kink at the edges with `sync_weight` {weight}: {found[weight][1]:.2f} is more than {MOST}")
     if found[20][0] >= found[0][0]:

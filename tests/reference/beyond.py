@@ -6,6 +6,7 @@ Window after window, in fp32, as simply as it can be written; `make_beyond.py` m
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from syncdiffusion_reference import Parameters, SyncDiffusion, Window, check_siz
 MARGIN = 18
 # Over how many latents at its sides a picture is kept less and less.
 TAPER = 2
+# In which share of the steps it goes on right beside itself.
+BESIDE = Fraction(4, 5)
 MASK = 2**64 - 1
 
 
@@ -82,7 +85,7 @@ class Beyond(SyncDiffusion):
         kept_steps = steps - min(int(steps * p.strength), steps)
         kept = p.image is not None and kept_steps > 0
         if kept:
-            picture, mask = self.place_image(p, noise)
+            picture, mask, strength = self.place_image(p, noise)
             if mask.min() == 1:  # It fills the panorama.
                 latent, first, kept = self.scheduler.add_noise(picture, noise, self.scheduler.timesteps[kept_steps]), kept_steps, False
 
@@ -90,7 +93,13 @@ class Beyond(SyncDiffusion):
             if step < first:
                 continue
             if kept and step < kept_steps:
-                latent = mask * self.scheduler.add_noise(picture, noise, timestep) + (1 - mask) * latent
+                noisy, latent = self.scheduler.add_noise(picture, noise, timestep), latent.clone()
+                for column, share in enumerate(strength):
+                    if step < int(share * kept_steps):
+                        latent[:, :, :, column] = noisy[:, :, :, column]
+                    else:
+                        at = mask[:, :, :, column]
+                        latent[:, :, :, column] = at * noisy[:, :, :, column] + (1 - at) * latent[:, :, :, column]
 
             def gradient_of(index: int, view: torch.Tensor, window: Window) -> torch.Tensor:
                 loss, gradient = self.sync_gradient(view, target, timestep, embeddings(window), p.guidance_scale)
@@ -126,30 +135,43 @@ class Beyond(SyncDiffusion):
         return latent
 
     @torch.no_grad()
-    def place_image(self, parameters: BeyondParameters, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latents of `image` at its place in a panorama, and how much each of them is kept; 0 elsewhere."""
+    def place_image(self, parameters: BeyondParameters, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Fraction]]:
+        """The latents of `image` at its place in a panorama, mirrored beyond its sides; how much each is kept, 0 elsewhere; and in which
+        share of the steps a column is kept whole."""
         p, image = parameters, as_image(parameters.image)
         scaled = (2 * image.shape[3] * p.height + image.shape[2]) // (2 * image.shape[2])
         width = scaled // self.factor * self.factor
         cut = (scaled - width) // 2
         image = resize(image, p.height, scaled)[:, :, :, cut : cut + width]
-        latent = self.vae.encode(image * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
-        columns = width // self.factor
+        columns, room = width // self.factor, like.shape[3] - width // self.factor
         if p.image_left is None:
-            left = (like.shape[3] - columns) // 2
+            left = room // 2
         else:
             left = (p.image_left + self.factor // 2) // self.factor
         right = left + columns
-        picture, mask = torch.zeros_like(like), torch.zeros_like(like)
-        picture[:, :, :, left:right] = latent
+        reach = self.window_size // 2
+        before, after = (room - room // 2, room // 2) if p.seamless else (left, room - left)
+        before, after = min(before, reach), min(after, reach)
+
+        flipped = image.flip(3)
+        halves = -(-reach // columns)
+        mirrored = torch.cat([flipped if i % 2 else image for i in range(-halves, halves + 1)], 3)
+        begin, end = (halves * columns - before) * self.factor, ((halves + 1) * columns + after) * self.factor
+        latent = self.vae.encode(mirrored[:, :, :, begin:end] * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+
+        picture, mask, strength = torch.zeros_like(like), torch.zeros_like(like), [Fraction(0)] * like.shape[3]
+        for i in range(-before, columns + after):
+            at = (left + i) % like.shape[3]
+            picture[:, :, :, at] = latent[:, :, :, before + i]
+            outside = -1 - i if i < 0 else i - columns if i >= columns else 0
+            strength[at] = BESIDE * Fraction(reach - outside, reach)
         mask[:, :, :, left:right] = 1
-        whole = columns == like.shape[3]
         for i in range(TAPER):
-            if left > 0 or (p.seamless and not whole):
+            if left > 0 or (p.seamless and room):
                 mask[:, :, :, left + i] = torch.minimum(mask[:, :, :, left + i], torch.tensor((i + 1) / (TAPER + 1)))
-            if right < like.shape[3] or (p.seamless and not whole):
+            if right < like.shape[3] or (p.seamless and room):
                 mask[:, :, :, right - 1 - i] = torch.minimum(mask[:, :, :, right - 1 - i], torch.tensor((i + 1) / (TAPER + 1)))
-        return picture, mask
+        return picture, mask, strength
 
     def fuse(self, views: list[torch.Tensor], windows: list[Window], weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """The weighted mean of windows at each latent; 0 where there is none."""

@@ -30,7 +30,7 @@ PLAIN = {
 PICTURES = ("anchor_image", "image")
 DEMO = Path(__file__).resolve().parents[2] / "models/demo"
 # One for each kind of output of the UNet, and how the names of its cases begin.
-NAMES = {"epsilon": ("",), "v": ("smooth", "prompts_seamless", "anchor_image_wide", "image_strength", "image_redrawn")}
+NAMES = {"epsilon": ("",), "v": ("smooth", "seamless", "canvas", "prompts_seamless", "anchor_image_wide", "image_strength", "image_redrawn")}
 
 
 def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
@@ -86,6 +86,12 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
         ),
         "image_seamless": parameters(
             **little, image=picture(side, side), blend="smooth", seamless=True, image_left=side, anchor_image=picture(side, side),
+        ),
+        "image_narrow": parameters(
+            **little | {"num_inference_steps": 5, "sync_threshold": 0}, image=picture(2 * side, side // 2), width=4 * size, image_left=side,
+        ),
+        "image_seamless_between": parameters(
+            **little | {"num_inference_steps": 4, "sync_threshold": 0}, image=picture(side, side), blend="smooth", seamless=True,
         ),
         "image_redrawn": parameters(**little | {"sync_threshold": 3}, image=picture(side // 2, side), strength=0.7, num_inference_steps=4),
         "image_strength_1": parameters(**little, image=picture(side, 2 * side), strength=1.0),

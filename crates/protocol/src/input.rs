@@ -195,10 +195,12 @@ impl Serialize for Input {
             output_quality,
             num_outputs,
         } = self;
+        // Where there is an `image` another `blend` is the default.
         let more = *blend != Blend::default()
             || *seamless
             || *sync_mode != SyncMode::default()
-            || *scheduler != Scheduler::default();
+            || *scheduler != Scheduler::default()
+            || image.is_some();
         let (is_encoded, has_quality) = (*output_format != Format::default(), *output_quality != quality());
         let given = [
             !prompts.is_empty(),
@@ -303,8 +305,10 @@ mod tests {
             ("output_quality", json!(1)),
             ("num_outputs", json!(4)),
         ] {
-            for base in [&hosted, &with("smooth", true, "canvas", "unipc")] {
-                let mut given = base.clone();
+            let bases = [&with("smooth", true, "canvas", "unipc"), &hosted];
+            // With an `image` all four are written.
+            for base in &bases[..if name == "image" { 1 } else { 2 }] {
+                let mut given = (*base).clone();
                 given[name] = value.clone();
                 assert_eq!(serde_json::to_value(read(&given)).unwrap(), given);
             }

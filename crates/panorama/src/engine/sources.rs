@@ -11,9 +11,9 @@ use sd2::vae::{Decoder, Encoder};
 use tch::Tensor;
 
 use super::threads::Threads;
-use crate::kept::Kept;
+use crate::kept::{Kept, Place};
 use crate::panorama::Work;
-use crate::picture::{Picture, resized, square};
+use crate::picture::{resized, square};
 use crate::range::{self, InF32, is_finite};
 use crate::settings::{Invalid, Settings};
 use crate::sources::texts;
@@ -71,18 +71,28 @@ impl Viewer<'_> {
             return Ok(Start { latents: noise, step: 0, kept: None });
         };
         work.picture_encodes += 1;
-        let picture = self.latents_of(image, placed, settings.height)?;
+        let image = resized(&image.image(), [settings.height.into(), placed.scaled.into()]);
+        let image = image.narrow(3, placed.cut.into(), placed.width.into());
         if placed.width == settings.width {
             // In all steps in which it is kept the panorama is the picture, so they need not be computed.
-            return Ok(Start { latents: steps[count].noised(&picture, &noise), step: count, kept: None });
+            return Ok(Start {
+                latents: steps[count].noised(&self.latents_of(&image)?, &noise),
+                step: count,
+                kept: None,
+            });
         }
-        let left = i64::from(placed.left / self.sd2.geometry().vae_factor);
-        let kept = Kept::new(&picture, left, &noise, settings.ends() == Ends::Ring, count);
+        let geometry = self.sd2.geometry();
+        let [left, part] = [placed.left, placed.width].map(|pixels| i64::from(pixels / geometry.vae_factor));
+        let ring = settings.ends() == Ends::Ring;
+        let place = Place { left, part, width: noise.size()[3], ring, reach: i64::from(geometry.window / 2).max(1) };
+        // With what is beside it, so that its sides are not the ends of what the encoder sees either.
+        let latents = self.latents_of(&place.continued(&image))?;
+        let kept = Kept::new(&latents, place, &noise, count);
         Ok(Start { latents: noise, step: 0, kept: Some(kept) })
     }
 
-    /// The latents of a picture at its place, `[1, c, height, w]`.
-    fn latents_of(&self, picture: &Picture, placed: Placed, height: u32) -> Result<Tensor, Invalid> {
+    /// The latents `[1, c, h, w]` of an image `[1, 3, h, w]`.
+    fn latents_of(&self, image: &Tensor) -> Result<Tensor, Invalid> {
         let invalid = |message| Invalid { field: "image", message };
         let encoder = self.encoder().map_err(|error| {
             invalid(format!(
@@ -90,8 +100,7 @@ impl Viewer<'_> {
                  needs none"
             ))
         })?;
-        let image = resized(&picture.image(), [height.into(), placed.scaled.into()]);
-        let image = image.narrow(3, placed.cut.into(), placed.width.into()).to_device(self.sd2.placement.device);
+        let image = image.to_device(self.sd2.placement.device);
         let latents = self.threads.together(|| encoder.latents(&image, Decoder::STRIP));
         if is_finite(&latents) {
             return Ok(latents);

@@ -157,7 +157,7 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Choice(&["even", "smooth"]),
         Default::Text("even"),
         "How windows are averaged where they overlap: evenly, or less towards their borders, which then do not show",
-        "smooth if left out with seamless",
+        "smooth if left out with seamless or image",
     ),
     field(
         "seamless",

@@ -150,8 +150,9 @@ pub fn parse(value: &Value, geometry: Option<Geometry>) -> Result<Parsed, Vec<In
 
 /// What an input is if it is left out, where that depends on the others that are given.
 fn implied(name: &str, given: &Map<String, Value>) -> Option<Value> {
-    let seamless = given.get("seamless") == Some(&Value::Bool(true));
-    if name == "blend" && seamless {
+    let shows_borders =
+        given.get("seamless") == Some(&Value::Bool(true)) || given.get("image").is_some_and(|image| !image.is_null());
+    if name == "blend" && shows_borders {
         return Some("smooth".into());
     }
     given.get("preset").filter(|preset| *preset == "fast").and_then(|_| table::fast(name))

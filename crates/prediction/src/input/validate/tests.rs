@@ -189,6 +189,7 @@ fn an_input_can_be_given_again() {
         json!({"prompt": "a", "sync_mode": "canvas"}),
         json!({"prompt": "a", "scheduler": "unipc"}),
         json!({"prompt": "a", "prompts": ["b", "c"]}),
+        json!({"prompt": "a", "image": "https://a/b", "blend": "even"}),
         json!({"prompt": "a", "image": "https://a/b", "image_left": 8, "strength": 0.5, "anchor_image": "HTTP://c"}),
     ] {
         let input = parse(&given, Some(Geometry::default())).unwrap().input;
@@ -203,6 +204,15 @@ fn a_ring_is_smooth_unless_it_is_said_to_be_even() {
     assert_eq!(blend(json!({"prompt": "a", "seamless": true})), Blend::Smooth);
     assert_eq!(blend(json!({"prompt": "a", "seamless": true, "blend": "even"})), Blend::Even);
     assert_eq!(blend(json!({"prompt": "a", "seamless": false})), Blend::Even);
+}
+
+#[test]
+fn what_is_drawn_beside_a_picture_is_smooth_unless_it_is_said_to_be_even() {
+    let blend = |value| parse(&value, None).unwrap().input.blend;
+    assert_eq!(blend(json!({"prompt": "a", "image": "https://a/b"})), Blend::Smooth);
+    assert_eq!(blend(json!({"prompt": "a", "image": "https://a/b", "blend": "even"})), Blend::Even);
+    assert_eq!(blend(json!({"prompt": "a", "image": null})), Blend::Even);
+    assert_eq!(blend(json!({"prompt": "a", "anchor_image": "https://a/b"})), Blend::Even);
 }
 
 #[test]
