@@ -12,7 +12,6 @@ use super::follow::Ticket;
 use super::receive::{Received, Unreceived};
 use super::shared::{Shared, Table};
 use crate::active::ActivePrediction;
-use crate::cost;
 use crate::feed::Feed;
 use crate::given_pictures::{Fitting, names};
 use crate::input::{Invalid, Sent};
@@ -208,7 +207,10 @@ impl Shared {
             Received::default()
         };
         let active = match self.reserve(request)? {
-            Reserved::New(active) => active,
+            Reserved::New(active) => {
+                active.given.sized(received.image);
+                active
+            }
             Reserved::Known(active) => return self.known(&active, repeats(&active)).await,
         };
         // From here on the id is reserved, so this part runs to its end even if nobody waits for it any more.
@@ -282,7 +284,7 @@ impl Shared {
         self: Arc<Self>,
         active: Arc<ActivePrediction>,
         name: String,
-        Received { pictures, room }: Received,
+        Received { pictures, room, .. }: Received,
         idempotent: bool,
         detached: bool,
     ) -> Result<Submitted, Refused> {
@@ -327,7 +329,7 @@ impl Shared {
         loop {
             let (new, room) = {
                 let table = self.table();
-                let units = cost::units(active.input(), table.geometry());
+                let units = table.units(active);
                 let (tenant, inputs, record) = (name.to_owned(), pictures.clone(), active.accepted().clone());
                 let key = record.key.as_ref().map(|key| key.name.clone());
                 let new = New { tenant, key, idempotent, inputs, ..New::of(record, units) };

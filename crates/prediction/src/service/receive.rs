@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Received {
     pub(super) pictures: Vec<Picture>,
     pub(super) room: Option<OwnedSemaphorePermit>,
+    /// Width and height of the `image` among them.
+    pub(super) image: Option<(u32, u32)>,
 }
 
 /// Why pictures were not received.
@@ -57,6 +59,7 @@ impl Unreceived {
 struct Laid {
     left: Option<u32>,
     strength: Option<f64>,
+    size: (u32, u32),
 }
 
 /// A picture that was looked at.
@@ -102,7 +105,7 @@ fn look_at(
     if let Some((field, why)) = misplaced(&input, geometry, field, size) {
         return Err((field.to_owned(), why));
     }
-    let laid = how.map(|_| Laid { left: input.image_left, strength: input.strength });
+    let laid = how.map(|_| Laid { left: input.image_left, strength: input.strength, size });
     Ok(Seen { bytes: bytes.into(), format, size, laid })
 }
 
@@ -134,13 +137,13 @@ impl Shared {
         if !errors.is_empty() {
             return Err(Unreceived::Invalid(errors));
         }
-        if let Some(Laid { left, strength }) = laid {
+        if let Some(Laid { left, strength, .. }) = laid {
             (input.image_left, input.strength) = (left, strength);
         }
         let size: usize = pictures.iter().map(|picture: &Picture| picture.bytes.len()).sum();
         let in_memory = !self.store.durable() && size > 0;
         let room = in_memory.then(|| self.picture_intake.keep(size)).transpose().map_err(|Full| Unreceived::Full)?;
-        Ok(Received { pictures, room })
+        Ok(Received { pictures, room, image: laid.map(|laid| laid.size) })
     }
 
     /// Receives one picture: its bytes from the request, from this server or from another, and whether it can be what
@@ -240,6 +243,9 @@ impl Shared {
             let read = tokio::task::spawn_blocking(move || decode(&bytes).map(|pixels| (pixels, hash(&bytes))));
             let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
             let (Pixels { width, height, rgb: more }, hash) = read.map_err(unreadable)?;
+            if field == "image" {
+                active.given.sized(Some((width, height)));
+            }
             pictures.push(Given { field: field.to_owned(), width, height });
             hashes.push((field.to_owned(), hash));
             if rgb.is_empty() { rgb = more } else { rgb.extend(more) }

@@ -214,7 +214,7 @@ impl Table {
 
     /// What a prediction costs, in the units of [`cost`].
     pub(super) fn units(&self, active: &ActivePrediction) -> f64 {
-        cost::units(active.input(), self.geometry())
+        cost::units(active.input(), self.geometry(), active.given.image())
     }
 
     /// How many workers of other nodes are ready.

@@ -99,7 +99,7 @@ fn load(connection: &Connection, unreadable: &Unreadable) -> Result<(Jobs, Vec<R
     }
     let mut found = rows::opened(connection, unreadable)?;
     for opened in found.iter_mut().filter(|opened| opened.units <= 0.0) {
-        opened.units = cost::units(&opened.record.prediction.input, Geometry::default());
+        opened.units = cost::units(&opened.record.prediction.input, Geometry::default(), None);
     }
     let doomed = jobs.open(found, Time::now());
     // On a disk that cannot be written this is done by a later start.
