@@ -67,6 +67,10 @@ class Predictor(BasePredictor):
             choices=["png", "jpeg", "webp"],
         ),
         output_quality: int = Input(description="Quality of a jpeg; the others lose nothing", default=90, ge=1, le=100),
+        evaluate: bool = Input(
+            description="Measure the picture: how visible its seam and the borders of its windows are, and how much it is of one piece",
+            default=False,
+        ),
     ) -> Path:
         given = {name: value for name, value in locals().items() if name != "self"}
         # What is at its default is left out: the default of some depends on others.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use protocol::{Input, Work};
+use protocol::{Figures, Input, Work};
 use serde::{Deserialize, Serialize, Serializer, ser};
 
 use crate::time::Time;
@@ -116,6 +116,9 @@ pub struct Metrics {
     /// The work that was done.
     #[serde(flatten)]
     pub work: Option<Work>,
+    /// What each of its pictures comes to, if its input asks for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figures>,
 }
 
 /// The output of a prediction.

@@ -152,16 +152,20 @@ pub struct Input {
     /// The quality of a JPEG, 1 to 100.
     #[serde(default = "quality")]
     pub output_quality: u8,
+    /// Whether figures of the picture are wanted.
+    #[serde(default)]
+    pub evaluate: bool,
     /// How many pictures, of this seed and those after it.
     #[serde(default = "one")]
     pub num_outputs: u32,
 }
 
 impl Input {
-    /// The input of one of its pictures, by number from 0: alone, with its own seed.
+    /// The input of one of its pictures, by number from 0: alone, with its own seed, and without what changes nothing
+    /// of it.
     #[must_use]
     pub fn of_picture(&self, n: u32) -> Self {
-        Self { seed: self.seed.wrapping_add(n.into()), num_outputs: one(), ..self.clone() }
+        Self { seed: self.seed.wrapping_add(n.into()), evaluate: false, num_outputs: one(), ..self.clone() }
     }
 }
 
@@ -193,6 +197,7 @@ impl Serialize for Input {
             strength,
             output_format,
             output_quality,
+            evaluate,
             num_outputs,
         } = self;
         // Where there is an `image` another `blend` is the default.
@@ -210,6 +215,7 @@ impl Serialize for Input {
             strength.is_some(),
             is_encoded,
             has_quality,
+            *evaluate,
             *num_outputs != one(),
         ];
         let count = 13 + if more { 4 } else { 0 } + given.iter().filter(|given| **given).count();
@@ -253,6 +259,9 @@ impl Serialize for Input {
         }
         if has_quality {
             fields.serialize_field("output_quality", output_quality)?;
+        }
+        if *evaluate {
+            fields.serialize_field("evaluate", evaluate)?;
         }
         if *num_outputs != one() {
             fields.serialize_field("num_outputs", num_outputs)?;
@@ -303,6 +312,7 @@ mod tests {
             ("strength", json!(0.0)),
             ("output_format", json!("jpeg")),
             ("output_quality", json!(1)),
+            ("evaluate", json!(true)),
             ("num_outputs", json!(4)),
         ] {
             let bases = [&with("smooth", true, "canvas", "unipc"), &hosted];

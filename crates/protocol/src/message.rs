@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Input;
+use crate::{Input, Scheduler};
 
 /// From the server to a worker. A worker whose stdin ends stops at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub enum Event {
         peak_memory_bytes: u64,
         /// The number of jobs that the worker advances at once; it queues the others.
         jobs: u32,
+        /// The schedulers that the scheduler file of the model rules out, and why, with what would work.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unusable: Vec<(Scheduler, String)>,
     },
     /// The model cannot be loaded; the worker exits with a status other than 0.
     LoadFailed {
@@ -141,6 +144,9 @@ pub enum Event {
         work: Work,
         /// Peak memory of its device: resident memory on a CPU, all used memory of a GPU.
         peak_memory_bytes: u64,
+        /// What each of its pictures comes to, if its input asks for that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        figures: Vec<Figures>,
     },
     /// The job ended without a picture.
     Failed {

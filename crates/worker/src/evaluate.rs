@@ -70,8 +70,12 @@ fn evaluate(lpips: &Lpips, geometry: Geometry, windows: Option<Windows>, picture
     }
     let size = (picture.width, picture.height);
     let layout = windows.map(|windows| geometry.layout(size, windows.stride, ends(windows)));
-    let panorama::Figures { seam, borders, row_borders, intra_lpips } =
-        catch(|| panorama::figures(lpips, geometry, layout, picture))?;
+    catch(|| panorama::figures(lpips, geometry, layout, picture)).and_then(checked)
+}
+
+/// Figures as they are sent, if they are numbers.
+pub(crate) fn checked(figures: panorama::Figures) -> Result<Figures, String> {
+    let panorama::Figures { seam, borders, row_borders, intra_lpips } = figures;
     if intra_lpips.is_some_and(|distance| !distance.is_finite()) {
         return Err("the numbers of the perceptual network are not finite; try `--dtype f32`, or fetch it again \
                     with `syncdiffusion weights perceptual`"

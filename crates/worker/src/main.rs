@@ -30,8 +30,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use panorama::{Engine, Preview};
-use protocol::{Event, Model};
-use sd2::Sd2;
+use protocol::{Event, Model, Scheduler};
+use sd2::{Sd2, schedulers};
 
 use crate::device::{DeviceChoice, DtypeChoice};
 use crate::events::Events;
@@ -139,6 +139,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
     if !sd2.damaged.is_empty() {
         tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
     }
+    let unusable = unusable_schedulers(&sd2);
     let mut engine = Engine::new(sd2, options.threads());
     let warm = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
@@ -146,7 +147,16 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         load_seconds: start.elapsed().as_secs_f64(),
         peak_memory_bytes: memory::max_used(placement.device),
         jobs: warm.jobs,
+        unusable,
     });
     let preview = Preview::unknown();
     Service::new(engine, warm, events, preview).serve(&commands)
+}
+
+/// The schedulers that the scheduler file of a model rules out, and why.
+fn unusable_schedulers(sd2: &Sd2) -> Vec<(Scheduler, String)> {
+    let schedulers =
+        [(Scheduler::UniPc, schedulers::Scheduler::UniPc), (Scheduler::DpmPp2m, schedulers::Scheduler::DpmPp2m)];
+    let why = |scheduler| sd2.schedule(scheduler, 1).err().map(|error| panorama::unusable(error).to_string());
+    schedulers.into_iter().filter_map(|(name, scheduler)| Some((name, why(scheduler)?))).collect()
 }

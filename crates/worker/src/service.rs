@@ -1,13 +1,14 @@
 //! The jobs of a worker: handles commands, advances all jobs batch by batch, and reports what happens.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
+use geometry::{Ends, Layout};
 use libtorch::Mark;
 use panorama::range::Network;
 use panorama::{Engine, Limits, Outcome, Picture, Preview, Progress, Stage, Task, range};
-use protocol::{Command, Event, Input};
+use protocol::{Command, Event, Figures, Input};
 use sd2::tokenizer::Overlong;
 use tch::{Device, Tensor};
 
@@ -51,6 +52,10 @@ struct Job {
     panoramas: Panoramas,
     started: Instant,
     deficit: u64,
+    /// Where the windows of its pictures are, if they are evaluated.
+    evaluated: Option<Layout>,
+    /// What those that are finished come to, by their numbers.
+    figures: BTreeMap<u32, Figures>,
 }
 
 /// A batch that the device was given.
@@ -212,7 +217,10 @@ impl<'a> Service<'a> {
             };
             match (0..input.num_outputs.max(1)).map(begin).collect::<Result<Vec<_>, _>>() {
                 Ok(begun) => {
-                    self.jobs.push(Job { name, panoramas: Panoramas::new(begun), started, deficit: 0 });
+                    let (ends, size) = (Ends::of(input.loop_closure, input.seamless), (input.width, input.height));
+                    let layout = || self.engine.model().geometry().layout(size, input.stride, ends);
+                    let (panoramas, evaluated) = (Panoramas::new(begun), input.evaluate.then(layout));
+                    self.jobs.push(Job { name, panoramas, started, deficit: 0, evaluated, figures: BTreeMap::new() });
                 }
                 Err(error) => self.fail(name, error, false),
             }
@@ -289,6 +297,7 @@ impl<'a> Service<'a> {
                 continue;
             }
             if let Some((panorama, picture)) = self.jobs[job].panoramas.put(n, outcome) {
+                self.evaluate(job, n, &picture);
                 self.show_finished(job, n, &picture);
                 if let Err(error) = catch(|| self.preview.learn(panorama.latents(), &picture)) {
                     tracing::warn!("nothing is learned for previews: {error}");
@@ -390,9 +399,24 @@ impl<'a> Service<'a> {
         });
     }
 
+    /// Evaluates a picture that is finished, if its job asks for that. Without figures it is as good a picture.
+    fn evaluate(&mut self, job: usize, n: u32, picture: &Picture) {
+        let Job { name, evaluated: Some(layout), figures, .. } = &mut self.jobs[job] else { return };
+        let found = catch(|| self.engine.figures(*layout, picture)).and_then(crate::evaluate::checked);
+        figures.insert(
+            n,
+            found.unwrap_or_else(|error| {
+                tracing::warn!("a picture cannot be evaluated: {error}");
+                let line = format!("the picture cannot be evaluated: {error}").replace('\n', " ");
+                self.events.send(&Event::Log { job: name.clone(), line });
+                Figures::default()
+            }),
+        );
+    }
+
     /// Sends a picture that is finished, and the end of its job if it is the last.
     fn show_finished(&self, job: usize, n: u32, picture: &Picture) {
-        let Job { name, panoramas, started, .. } = &self.jobs[job];
+        let Job { name, panoramas, started, figures, .. } = &self.jobs[job];
         let (job, Picture { width, height, rgb }) = (name.clone(), picture);
         let (width, height) = (*width, *height);
         let alone = panoramas.count() == 1;
@@ -418,6 +442,7 @@ impl<'a> Service<'a> {
                 text_encodes: work.text_encodes,
                 picture_encodes: work.picture_encodes,
             },
+            figures: figures.values().copied().collect(),
             peak_memory_bytes: memory::max_used(self.engine.model().placement.device),
         };
         self.events.send_with(&done, if alone { rgb } else { &[] });

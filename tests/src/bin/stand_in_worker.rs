@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::frame::{self, Received};
-use protocol::{Command, Event, Figures, Given, Input, Model, Net, Stage, Work};
+use protocol::{Command, Event, Figures, Given, Input, Model, Net, Scheduler, Stage, Work};
 
 /// The number of windows in every batch, and the maximum.
 const BATCH: (u32, u32) = (13, 26);
@@ -74,7 +74,9 @@ fn main() {
     }
     let jobs = setting("STAND_IN_JOBS").unwrap_or(1);
     let load_seconds = begun.elapsed().as_secs_f64();
-    say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs }, &[]);
+    let why = |_| vec![(Scheduler::UniPc, "`scheduler` must be `ddim`: the stand-in was told so".to_owned())];
+    let unusable = std::env::var_os("STAND_IN_WITHOUT_UNIPC").map(why).unwrap_or_default();
+    say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs, unusable }, &[]);
     let (to, commands) = mpsc::channel();
     thread::spawn(move || {
         let mut stdin = BufReader::new(io::stdin());
@@ -242,8 +244,11 @@ impl Job {
         }
         let steps = u64::from(of);
         let work = Work { unet_forwards: 26 * steps, text_encodes: 2, ..Work::default() };
-        let done = Event::Done { job: self.name.clone(), width, height, seconds, work, peak_memory_bytes: 1 << 20 };
         let count = self.input.num_outputs;
+        let figures = |n| Figures { seam: Some(1.5), intra_lpips: Some(f64::from(n) / 8.0), ..Figures::default() };
+        let figures = if self.input.evaluate { (0..count).map(figures).collect() } else { Vec::new() };
+        let (job, peak_memory_bytes) = (self.name.clone(), 1 << 20);
+        let done = Event::Done { job, width, height, seconds, work, peak_memory_bytes, figures };
         if count > 1 {
             let left_out = u32::from(self.asks_for("short"));
             for n in u32::from(self.asks_for("early"))..count - left_out {

@@ -117,6 +117,46 @@ async fn what_does_not_end_well_shows_none() {
     assert_eq!((&lost["status"], lost["output"].as_array().unwrap().len()), (&json!("succeeded"), 2));
 }
 
+/// Figures of each picture come with its metrics, and are stored.
+#[tokio::test]
+async fn figures_are_in_metrics_where_they_are_asked_for() {
+    let server = Server::start(&[]).await;
+    for count in [1, 3] {
+        let mut body = body(&format!("of-{count}"), "a lake", count);
+        let without = server.predict(&json!({"input": body["input"]})).await.json;
+        assert_eq!((&without["status"], without["metrics"].get("figures")), (&json!("succeeded"), None));
+        body["input"]["evaluate"] = json!(true);
+        let with = server.predict(&body).await.json;
+        assert_eq!((&with["input"]["evaluate"], &with["output"]), (&json!(true), &without["output"]));
+        let figures = with["metrics"]["figures"].as_array().unwrap();
+        assert_eq!(figures.len(), count as usize, "{with}");
+        for (n, figures) in figures.iter().enumerate() {
+            let wanted = json!({"seam": 1.5, "borders": null, "row_borders": null, "intra_lpips": n as f64 / 8.0});
+            assert_eq!(*figures, wanted);
+        }
+        assert!(server.get(&format!("/predictions/of-{count}")).await.json == with);
+    }
+}
+
+/// What the scheduler file of the model rules out is a 422 at the request, by all doors.
+#[tokio::test]
+async fn a_scheduler_that_the_model_rules_out_is_refused() {
+    let server = Server::launch(&[], &[("STAND_IN_WITHOUT_UNIPC", "1")]);
+    server.until_health(&["READY"]).await;
+    for changes in [json!({"scheduler": "unipc"}), json!({"preset": "fast", "width": 1024})] {
+        let mut refused = body("a", "a", 1);
+        refused["input"].as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let answer = server.predict(&refused).await;
+        assert_eq!(answer.status, 422, "{}", answer.text);
+        let detail = &answer.json["detail"][0];
+        assert_eq!((&detail["loc"][2], &detail["type"]), (&json!("scheduler"), &json!("value_error")));
+        assert!(detail["msg"].as_str().unwrap().contains("must be `ddim`"), "{detail}");
+        refused["input"]["scheduler"] = json!("dpmpp_2m");
+        assert_eq!(server.predict(&refused).await.json["status"], "succeeded");
+    }
+    assert_eq!(server.predict(&body("b", "a", 1)).await.json["status"], "succeeded");
+}
+
 #[tokio::test]
 async fn what_cannot_be_is_refused_by_name() {
     let server = Server::start(&[]).await;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::iter::zip;
 use std::rc::Rc;
 
+use geometry::Layout;
 use sd2::lpips::Features;
 use sd2::schedulers::Schedule;
 use sd2::unet::TextKeys;
@@ -20,6 +21,7 @@ use tch::{Device, Tensor};
 use self::shared::{Comparison, Networks, Sample};
 use self::sources::{Start, Viewer, influential_texts};
 use self::threads::Threads;
+use crate::evaluation::{Figures, figures};
 use crate::limits::Limits;
 use crate::panorama::{Beginning, DecodePlan, Panorama, Work};
 use crate::picture::Picture;
@@ -90,10 +92,7 @@ impl Engine {
         });
         let branches = branches.collect();
         let Schedule { steps, solver } =
-            self.sd2.schedule(settings.scheduler, settings.num_inference_steps).map_err(|error| Invalid {
-                field: "scheduler",
-                message: format!("needs another model, or must be `ddim`: {error}"),
-            })?;
+            self.sd2.schedule(settings.scheduler, settings.num_inference_steps).map_err(unusable)?;
         let timesteps: Vec<i64> = steps.iter().map(|step| step.timestep).collect();
         let conditions = Conditions {
             branches,
@@ -213,6 +212,11 @@ impl Engine {
         }
     }
 
+    /// What a picture comes to whose windows were at the places of a layout.
+    pub fn figures(&self, layout: Layout, picture: &Picture) -> Figures {
+        self.threads.together(|| figures(&self.sd2.lpips, self.sd2.geometry(), Some(layout), picture))
+    }
+
     /// How the picture of a panorama is decoded.
     pub fn plan(&self, panorama: &Panorama, limits: Limits) -> DecodePlan {
         let (decoder, size) = (&self.sd2.decoder, panorama.decoded_size());
@@ -260,6 +264,11 @@ impl Engine {
         let ids = self.sd2.tokenizer.encode(text);
         self.threads.together(|| self.sd2.unet.text_keys(&range::embedding(&self.sd2, &ids)))
     }
+}
+
+/// Why a model cannot be used with a scheduler.
+pub fn unusable(error: &sd2::Error) -> Invalid {
+    Invalid { field: "scheduler", message: format!("needs another model, or must be `ddim`: {error}") }
 }
 
 /// The starting noise of a seed, on the CPU whatever the device, so that a seed is the same picture everywhere.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use protocol::{Input, Model};
+use protocol::{Figures, Input, Model};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -323,6 +323,11 @@ impl ActivePrediction {
         if matches!(self.phase(), Phase::Running { job: current, .. } if current == job) {
             drawn.insert(n, picture);
         }
+    }
+
+    /// What its pictures come to, of a worker that is done with it.
+    pub(crate) fn evaluated(&self, figures: Vec<Figures>) {
+        self.update(|state| state.shown.metrics.figures = figures);
     }
 
     /// Takes the pictures that were kept, in order.

@@ -75,7 +75,7 @@ pub enum Default {
 pub const HOSTED: usize = 13;
 
 /// How many inputs there are.
-pub const COUNT: usize = HOSTED + 13;
+pub const COUNT: usize = HOSTED + 14;
 
 /// All inputs, in order.
 pub const TABLE: [Field; COUNT] = [
@@ -231,6 +231,13 @@ pub const TABLE: [Field; COUNT] = [
         "",
     ),
     field("output_quality", between(1, 100), Default::Integer(90), "Quality of a jpeg; the others lose nothing", ""),
+    field(
+        "evaluate",
+        Kind::Boolean,
+        Default::Boolean(false),
+        "Measure the picture: how visible its seam and the borders of its windows are, and how much it is of one piece",
+        "in metrics",
+    ),
     field(
         "num_outputs",
         between(1, 10),

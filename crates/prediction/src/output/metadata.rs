@@ -79,7 +79,7 @@ impl<'a> Metadata<'a> {
     fn more(&self) -> String {
         let input = serde_json::to_value(self.input).unwrap_or_default();
         let mut text = String::new();
-        let others = ["scheduler", "output_format", "output_quality", "num_outputs"];
+        let others = ["scheduler", "output_format", "output_quality", "evaluate", "num_outputs"];
         for field in TABLE[HOSTED..].iter().filter(|field| !others.contains(&field.name)) {
             let name = field.name.replace('_', " ");
             match input.get(field.name) {

@@ -22,8 +22,11 @@ const MAX_LINE: usize = 64 << 10;
 pub(super) fn bounded(event: Event) -> Result<Event, String> {
     Ok(match event {
         Event::Loading { model } => Event::Loading { model: sound(model)? },
-        Event::Ready { model, load_seconds, peak_memory_bytes, jobs } => {
-            Event::Ready { model: sound(model)?, load_seconds, peak_memory_bytes, jobs: jobs.min(MAX_JOBS) }
+        Event::Ready { model, load_seconds, peak_memory_bytes, jobs, unusable } => {
+            // There are no more schedulers than that.
+            let unusable =
+                unusable.into_iter().take(3).map(|(scheduler, why)| (scheduler, cut(why, MAX_LINE))).collect();
+            Event::Ready { model: sound(model)?, load_seconds, peak_memory_bytes, jobs: jobs.min(MAX_JOBS), unusable }
         }
         Event::LoadFailed { error } => Event::LoadFailed { error: cut(error, MAX_ERROR) },
         Event::Failed { job, error, fatal } => Event::Failed { job, error: cut(error, MAX_ERROR), fatal },
@@ -65,6 +68,8 @@ fn cut(mut text: String, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use protocol::Scheduler;
+
     use super::*;
 
     fn model(window: u32, vae_factor: u32) -> Model {
@@ -72,10 +77,14 @@ mod tests {
         Model { name: "ü".repeat(MAX_NAME), version, window, vae_factor, device, dtype }
     }
 
+    fn ready(model: Model, jobs: u32, unusable: Vec<(Scheduler, String)>) -> Event {
+        Event::Ready { model, load_seconds: 0.0, peak_memory_bytes: 0, jobs, unusable }
+    }
+
     #[test]
     fn a_model_that_cannot_be_ends_its_worker() {
         for (window, factor) in [(0, 8), (64, 0), (u32::MAX, 8), (64, u32::MAX)] {
-            let ready = Event::Ready { model: model(window, factor), load_seconds: 0.0, peak_memory_bytes: 0, jobs: 1 };
+            let ready = ready(model(window, factor), 1, Vec::new());
             for event in [Event::Loading { model: model(window, factor) }, ready] {
                 let why = bounded(event).unwrap_err();
                 assert!(why.contains(&window.to_string()) && why.contains(&factor.to_string()), "{why}");
@@ -98,7 +107,10 @@ mod tests {
             let size = serde_json::to_string(&bounded(event).unwrap()).unwrap().len();
             assert!(size < MAX_LINE + 200, "{size}");
         }
-        let ready = Event::Ready { model: model(64, 8), load_seconds: 0.0, peak_memory_bytes: 0, jobs: u32::MAX };
-        assert!(matches!(bounded(ready), Ok(Event::Ready { jobs: MAX_JOBS, .. })));
+        let unusable = vec![(Scheduler::UniPc, "x".repeat(1 << 20)); 9];
+        let Ok(Event::Ready { jobs: MAX_JOBS, unusable, .. }) = bounded(ready(model(64, 8), u32::MAX, unusable)) else {
+            panic!("it is cut")
+        };
+        assert!(unusable.len() == 3 && unusable.iter().all(|(_, why)| why.len() < MAX_LINE + 4));
     }
 }

@@ -51,10 +51,11 @@ impl Shared {
         match event {
             Event::Loading { model } => table.model = Some(model),
             Event::Ready { model, .. } if self.is_other_dtype(&model) => self.dismiss(&mut table, worker, &model),
-            Event::Ready { model, load_seconds, jobs, peak_memory_bytes } => {
+            Event::Ready { model, load_seconds, jobs, peak_memory_bytes, unusable } => {
                 tracing::info!(worker, load_seconds, jobs, device = %model.device, dtype = %model.dtype, "worker ready");
                 record_memory(worker, peak_memory_bytes);
                 table.model = Some(model);
+                table.unusable = unusable;
                 table.setup.succeed();
                 table.workers.slot(worker).ready(jobs);
                 self.wake();
@@ -98,7 +99,7 @@ impl Shared {
                 drop(table);
                 return self.on_picture(worker, job, n, (width, height), bytes);
             }
-            Event::Done { job, width, height, seconds, work, peak_memory_bytes } => {
+            Event::Done { job, width, height, seconds, work, peak_memory_bytes, mut figures } => {
                 record_memory(worker, peak_memory_bytes);
                 let active = table.workers.slot(worker).job(&job).cloned()?;
                 let alone = active.input().num_outputs == 1;
@@ -109,6 +110,10 @@ impl Shared {
                 }
                 let (active, beside) = table.workers.slot(worker).complete(&job, true)?;
                 active.computed();
+                if active.input().evaluate {
+                    figures.truncate(active.input().num_outputs as usize);
+                    active.evaluated(figures);
+                }
                 let units = table.units(&active);
                 table.rate.learn(units, seconds, beside);
                 drop(table);

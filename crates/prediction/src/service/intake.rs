@@ -113,9 +113,9 @@ pub enum Refused {
     /// The store failed for the request that first named the id.
     #[error("{0}")]
     NotStored(String),
-    /// Pictures that the input names cannot be had, read or placed.
+    /// Pictures that the input names cannot be had, read or placed, or the model cannot do what it asks for.
     #[error("{}", sentences(.0))]
-    Pictures(Vec<Invalid>),
+    Invalid(Vec<Invalid>),
     /// There is no room for pictures beside those of other requests.
     #[error("pictures of other requests fill the memory for pictures; try again")]
     PicturesFull,
@@ -138,7 +138,7 @@ impl Refused {
             Self::KeyUsed => "key",
             Self::Closing => "closing",
             Self::Trouble(_) | Self::Store(_) | Self::NotStored(_) => "store",
-            Self::Pictures(_) => "pictures",
+            Self::Invalid(_) => "invalid",
             Self::PicturesFull => "pictures_full",
         }
     }
@@ -147,7 +147,7 @@ impl Refused {
 impl From<Unreceived> for Refused {
     fn from(unreceived: Unreceived) -> Self {
         match unreceived {
-            Unreceived::Invalid(errors) => Self::Pictures(errors),
+            Unreceived::Invalid(errors) => Self::Invalid(errors),
             Unreceived::Full => Self::PicturesFull,
             Unreceived::Store(error) => error.into(),
         }
@@ -181,9 +181,9 @@ impl Shared {
     /// Accepts a prediction. When this returns [`Submitted::New`] it is stored.
     pub(super) async fn submit(self: &Arc<Self>, request: Request) -> Result<Submitted, Refused> {
         let submitted = self.admit(request).await;
-        // Pictures that cannot be used are an input that is not valid.
+        // An input that is not valid is not refused for want of anything here.
         if let Err(refused) = &submitted
-            && !matches!(refused, Refused::Pictures(_))
+            && !matches!(refused, Refused::Invalid(_))
         {
             metrics::counter!("syncdiffusion_predictions_refused_total", "reason" => refused.name()).increment(1);
         }
@@ -198,6 +198,9 @@ impl Shared {
         let known = request.id.as_ref().filter(|_| request.names_pictures()).and_then(|id| self.active(id));
         if let Some(active) = known {
             return self.known(&active, repeats(&active)).await;
+        }
+        if let Some(misfit) = self.table().misfit(&request.input) {
+            return Err(Refused::Invalid(vec![misfit]));
         }
         let received = if request.names_pictures() {
             self.expects()?;

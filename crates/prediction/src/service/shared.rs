@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::{Input, Model};
+use protocol::{Input, Model, Scheduler};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +20,7 @@ use super::workers::Workers;
 use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
 use crate::given_pictures::PictureIntake;
-use crate::input::{Geometry, geometry_of};
+use crate::input::{Geometry, Invalid, geometry_of};
 use crate::lifecycle::Phase;
 use crate::outgoing::Gate;
 use crate::store::{About, Board, Place, Retention, Room, Store, Wants};
@@ -109,6 +109,8 @@ pub(super) struct Table {
     pub(super) told: Option<Model>,
     /// Whether there ever were other nodes: then what is left to the store may go on and end there.
     pub(super) fleet: bool,
+    /// The schedulers that it cannot be used with, and why.
+    pub(super) unusable: Vec<(Scheduler, String)>,
     /// How fast this machine is, for estimates.
     pub(super) rate: Rate,
     /// What the other nodes of the store say of themselves.
@@ -196,6 +198,7 @@ impl Table {
             model: None,
             told: None,
             fleet: false,
+            unusable: Vec::new(),
             rate: Rate::default(),
             others: Vec::new(),
             setup: Setup::default(),
@@ -206,6 +209,12 @@ impl Table {
     /// The model that new predictions are for: that of this node's workers, or of others'.
     pub(super) fn model(&self) -> Option<&Model> {
         self.model.as_ref().or(self.told.as_ref())
+    }
+
+    /// What of an input the model cannot do.
+    pub(super) fn misfit(&self, input: &Input) -> Option<Invalid> {
+        let (_, why) = self.unusable.iter().find(|(scheduler, _)| *scheduler == input.scheduler)?;
+        Some(Invalid { field: "scheduler".to_owned(), message: why.clone(), kind: "value_error" })
     }
 
     pub(super) fn geometry(&self) -> Geometry {

@@ -21,9 +21,6 @@ pub(crate) struct Generate {
     /// Write only pixels into the file: not the input, not the model, and not that a model made it
     #[arg(long, help_heading = "Output")]
     pub(crate) no_metadata: bool,
-    /// Measure the picture, too, as `evaluate` does
-    #[arg(long, help_heading = "Output")]
-    pub(crate) evaluate: bool,
     /// Print one JSON object with times and counts as the last line of stdout
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

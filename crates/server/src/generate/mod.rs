@@ -53,7 +53,7 @@ struct Report<'a> {
 }
 
 pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
-    let Generate { inputs, mut worker, output, no_metadata, evaluate, json } = generate;
+    let Generate { inputs, mut worker, output, no_metadata, json } = generate;
     // The geometry of the embedded model is known before its worker reports it, so errors are found before any work.
     let known = (worker.model == "demo").then(Geometry::default);
     let (mut inputs, output) = file::named(inputs.0, output)?;
@@ -61,15 +61,20 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         Ok(pictures) => pictures,
         Err(errors) => return Ok(refuse(&errors)),
     };
-    let inputs = Value::Object(inputs);
-    match input::parse(&inputs, known) {
+    let mut inputs = Value::Object(inputs);
+    let evaluate = match input::parse(&inputs, known) {
         Err(errors) => return Ok(refuse(&errors)),
         Ok(parsed) => {
             let errors = known.map(|known| pictures.misplaced(&parsed.input, known)).unwrap_or_default();
             if !errors.is_empty() {
                 return Ok(refuse(&errors));
             }
+            parsed.input.evaluate
         }
+    };
+    // The file is, by a worker that does nothing else, and so by the same numbers as with `syncdiffusion evaluate`.
+    if let Some(inputs) = inputs.as_object_mut() {
+        inputs.remove("evaluate");
     }
     if evaluate && inputs["num_outputs"].as_u64().is_some_and(|count| count > 1) {
         bail!("`--evaluate` is for one picture; leave it out, and run `syncdiffusion evaluate` on the files");

@@ -82,7 +82,7 @@ impl Error {
             Self::Compressed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::NoMethod(..) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Invalid(_) | Self::Version | Self::Refused(Refused::KeyUsed | Refused::Pictures(_)) => {
+            Self::Invalid(_) | Self::Version | Self::Refused(Refused::KeyUsed | Refused::Invalid(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -195,7 +195,7 @@ impl From<NotKept> for Error {
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Pictures(errors) => Self::Invalid(errors.iter().map(Invalid::detail).collect()),
+            Refused::Invalid(errors) => Self::Invalid(errors.iter().map(Invalid::detail).collect()),
             refused => Self::Refused(refused),
         }
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::time::Duration;
 
-use protocol::{Command, Event, Given, Input, Windows};
+use fixtures::Copy;
+use protocol::{Command, Event, Given, Input, Scheduler, Windows};
+use serde_json::json;
 
 use crate::worker::{Worker, done, input};
 
@@ -16,10 +18,11 @@ fn a_job_from_start_to_picture() {
     let (Event::Loading { model }, _) = worker.next() else { panic!("`loading` is first") };
     assert_eq!((model.name.as_str(), model.window, model.vae_factor), ("demo", 64, 8));
     assert_eq!((model.device.as_str(), model.dtype.as_str(), model.version.len()), ("cpu", "f32", 64));
-    let (Event::Ready { model: same, load_seconds, peak_memory_bytes, jobs }, _) = worker.next() else {
+    let (Event::Ready { model: same, load_seconds, peak_memory_bytes, jobs, unusable }, _) = worker.next() else {
         panic!("`ready` is second")
     };
     assert!(same == model && load_seconds > 0.0 && peak_memory_bytes > 10 << 20 && jobs >= 1);
+    assert_eq!(unusable, []);
 
     worker.run("a", input(640, 512, 2));
     let (events, rgb) = worker.until(done("a"));
@@ -78,6 +81,51 @@ fn pictures_come_with_a_job() {
     let (events, _) = worker.until(done("good"));
     let Some(Event::Done { work, .. }) = events.last() else { panic!("{events:?}") };
     assert_eq!((work.picture_encodes, work.perceptual_forwards, work.window_decodes), (1, 3, 2));
+}
+
+/// Figures of each picture, where they are asked for; the picture is the same.
+#[test]
+fn pictures_are_evaluated_where_that_is_asked_for() {
+    let mut worker = Worker::ready();
+    let wanted = Input { evaluate: true, ..input(1024, 512, 1) };
+    worker.run("a", Input { stride: 32, num_outputs: 2, ..wanted.clone() });
+    let (events, _) = worker.until(done("a"));
+    let Some(Event::Done { figures, .. }) = events.last() else { panic!("{events:?}") };
+    let [first, second] = figures[..] else { panic!("{figures:?}") };
+    for figures in [first, second] {
+        assert!(figures.seam.is_some() && figures.borders.is_some() && figures.row_borders.is_none(), "{figures:?}");
+        assert!(figures.intra_lpips.is_some_and(|distance| distance > 0.0), "{figures:?}");
+    }
+    assert!(first != second);
+    let mut drawn = [wanted.clone(), Input { evaluate: false, ..wanted }].map(|input| {
+        worker.run("b", Input { width: 512, ..input });
+        let (events, rgb) = worker.until(done("b"));
+        let Some(Event::Done { figures, work, .. }) = events.last() else { panic!("{events:?}") };
+        (figures.len(), *work, rgb)
+    });
+    assert_eq!((drawn[0].0, drawn[1].0), (1, 0));
+    drawn[0].0 = 0;
+    assert!(drawn[0] == drawn[1]);
+}
+
+/// What the scheduler file of a model rules out is known when it is loaded, and a job that needs it fails alone.
+#[test]
+fn schedulers_that_cannot_be_used_are_told() {
+    let copy = Copy::of("epsilon");
+    copy.configure("scheduler/scheduler_config.json", &json!({"use_karras_sigmas": true, "lower_order_final": false}));
+    let mut worker = Worker::start(&["--model", copy.path().to_str().unwrap()]);
+    let (events, _) = worker.until(|event| matches!(event, Event::Ready { .. }));
+    let Some(Event::Ready { unusable, .. }) = events.last() else { panic!("{events:?}") };
+    let [(Scheduler::UniPc, unipc), (Scheduler::DpmPp2m, dpmpp)] = &unusable[..] else { panic!("{unusable:?}") };
+    for (why, key) in [(unipc, "`lower_order_final` is `false`"), (dpmpp, "`use_karras_sigmas` is `true`")] {
+        assert!(why.contains(key) && why.contains("must be `ddim`") && why.contains("scheduler_config.json"), "{why}");
+    }
+    let small = Input { stride: 8, ..input(64, 64, 1) };
+    worker.run("a", Input { scheduler: Scheduler::UniPc, ..small.clone() });
+    let (events, _) = worker.until(|event| matches!(event, Event::Failed { .. }));
+    assert_eq!(events.last(), Some(&Event::Failed { job: "a".to_owned(), error: unipc.clone(), fatal: false }));
+    worker.run("b", small);
+    worker.until(done("b"));
 }
 
 #[test]

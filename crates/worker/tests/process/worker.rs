@@ -135,6 +135,7 @@ pub(crate) fn input(width: u32, height: u32, steps: u32) -> Input {
         strength: None,
         output_format: Format::Png,
         output_quality: 90,
+        evaluate: false,
         num_outputs: 1,
     }
 }

@@ -189,6 +189,7 @@ fn an_input_can_be_given_again() {
         json!({"prompt": "a", "sync_mode": "canvas"}),
         json!({"prompt": "a", "scheduler": "unipc"}),
         json!({"prompt": "a", "prompts": ["b", "c"]}),
+        json!({"prompt": "a", "evaluate": true}),
         json!({"prompt": "a", "image": "https://a/b", "blend": "even"}),
         json!({"prompt": "a", "image": "https://a/b", "image_left": 8, "strength": 0.5, "anchor_image": "HTTP://c"}),
     ] {

@@ -91,7 +91,7 @@ impl Service {
     /// The worker is done with a job.
     fn done(&self, job: String) {
         let (width, height, work) = (512, 512, Work { unet_forwards: 26, ..Work::default() });
-        let done = Event::Done { job, width, height, seconds: 1.0, work, peak_memory_bytes: 0 };
+        let done = Event::Done { job, width, height, seconds: 1.0, work, peak_memory_bytes: 0, figures: Vec::new() };
         self.shared.on_event(0, done, vec![7; 3 * 512 * 512]);
     }
 

@@ -123,7 +123,7 @@ impl From<&Error> for Fault {
                 let fault = Self::new(status, kind, Some("rate_limit_exceeded"), message);
                 Self { after: Some(after), ..fault }
             }
-            Error::Refused(Refused::Pictures(errors)) => Self::inputs(errors),
+            Error::Refused(Refused::Invalid(errors)) => Self::inputs(errors),
             Error::Refused(Refused::KeyUsed) => refused("key_used"),
             Error::Refused(refused) => Self::unavailable(refused.name(), message),
             Error::Store(StoreError::Corrupt(_)) => Self::lost("store", message),
