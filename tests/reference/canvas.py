@@ -141,10 +141,11 @@ def main() -> None:
                 else:
                     raise SystemExit(f"{bundle}/{name}: no seed of {TRIES} is well conditioned")
                 add(bundle, name, scheduler, parameters, change.final_latent, latent)
-    for scheduler in SCHEDULERS:
-        model = CanvasDiffusion(DEMO, scheduler)
-        parameters = Parameters(prompt="a lake at dawn", width=640, num_inference_steps=6, sync_threshold=2, seed=3)
-        add("demo", "sync", scheduler, parameters, 0.0, model.sample(parameters)[:, :, ::4, ::4])
+    for name, changes in {"sync": {}, "plain": {"sync_weight": 0.0}}.items():
+        for scheduler in SCHEDULERS:
+            model = CanvasDiffusion(DEMO, scheduler)
+            parameters = Parameters(prompt="a lake at dawn", width=640, num_inference_steps=6, sync_threshold=2, seed=3, **changes)
+            add("demo", name, scheduler, parameters, 0.0, model.sample(parameters)[:, :, ::4, ::4])
     write_json(FIXTURES / "canvas.json", cases)
     save_file(tensors, FIXTURES / "canvas.safetensors")
 
