@@ -3,7 +3,7 @@
 use serde_json::json;
 use tests::Database;
 
-use super::fleet;
+use super::{fleet, until};
 
 #[tokio::test]
 async fn what_one_accepts_another_computes_and_all_show() {
@@ -60,4 +60,20 @@ async fn any_server_cancels_and_streams() {
     assert_eq!(third.json("POST", "/predictions/stops/cancel", &[], &json!(null)).await.status, 200);
     assert_eq!(door.ended("stops").await["status"], "canceled");
     workers[0].until_health(&["READY"]).await;
+}
+
+#[tokio::test]
+async fn previews_are_shown_by_a_server_that_does_not_draw() {
+    let Some(database) = Database::start() else { return };
+    let (door, _workers) = fleet(&database, 1).await;
+    let files = tempfile::tempdir().unwrap();
+    let go = files.path().join("go");
+    assert_eq!(door.predict_async(&until("a", &go)).await.status, 202);
+    let mut stream = door.request("GET", "/predictions/a/stream?preview=true").send().await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains("event: preview") {
+        let chunk = stream.chunk().await.unwrap();
+        seen.push_str(&String::from_utf8_lossy(&chunk.expect("a preview comes before the end")));
+    }
+    assert!(!seen.contains("event: completed"), "{seen}");
 }
