@@ -138,7 +138,9 @@ impl Shared {
             Status::Starting => {
                 if let Some(place) = self.store.place(seq).await? {
                     prediction.metrics.queue_position = Some(place.before);
-                    prediction.metrics.seconds_left = self.table().seconds_until_end(&prediction.input, place);
+                    let table = self.table();
+                    let units = table.units_elsewhere(&prediction.input);
+                    prediction.metrics.seconds_left = table.seconds_until_end(units, place);
                 }
             }
             Status::Processing => {

@@ -168,7 +168,8 @@ impl Shared {
         if let Ok(Some(place)) = self.store.place(active.seq()).await {
             let metrics = &mut prediction.metrics;
             metrics.queue_position = Some(place.before);
-            metrics.seconds_left = self.table().seconds_until_end(active.input(), place);
+            let table = self.table();
+            metrics.seconds_left = table.seconds_until_end(table.units(active), place);
         }
         prediction
     }
@@ -226,6 +227,11 @@ impl Table {
         cost::units(active.input(), self.geometry(), active.given.image())
     }
 
+    /// The same of what runs elsewhere, whose pictures are not known here.
+    pub(super) fn units_elsewhere(&self, input: &Input) -> f64 {
+        cost::units(input, self.geometry(), None)
+    }
+
     /// How many workers of other nodes are ready.
     pub(super) fn others_ready(&self) -> u64 {
         self.others.iter().map(|about| about.ready).sum()
@@ -241,8 +247,7 @@ impl Table {
     }
 
     /// Estimated seconds until a prediction in the queue has ended.
-    pub(super) fn seconds_until_end(&self, input: &Input, place: Place) -> Option<f64> {
-        let units = cost::units(input, self.geometry());
+    pub(super) fn seconds_until_end(&self, units: f64, place: Place) -> Option<f64> {
         let ready = (self.others_ready() + self.workers.slots().len() as u64) as f64;
         let own = self.rate.seconds(units).or_else(|| self.fleet_speed().map(|speed| units / (speed / ready.max(1.0))));
         self.seconds_before(place.units).zip(own).map(|(before, own)| before + own)
@@ -334,23 +339,23 @@ mod tests {
         let mut table = Table::new(2);
         let (last, two, three) = (active(), Place { before: 2, units: 200.0 }, Board { waiting: 3, units: 300.0 });
         assert_eq!(
-            (table.seconds_until_end(last.input(), two), table.retry_after(three)),
+            (table.seconds_until_end(table.units(&last), two), table.retry_after(three)),
             (None, Duration::from_secs(5))
         );
         // 100 units take 20 seconds.
         table.rate.learn(100.0, 20.0, 0);
         table.workers.slot(0).ready(1);
-        assert_eq!(table.seconds_until_end(last.input(), Place::default()), Some(20.0));
-        assert_eq!(table.seconds_until_end(last.input(), two), Some(60.0));
+        assert_eq!(table.seconds_until_end(table.units(&last), Place::default()), Some(20.0));
+        assert_eq!(table.seconds_until_end(table.units(&last), two), Some(60.0));
         assert_eq!(table.retry_after(three), Duration::from_secs(15), "60 seconds by 3 and the new one");
 
         let running = begin(&mut table);
-        assert_eq!(table.seconds_until_end(last.input(), two), Some(80.0));
+        assert_eq!(table.seconds_until_end(table.units(&last), two), Some(80.0));
         running.progress(1, 4, 3.0, 0.25);
-        assert_eq!(table.seconds_until_end(last.input(), two), Some(75.0), "a quarter is done");
+        assert_eq!(table.seconds_until_end(table.units(&last), two), Some(75.0), "a quarter is done");
         assert_eq!(table.retry_after(three), Duration::from_secs(9), "what runs has 9 seconds left");
         table.workers.slot(1).ready(1);
-        assert_eq!(table.seconds_until_end(last.input(), two), Some(47.5), "two workers");
+        assert_eq!(table.seconds_until_end(table.units(&last), two), Some(47.5), "two workers");
         running.progress(1, 4, 8000.0, 0.5);
         assert_eq!(table.retry_after(three), Duration::from_hours(1), "at most");
     }
