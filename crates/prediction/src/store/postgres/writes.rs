@@ -366,14 +366,16 @@ pub(super) async fn known(client: Arc<Client>, name: &'static str) -> Result<Opt
 
 /// A node that holds nothing is no more, and nobody looks after what it accepted.
 pub(super) async fn leave(client: Arc<Client>, node: u64) -> Result<(), Error> {
-    let sql = "WITH gone AS (
+    let sql = format!(
+        "WITH gone AS (
             DELETE FROM syncdiffusion.nodes WHERE node = $1
                 AND NOT EXISTS (SELECT FROM syncdiffusion.predictions WHERE node = $1)
             RETURNING node
         )
         UPDATE syncdiffusion.predictions SET keeper = NULL FROM gone
-            WHERE keeper = gone.node AND (owed OR status = 'starting' OR status = 'processing')";
-    query(&client, sql, &[(&number(node), Type::INT8)]).await.map(drop)
+            WHERE keeper = gone.node AND {KEPT} IS TRUE"
+    );
+    query(&client, &sql, &[(&number(node), Type::INT8)]).await.map(drop)
 }
 
 /// Registers a node.
