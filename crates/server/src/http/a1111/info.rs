@@ -1,12 +1,14 @@
 //! What is said of pictures beside them.
 
 use prediction::Prediction;
-use prediction::given_pictures::told;
+use prediction::given_pictures::{hash, told};
 use prediction::output::Metadata;
+use prediction::store::StoreError;
 use protocol::{Input, Scheduler};
 use serde_json::{Value, json};
 
 use super::lists::SAMPLERS;
+use crate::http::state::App;
 
 /// The sampler of an input by the name of this API.
 fn sampler(input: &Input) -> &'static str {
@@ -34,14 +36,24 @@ pub(super) fn parameters(input: &Input, (width, height): (u32, u32)) -> Value {
     })
 }
 
-/// `info`: JSON as a text.
-pub(super) fn info(prediction: &Prediction, (width, height): (u32, u32)) -> String {
+/// The hashes of the pictures that an input names, by field, as the metadata of its pictures have them.
+pub(super) async fn hashes(app: &App, input: &Input) -> Result<Vec<(String, String)>, StoreError> {
+    let mut hashes = Vec::new();
+    for (field, url) in [("anchor_image", &input.anchor_image), ("image", &input.image)] {
+        let Some((_, name)) = url.as_deref().and_then(|url| url.rsplit_once("/files/")) else { continue };
+        if let Some(bytes) = app.service.file(name).await? {
+            hashes.push((field.to_owned(), hash(&bytes)));
+        }
+    }
+    Ok(hashes)
+}
+
+/// `info`: JSON as a text, with the hashes of the pictures that were given.
+pub(super) fn info(prediction: &Prediction, (width, height): (u32, u32), hashes: &[(String, String)]) -> String {
     let input = &prediction.input;
     let model = prediction.model.as_deref().zip(prediction.version.as_deref());
-    let each: Vec<Input> = (0..input.num_outputs).map(|n| input.of_picture(n)).collect();
-    // URLs that lead to pictures are not told; their hashes are in the picture.
-    let texts: Vec<String> =
-        each.iter().map(|input| Metadata { input: &told(input, &[]), model }.parameters()).collect();
+    let each: Vec<Input> = (0..input.num_outputs).map(|n| told(&input.of_picture(n), hashes)).collect();
+    let texts: Vec<String> = each.iter().map(|input| Metadata { input, model }.parameters()).collect();
     json!({
         "all_negative_prompts": vec![&input.negative_prompt; each.len()],
         "all_prompts": vec![&input.prompt; each.len()],

@@ -7,7 +7,7 @@ use prediction::service::Submitted;
 use serde_json::{Value, json};
 
 use super::errors::Fault;
-use super::info::{info, parameters};
+use super::info::{hashes, info, parameters};
 use super::request::{Asked, Route};
 use super::runs::{Run, Runs};
 use crate::http::accept;
@@ -71,5 +71,7 @@ async fn pictures(app: App, submitted: Submitted, asked: Asked, _run: Run) -> Re
         images.push(picture.map_err(Fault::into_response)?);
     }
     let Asked { input, size, .. } = asked;
-    Ok(json!({ "images": images, "parameters": parameters(&input, size), "info": info(&prediction, size) }))
+    let hashes =
+        hashes(&app, &prediction.input).await.map_err(|error| Fault::from(Error::from(error)).into_response())?;
+    Ok(json!({ "images": images, "parameters": parameters(&input, size), "info": info(&prediction, size, &hashes) }))
 }
