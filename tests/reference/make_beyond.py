@@ -30,13 +30,7 @@ PLAIN = {
 PICTURES = ("anchor_image", "image")
 DEMO = Path(__file__).resolve().parents[2] / "models/demo"
 # One for each kind of output of the UNet, and how the names of its cases begin.
-NAMES = {
-    "epsilon": ("",),
-    "v": (
-        "smooth", "seamless_narrow", "seamless_tall", "canvas_grid", "canvas_seamless", "prompts_seamless", "anchor_image_wide",
-        "image_strength", "image_redrawn",
-    ),
-}
+NAMES = {"epsilon": ("",), "v": ("smooth", "prompts_seamless", "anchor_image_wide", "image_strength", "image_redrawn")}
 
 
 def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
