@@ -172,3 +172,25 @@ async fn a_cancel_that_was_answered_counts_although_its_server_dies() {
     workers[0].kill();
     assert_eq!(door.ended("held").await["status"], "canceled");
 }
+
+#[tokio::test]
+async fn a_webhook_that_is_delivered_while_the_database_is_away_is_marked_later() {
+    let Some(mut database) = Database::start() else { return };
+    let (door, _workers) = fleet(&database, 1).await;
+    let receiver = Receiver::start(&[500, 500, 500]).await;
+    let mut body = quick("a");
+    body["webhook"] = json!(format!("{}/a", receiver.url));
+    body["webhook_events_filter"] = json!(["completed"]);
+    assert_eq!(door.predict_async(&body).await.status, 202);
+    receiver.wait(|sent| !sent.is_empty()).await;
+    database.kill();
+    receiver.wait(|sent| sent.len() == 4).await;
+    database.restart();
+    let owed = "SELECT count(*) FROM syncdiffusion.predictions WHERE owed";
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while database.sql(owed) != "0\n" {
+        assert!(std::time::Instant::now() < end, "it stays owed\n{}", door.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(receiver.sent().len(), 4, "it is not sent again");
+}

@@ -37,6 +37,10 @@ const RETRIES: RetryPolicy = RetryPolicy {
 };
 /// Attempts, within seconds, for which an end is held in memory; for later ones it is read from the store again.
 const HELD: u32 = 6;
+/// The wait after a delivery could not be marked; doubles up to `MAX_MARK_WAIT`.
+const FIRST_MARK_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait.
+const MAX_MARK_WAIT: Duration = Duration::from_secs(30);
 /// Later attempts that run at a time, because each may hold a picture.
 const MAX_AT_ONCE: usize = 64;
 
@@ -194,8 +198,23 @@ impl WebhookSender {
             pending.prediction.take_if(|_| retries.failed() >= HELD);
             sleep(wait).await;
         }
-        if let Err(error) = self.store.mark_delivered(&pending.id, pending.seq).await {
-            tracing::error!(prediction_id = ?pending.id, %error, "the store could not mark a webhook as delivered");
+        self.mark_delivered(&pending).await;
+    }
+
+    /// Marks a webhook as delivered, and tries again until that is stored: otherwise it would be sent once more.
+    async fn mark_delivered(&self, pending: &Pending) {
+        let mut wait = FIRST_MARK_WAIT;
+        loop {
+            match self.store.mark_delivered(&pending.id, pending.seq).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(
+                        prediction_id = ?pending.id, %error, "the store could not mark a webhook as delivered; trying again"
+                    );
+                }
+            }
+            sleep(wait).await;
+            wait = (2 * wait).min(MAX_MARK_WAIT);
         }
     }
 
