@@ -26,7 +26,7 @@ CASES = [
     ("another that draws 30", """SELECT node(3, '{"ready": 1, "units_per_second": 30}')""", 100),
     ("one that loads again counts for nothing", """SELECT node(4, '{"ready": 0, "units_per_second": 1000}')""", 100),
     ("two that are busy count as full", "SELECT job(3, 1, 2), job(4, 1, 2), job(5, 1, 3)", 120),
-    ("what has ended does not count", "UPDATE syncdiffusion.predictions SET status = 'canceled', node = NULL", 0),
+    ("what has ended does not count", "UPDATE syncdiffusion.predictions SET status = 'canceled', node = NULL, completed_at = 0", 0),
 ]
 
 
@@ -47,7 +47,10 @@ def main():
 
     def sql(text):
         command = [psql, "-h", folder, "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qAt", "-f", "-"]
-        return subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{text}: {done.stderr}")
+        return done.stdout
 
     try:
         sql(SCHEMA.read_text())
