@@ -12,7 +12,7 @@ const PART: usize = 4096;
 /// The longest head in bytes that is kept; what is longer becomes [`SHORT`].
 const MAX_HEAD: usize = 100;
 /// The head of which nothing is known.
-const SHORT: &str = "data:;base64,";
+pub(super) const SHORT: &str = "data:;base64,";
 
 /// Base64 with padding or without.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -41,6 +41,14 @@ pub(super) fn data(text: &str) -> Result<Vec<u8>, String> {
     if !head.rsplit(';').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("base64")) {
         return Err("the data URI is not in base64; write `data:image/png;base64,` and the bytes in base64".to_owned());
     }
+    decoded(data)
+}
+
+/// What base64 says.
+///
+/// # Errors
+/// Why there is nothing, in words for whoever sent it.
+pub(super) fn decoded(data: &str) -> Result<Vec<u8>, String> {
     let size = data.len() / 4 * 3;
     if size > MAX_PICTURE + MAX_PICTURE / 16 {
         return Err(too_large());
@@ -49,7 +57,7 @@ pub(super) fn data(text: &str) -> Result<Vec<u8>, String> {
     let mut add = |part: &mut Vec<u8>| {
         let added = LENIENT.decode_vec(&*part, &mut decoded);
         part.clear();
-        added.map_err(|error| format!("the data URI is not base64: {error}"))
+        added.map_err(|error| format!("the picture is not base64: {error}"))
     };
     // Some tools break lines.
     for byte in data.bytes().filter(|byte| !byte.is_ascii_whitespace()) {

@@ -49,6 +49,13 @@ impl Sent {
         self.0.insert(field.to_owned(), Ok(bytes));
     }
 
+    /// Adds what a data URI or base64 contains, or why it contains nothing. Returns what the input says then.
+    pub fn insert_text(&mut self, field: &str, text: &str) -> &'static str {
+        let bytes = if data_uri::head(text).is_some() { data_uri::data(text) } else { data_uri::decoded(text) };
+        self.0.insert(field.to_owned(), bytes);
+        data_uri::SHORT
+    }
+
     /// Adds what came otherwise; it replaces what came in the same fields.
     pub fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);

@@ -10,8 +10,6 @@ use crate::http::common::{Pictures, Scalar};
 
 /// How far a picture is drawn again where a request does not say it.
 const STRENGTH: f64 = 0.75;
-/// What base64 lacks to be a data URI.
-const HEAD: &str = "data:;base64,";
 
 /// Keys of this API.
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +32,7 @@ impl Init {
         let own = usize::from(inputs.get("image").is_some_and(Value::is_string));
         match (self.init_images.count + own, self.init_images.first) {
             (0, _) => return Err(Fault::invalid("`init_images`: the picture is missing")),
-            (1, Some(picture)) => put(given, inputs, picture),
+            (1, Some(picture)) => picture.put(inputs, &mut given.sent),
             (1, None) if own == 1 => {}
             (1, None) => return Err(Fault::invalid("`init_images`: send the picture as base64")),
             (several, _) => {
@@ -51,21 +49,4 @@ impl Init {
         };
         Ok(Fitting { fill: fill.filter(|_| is_sized), redraw: None })
     }
-}
-
-/// Has `image` be a picture: base64, a data URI, or a URL.
-fn put(given: &mut Given, inputs: &mut Map<String, Value>, mut picture: String) {
-    let is_url = ["data:", "http:", "https:"]
-        .iter()
-        .any(|scheme| picture.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    if !is_url {
-        picture.insert_str(0, HEAD);
-    }
-    // What is read is what every request for a prediction may say.
-    let one = Value::Object(Map::from_iter([("image".to_owned(), picture.into())]));
-    let Ok(one) = Given::deserialize(one) else { return };
-    if let Value::Object(value) = one.value {
-        inputs.extend(value);
-    }
-    given.sent.append(one.sent);
 }

@@ -2,16 +2,49 @@
 
 use std::fmt;
 
+use prediction::input::Sent;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+/// How many bytes are kept of a URL: more than the longest valid one has.
+const MAX_URL: usize = 16 << 10;
 
 /// The pictures of a value.
 #[derive(Debug, Default)]
 pub(crate) struct Pictures {
-    /// The first: a URL, a data URI, or base64.
-    pub(crate) first: Option<String>,
+    /// The first.
+    pub(crate) first: Option<Picture>,
     /// How many there are.
     pub(crate) count: usize,
+}
+
+/// A picture: a URL, or what a data URI or base64 contains.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    /// What the input says.
+    pub(crate) value: String,
+    pub(crate) sent: Sent,
+}
+
+impl Picture {
+    /// Reads a text. It is not kept: that of a picture is long.
+    fn read(text: &str) -> Self {
+        let mut sent = Sent::default();
+        let is = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+        let value = if is("http://") || is("https://") {
+            &text[..text.floor_char_boundary(MAX_URL)]
+        } else {
+            sent.insert_text("image", text)
+        };
+        Self { value: value.to_owned(), sent }
+    }
+
+    /// Has `image` be this picture.
+    pub(crate) fn put(self, inputs: &mut Map<String, Value>, to: &mut Sent) {
+        inputs.insert("image".to_owned(), self.value.into());
+        to.append(self.sent);
+    }
 }
 
 impl Pictures {
@@ -42,7 +75,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_str<E>(self, text: &str) -> Result<Pictures, E> {
         // Forms of clients send an empty text for what was not filled in.
-        Ok(if text.is_empty() { Pictures::default() } else { Pictures { first: Some(text.to_owned()), count: 1 } })
+        Ok(if text.is_empty() { Pictures::default() } else { Pictures { first: Some(Picture::read(text)), count: 1 } })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pictures, A::Error> {
@@ -79,14 +112,18 @@ mod tests {
             ("null", None, 0),
             ("\"\"", None, 0),
             ("[]", None, 0),
-            ("\"a\"", Some("a"), 1),
-            ("[\"a\",\"b\",null]", Some("a"), 2),
-            (r#"[{"image_url":"a"}]"#, Some("a"), 1),
-            (r#"{"image_url":{"url":"a","detail":"high"}}"#, Some("a"), 1),
+            ("\"http://a\"", Some("http://a"), 1),
+            ("[\"https://a\",\"b\",null]", Some("https://a"), 2),
+            (r#"[{"image_url":"HTTP://a"}]"#, Some("HTTP://a"), 1),
+            (r#"{"image_url":{"url":"http://a","detail":"high"}}"#, Some("http://a"), 1),
+            ("\"data:image/png;base64,aGk=\"", Some("data:;base64,"), 1),
+            ("[\"aGk=\"]", Some("data:;base64,"), 1),
             (r#"[{"file_id":"f"}]"#, None, 1),
         ] {
             let read: Pictures = serde_json::from_str(text).unwrap();
-            assert_eq!((read.first.as_deref(), read.count), (first, count), "{text}");
+            assert_eq!((read.first.as_ref().map(|first| first.value.as_str()), read.count), (first, count), "{text}");
+            let is_sent = read.first.is_some_and(|first| !first.sent.is_empty());
+            assert_eq!(is_sent, first.is_some_and(|first| first.starts_with("data:")), "{text}");
         }
         for wrong in ["5", "[5]", "true"] {
             assert!(serde_json::from_str::<Pictures>(wrong).is_err(), "{wrong}");

@@ -15,7 +15,7 @@ use super::options::Own;
 use super::request::{Asked, json_object};
 use super::route::Route;
 use crate::http::common::form::{Part, boundary};
-use crate::http::common::{Form, Pictures, Raw};
+use crate::http::common::{Form, Picture, Pictures, Raw};
 use crate::http::error::Error;
 use crate::http::head::Head;
 use crate::http::state::App;
@@ -61,8 +61,8 @@ struct Named {
 }
 
 impl Named {
-    /// The picture, unless it is a plain text in `image`, which is read with the other inputs.
-    fn picture(self) -> Result<Option<String>, Fault> {
+    /// The picture.
+    fn picture(self) -> Result<Picture, Fault> {
         for (name, pictures) in [("mask", &self.mask), ("markup", &self.markup)] {
             if pictures.count > 0 {
                 return Err(no_parts(name));
@@ -71,7 +71,7 @@ impl Named {
         match self.image.count + self.images.count {
             0 => Err(missing()),
             1 => match self.image.first.or(self.images.first) {
-                Some(picture) => Ok(Some(picture)),
+                Some(picture) => Ok(picture),
                 None => {
                     Err(Fault::invalid("images", "files are not kept here; send the picture as a data URI or a URL"))
                 }
@@ -86,11 +86,9 @@ fn of_json(bytes: &[u8]) -> Result<(Own, Given), Fault> {
     let bytes = json_object(bytes)?;
     let named: Named = parsed(bytes)?;
     let (own, mut given): (Own, Given) = (parsed(bytes)?, parsed(bytes)?);
-    if let Some(picture) = named.picture()? {
-        let is_read = given.value.get("image").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-        if !is_read {
-            put(&mut given, picture);
-        }
+    let picture = named.picture()?;
+    if let Value::Object(inputs) = &mut given.value {
+        picture.put(inputs, &mut given.sent);
     }
     given.unknown.retain(|name| !matches!(name.as_str(), "images" | "mask" | "markup"));
     Ok((own, given))
@@ -100,17 +98,6 @@ fn parsed<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes).map_err(|error| {
         Fault::refused(None, "invalid_json", format!("the body is not a JSON object of this request: {error}"))
     })
-}
-
-/// Has `image` be a picture.
-fn put(given: &mut Given, picture: String) {
-    // What is read is what every request for a prediction may say.
-    let one = Value::Object(Map::from_iter([("image".to_owned(), picture.into())]));
-    let Ok(one) = Given::deserialize(one) else { return };
-    if let (Value::Object(values), Value::Object(value)) = (&mut given.value, one.value) {
-        values.extend(value);
-    }
-    given.sent.append(one.sent);
 }
 
 /// A form: texts, and files of pictures.
