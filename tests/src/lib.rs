@@ -5,11 +5,13 @@
 //! pictures, [`Database`] is a private PostgreSQL, and [`hub`] is a model hub.
 
 mod database;
+mod dice;
 pub mod hub;
 mod receiver;
 mod server;
 
 pub use database::Database;
+pub use dice::Dice;
 pub use receiver::{Receiver, Sent};
 pub use server::{Answer, Server, binary, stand_in};
 

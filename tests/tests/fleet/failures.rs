@@ -1,10 +1,20 @@
 //! Servers that die, freeze or are cut off, and a database that dies.
 
-use serde_json::json;
+use std::path::Path;
+
+use serde_json::{Value, json};
 use tests::{Database, Receiver, Server};
 
 use super::proxy::Proxy;
 use super::{LEASE, fleet, quick, until, worker};
+
+/// A prediction that goes on when a file is there, and whose end is told to a receiver.
+fn held(receiver: &Receiver, go: &Path) -> Value {
+    let mut body = until("held", go);
+    body["webhook"] = json!(format!("{}/held", receiver.url));
+    body["webhook_events_filter"] = json!(["completed"]);
+    body
+}
 
 /// Waits until another server runs what a lost one held.
 async fn runs_again(door: &Server, database: &Database, id: &str) {
@@ -23,9 +33,7 @@ async fn what_a_killed_server_held_runs_again_and_its_webhooks_arrive() {
     let files = tempfile::tempdir().unwrap();
     let go = files.path().join("go");
     // Accepted and held by the server that will be killed.
-    let mut body = until("held", &go);
-    body["webhook"] = json!(format!("{}/held", receiver.url));
-    body["webhook_events_filter"] = json!(["completed"]);
+    let body = held(&receiver, &go);
     assert_eq!(workers[0].predict_async(&body).await.status, 202);
     door.until("/predictions/held", |is| is["status"] == "processing").await;
     workers[0].kill();
@@ -114,9 +122,7 @@ async fn a_server_that_leaves_gives_back_what_it_holds_and_hands_on_its_webhooks
     let receiver = Receiver::start(&[]).await;
     let files = tempfile::tempdir().unwrap();
     let go = files.path().join("go");
-    let mut body = until("held", &go);
-    body["webhook"] = json!(format!("{}/held", receiver.url));
-    body["webhook_events_filter"] = json!(["completed"]);
+    let body = held(&receiver, &go);
     assert_eq!(leaving.predict_async(&body).await.status, 202);
     door.until("/predictions/held", |is| is["status"] == "processing").await;
     leaving.signal("TERM");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{Database, Receiver, Sent, Server};
+use tests::{Database, Dice, Receiver, Sent, Server};
 
 use super::{door, worker};
 
@@ -18,19 +18,6 @@ const GUARD: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql A
         RETURN NEW;
     END $$;
     CREATE TRIGGER refuse BEFORE UPDATE ON syncdiffusion.predictions FOR EACH ROW EXECUTE FUNCTION refuse();";
-
-/// Reproducible random numbers.
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `most`.
-    fn roll(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
-}
 
 #[tokio::test]
 async fn a_few_kills() {

@@ -6,20 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Receiver, Server};
-
-/// Reproducible random numbers.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    /// A number below `most`.
-    pub(crate) fn roll(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
-}
+use tests::{Dice, Receiver, Server};
 
 #[tokio::test]
 async fn a_few_kills() {

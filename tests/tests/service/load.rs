@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::Server;
-
-use crate::killing::Dice;
+use tests::{Dice, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_for_a_moment() {
