@@ -18,16 +18,7 @@ from .client import REFUSED, ask
 
 POSTGRES = Path(__file__).resolve().parents[1] / "postgres.sh"
 # Refuses to change what has ended.
-GUARD = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF OLD.status IN ('succeeded', 'failed', 'canceled') AND OLD.seq = NEW.seq
-        AND (OLD.status <> NEW.status OR OLD.record <> NEW.record) THEN
-        RAISE EXCEPTION 'prediction % ends twice', OLD.id;
-    END IF;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER refuse BEFORE UPDATE ON syncdiffusion.predictions FOR EACH ROW EXECUTE FUNCTION refuse();
-"""
+GUARD = POSTGRES.with_name("guard.sql").read_text()
 OPEN = "status IN ('starting', 'processing')"
 PATIENCE = 60
 
@@ -47,6 +38,7 @@ class Database:
             raise SystemExit("PostgreSQL does not start")
         self.folder = said[1]
         self.url = f"postgres://postgres@{urllib.parse.quote(self.folder, safe='')}/postgres"
+        self.sql(GUARD)
 
     def tell(self, word):
         """`kill` ends the server as a crash does, `start` starts it again."""
@@ -172,7 +164,6 @@ class Fleet:
         for node in self.nodes:
             node.start()
         self.until_ready()
-        self.database.sql(GUARD)
 
     def until_ready(self, meanwhile=lambda: None):
         """Waits until every server has workers of its own or of others, and no other node counts as alive."""

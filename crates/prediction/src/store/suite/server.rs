@@ -10,6 +10,8 @@ use crate::store::postgres::execute;
 
 /// The status with which the script ends where there is none.
 const NONE: i32 = 69;
+/// Refuses to change what has ended.
+const GUARD: &str = include_str!("../../../../../scripts/guard.sql");
 
 /// A server, which ends when its standard input is closed: with this value or this process, however that ends.
 pub(in crate::store) struct Server {
@@ -57,7 +59,13 @@ pub(in crate::store) fn database() -> Option<String> {
     static MADE: AtomicU32 = AtomicU32::new(0);
     // What is tested is not the disk.
     let args = ["", "fsync=off", "max_connections=300", if is_pooled() { "pgbouncer=on" } else { "pgbouncer=off" }];
-    let server = SERVER.get_or_init(|| Server::start(&args)).as_ref()?;
+    let start = || {
+        let server = Server::start(&args)?;
+        // New databases are copies of it.
+        execute(&server.url("template1"), GUARD);
+        Some(server)
+    };
+    let server = SERVER.get_or_init(start).as_ref()?;
     let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
     execute(&server.url("postgres"), &format!("CREATE DATABASE {name}"));
     Some(server.behind(if is_pooled() { "/pool" } else { "" }, &name))
