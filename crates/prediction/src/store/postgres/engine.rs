@@ -305,13 +305,13 @@ impl Store for Postgres {
     }
 
     fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
-        let (shared, now) = (Arc::clone(&self.shared), Time::now());
+        let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let mut gone = 0;
             for rule in [sweep::Rule::Age, sweep::Rule::Size] {
                 loop {
                     let shared = Arc::clone(&shared);
-                    let step = self.lane.steps(async move { sweep::step(&shared, rule, retention, now).await });
+                    let step = self.lane.steps(async move { sweep::step(&shared, rule, retention).await });
                     let (removed, more) = step.await?;
                     gone += removed;
                     if !more {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 
 use super::Postgres;
-use super::rows::{Value, number, query};
+use super::rows::{NOW, Value, number, query};
 use crate::client_files::{ClientFile, Common, MAX_BYTES, MAX_FILES};
 use crate::store::error::StoreError;
-use crate::time::Time;
 
 /// What is known of a file, from how it is stored.
 fn parse(about: &str) -> Result<ClientFile, StoreError> {
@@ -87,10 +86,10 @@ impl Common for Postgres {
     }
 
     fn sweep(&self) -> io::Result<()> {
-        let (shared, now) = (Arc::clone(&self.shared), Time::now().micros());
+        let shared = Arc::clone(&self.shared);
         let swept = self.wait(async move {
-            let sql = "DELETE FROM syncdiffusion.client_files WHERE expires_at <= $1";
-            shared.looks.call(async |client| query(&client, sql, &[(&now, Type::INT8)]).await).await?;
+            let sql = format!("DELETE FROM syncdiffusion.client_files WHERE expires_at <= {NOW}");
+            shared.looks.call(async |client| query(&client, &sql, &[]).await).await?;
             Ok(())
         });
         swept.map_err(io::Error::other)

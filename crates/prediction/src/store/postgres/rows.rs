@@ -15,6 +15,9 @@ use crate::wire::{Metrics, Status};
 
 pub(super) const ENDED: &str = "status IN ('succeeded', 'failed', 'canceled')";
 
+/// Microseconds since 1970 by the clock of the server.
+pub(super) const NOW: &str = "(extract(epoch FROM now()) * 1e6)::bigint";
+
 /// The columns that [`record`] reads, of `predictions p`.
 pub(super) const COLUMNS: &str = "p.seq, p.record, p.status, p.attempts, p.started_at";
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use super::rows::{ENDED, Value, number, query};
+use super::rows::{ENDED, NOW, Value, number, query};
 use super::shared::{Shared, lock};
 use crate::store::error::StoreError;
 use crate::store::record::Retention;
-use crate::time::Time;
 
 /// The greatest number of predictions that a step removes.
 const MAX_RECORDS: i64 = 100;
@@ -27,14 +26,9 @@ pub(super) enum Rule {
 }
 
 /// Removes some of what a rule does not keep; how many, and whether there may be more.
-pub(super) async fn step(
-    shared: &Shared,
-    rule: Rule,
-    retention: Retention,
-    now: Time,
-) -> Result<(u64, bool), StoreError> {
+pub(super) async fn step(shared: &Shared, rule: Rule, retention: Retention) -> Result<(u64, bool), StoreError> {
     match rule {
-        Rule::Age => Ok(shared.truth.call(|client| by_age(client, retention, now)).await?),
+        Rule::Age => Ok(shared.truth.call(|client| by_age(client, retention)).await?),
         Rule::Size => {
             let is_early = lock(&shared.sweep).is_some_and(|next| Instant::now() < next);
             if is_early {
@@ -50,15 +44,16 @@ pub(super) async fn step(
     }
 }
 
-/// Removes some of what is too old; how many, and whether there may be more.
-async fn by_age(client: Arc<Client>, retention: Retention, now: Time) -> Result<(u64, bool), Error> {
+/// Removes some of what is too old; how many, and whether there may be more. The clock is that of the server: a node
+/// whose clock is fast would remove what is new.
+async fn by_age(client: Arc<Client>, retention: Retention) -> Result<(u64, bool), Error> {
     let Some(age) = retention.age else { return Ok((0, false)) };
-    let before = now.micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let sql = format!(
-        "SELECT seq FROM syncdiffusion.predictions WHERE {ENDED} AND NOT owed AND completed_at < $1
+        "SELECT seq FROM syncdiffusion.predictions WHERE {ENDED} AND NOT owed AND completed_at < {NOW} - $1
         ORDER BY completed_at LIMIT {MAX_RECORDS} FOR UPDATE SKIP LOCKED"
     );
-    remove(&client, &sql, &[(&before, Type::INT8)]).await
+    remove(&client, &sql, &[(&age, Type::INT8)]).await
 }
 
 /// Removes some of what is too much, the oldest first.
