@@ -10,8 +10,8 @@ use url::form_urlencoded;
 use super::tls::Tls;
 use crate::store::error::StoreError;
 
-/// How long making a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long making a connection may take where there is another host to try.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long the other side may be silent on the wire before a connection counts as lost.
 const SILENT: Duration = Duration::from_secs(10);
 
@@ -75,6 +75,64 @@ impl Address {
         Ok(Self { config, tls: Tls::new(root.as_deref())? })
     }
 
+    /// How to connect to each of the hosts, so that one which is silent does not keep from the next.
+    pub(super) fn hosts(&self) -> Vec<Config> {
+        let (hosts, numbers, ports) = (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
+        if hosts.len() < 2 || (!numbers.is_empty() && numbers.len() != hosts.len()) {
+            return vec![self.config.clone()];
+        }
+        let one = |(at, host): (usize, &Host)| {
+            let mut one = Config::new();
+            match host {
+                Host::Tcp(name) => one.host(name),
+                Host::Unix(folder) => one.host_path(folder),
+            };
+            if let Some(number) = numbers.get(at) {
+                one.hostaddr(*number);
+            }
+            if let Some(port) = ports.get(at).or(ports.first()) {
+                one.port(*port);
+            }
+            self.complete(one)
+        };
+        hosts.iter().enumerate().map(one).collect()
+    }
+
+    /// Adds all but the host.
+    fn complete(&self, mut one: Config) -> Config {
+        let all = &self.config;
+        if let Some(user) = all.get_user() {
+            one.user(user);
+        }
+        if let Some(password) = all.get_password() {
+            one.password(password);
+        }
+        if let Some(name) = all.get_dbname() {
+            one.dbname(name);
+        }
+        if let Some(options) = all.get_options() {
+            one.options(options);
+        }
+        if let Some(name) = all.get_application_name() {
+            one.application_name(name);
+        }
+        if let Some(interval) = all.get_keepalives_interval() {
+            one.keepalives_interval(interval);
+        }
+        if let Some(retries) = all.get_keepalives_retries() {
+            one.keepalives_retries(retries);
+        }
+        one.ssl_mode(all.get_ssl_mode())
+            .ssl_negotiation(all.get_ssl_negotiation())
+            .channel_binding(all.get_channel_binding())
+            .target_session_attrs(all.get_target_session_attrs())
+            .connect_timeout(CONNECT)
+            .keepalives(all.get_keepalives())
+            .keepalives_idle(SILENT)
+            .tcp_user_timeout(SILENT);
+        one
+    }
+
     /// The servers and the database, for messages.
     pub(super) fn shown(&self) -> String {
         let ports = self.config.get_ports();
@@ -104,6 +162,8 @@ fn is_here(host: &Host) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::ChannelBinding;
+
     use super::*;
 
     fn mode(url: &str) -> SslMode {
@@ -122,6 +182,25 @@ mod tests {
         }
         assert_eq!(mode("postgres://db.example/a?sslmode=disable"), SslMode::Disable);
         assert_eq!(mode("postgres://localhost/a?sslmode=verify-full&connect_timeout=3"), SslMode::Require);
+    }
+
+    #[test]
+    fn each_host_is_connected_to_as_the_url_says() {
+        let url = "postgres://u:p@a:1,%2Ftmp,c:3/d?options=-c%20x%3D1&application_name=n&channel_binding=disable";
+        let address = Address::parse(url).unwrap();
+        let hosts = address.hosts();
+        assert_eq!(hosts.len(), 3);
+        for (at, one) in hosts.iter().enumerate() {
+            assert_eq!(one.get_hosts(), &address.config.get_hosts()[at..=at]);
+            assert_eq!(one.get_ports(), [[1, 5432, 3][at]]);
+            assert_eq!(one.get_password(), Some(&b"p"[..]));
+            let all = [one.get_user(), one.get_dbname(), one.get_options(), one.get_application_name()];
+            assert_eq!(all, [Some("u"), Some("d"), Some("-c x=1"), Some("n")]);
+            assert_eq!(one.get_ssl_mode(), SslMode::Require);
+            assert_eq!(one.get_channel_binding(), ChannelBinding::Disable);
+            assert_eq!(one.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        }
+        assert_eq!(Address::parse("postgres://a/d").unwrap().hosts().len(), 1);
     }
 
     #[test]

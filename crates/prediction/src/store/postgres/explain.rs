@@ -49,17 +49,24 @@ pub(super) fn ends_connection(error: &Error) -> bool {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        match error.as_db_error() {
-            Some(said) => explain(said),
-            None => Self::Engine(format!("the database does not answer: {}", chain(&error))),
+        if let Some(said) = error.as_db_error() {
+            return explain(said);
         }
+        let text = chain(&error);
+        let advice = advice(&text).map(|advice| format!("; {advice}")).unwrap_or_default();
+        Self::Engine(format!("the database does not answer: {text}{advice}"))
     }
 }
 
 fn explain(said: &DbError) -> StoreError {
     let message = said.message();
     let advice = match *said.code() {
-        SqlState::DISK_FULL => return StoreError::Full(format!("the disk of the database is full: {message}")),
+        SqlState::DISK_FULL => {
+            return StoreError::Full(format!(
+                "the disk of the database is full: {message}; make room on it, or delete predictions, whose room can be \
+                used after a vacuum"
+            ));
+        }
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             "check the user and the password in the URL, and `pg_hba.conf` of the server"
         }
@@ -67,11 +74,26 @@ fn explain(said: &DbError) -> StoreError {
         SqlState::INSUFFICIENT_PRIVILEGE => {
             "let the user own the database, or give it the rights that docs/fleet.md lists"
         }
-        SqlState::READ_ONLY_SQL_TRANSACTION => "this is a standby; name the primary in the URL",
+        SqlState::READ_ONLY_SQL_TRANSACTION => {
+            "this is a standby; name the primary in the URL (some providers also forbid writes when the disk is full)"
+        }
+        SqlState::LOCK_NOT_AVAILABLE => "somebody uses the tables, perhaps to dump them; start again when that is over",
         SqlState::TOO_MANY_CONNECTIONS => "raise `max_connections`, or put PgBouncer before the server",
         _ => return StoreError::Engine(format!("the database refuses: {message}")),
     };
     StoreError::Engine(format!("the database refuses: {message}; {advice}"))
+}
+
+/// What to do about a connection that could not be made.
+fn advice(text: &str) -> Option<&'static str> {
+    let known = [
+        ("server does not support TLS", "switch TLS on there (`ssl`), or add `sslmode=disable` to the URL"),
+        ("UnknownIssuer", "name the certificate of its authority in the URL: `sslrootcert=FILE`"),
+        ("not valid for name", "use a name of its certificate in the URL"),
+        ("password missing", "write the password into the URL"),
+        ("does not allow writes", "no host of the URL is a primary"),
+    ];
+    known.iter().find_map(|(words, advice)| text.contains(words).then_some(*advice))
 }
 
 /// An error with its causes.

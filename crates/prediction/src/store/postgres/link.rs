@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, Socket};
 
-use super::address::Address;
+use super::address::{Address, CONNECT};
 use super::explain::Failure;
 use super::tls::Secured;
 use crate::store::error::StoreError;
@@ -18,8 +18,9 @@ pub(super) const MAX_TRIES: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The wait after the first failure to connect; doubles up to `MAX_WAIT`, give or take half of it.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// The longest wait.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait. With its half more it is well below every lease: after an outage, who is back first does not take
+/// for dead who still waits.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) struct Link {
@@ -161,19 +162,29 @@ pub(super) async fn pause() {
     tokio::time::sleep(random_part(FIRST_WAIT)).await;
 }
 
-/// Connects to the database. The connection lives until its client is dropped.
+/// Connects to the first host of the database that lets it. The connection lives until its client is dropped.
 pub(super) async fn connect(address: &Address) -> Result<Client, StoreError> {
-    let named = |error: Error| match StoreError::from(error) {
+    let hosts = address.hosts();
+    let patience = if hosts.len() > 1 { CONNECT } else { PATIENCE };
+    let mut failed: Option<Error> = None;
+    for host in hosts {
+        match timeout(patience, host.connect(address.tls.clone())).await {
+            Ok(Ok((client, connection))) => {
+                tokio::spawn(Driver(connection));
+                return Ok(client);
+            }
+            // What a server says tells more than that another one is away.
+            Ok(Err(error)) if failed.as_ref().is_none_or(|failed| failed.as_db_error().is_none()) => {
+                failed = Some(error);
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+    let silent = || StoreError::Engine("it does not answer".to_owned());
+    Err(match failed.map_or_else(silent, StoreError::from) {
         StoreError::Engine(text) => StoreError::Engine(format!("database {}: {text}", address.shown())),
         other => other,
-    };
-    let connecting = address.config.connect(address.tls.clone());
-    let connected = timeout(PATIENCE, connecting).await;
-    let (client, connection) = connected
-        .map_err(|_| StoreError::Engine(format!("database {}: it does not answer", address.shown())))?
-        .map_err(named)?;
-    tokio::spawn(Driver(connection));
-    Ok(client)
+    })
 }
 
 /// Moves the bytes of a connection.

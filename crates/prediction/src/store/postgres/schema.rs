@@ -1,6 +1,7 @@
 //! The tables, and the check that a database is ours.
 //!
-//! Steps run under a lock of the whole database, so that nodes which start at the same time make them once.
+//! Each version adds a step. Steps run under a lock of the whole database, so that nodes which start at the same time
+//! make them once. Nodes of the version before go on with the tables that they know.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
@@ -8,24 +9,29 @@ use tokio_postgres::{Client, Error};
 use super::rows::query;
 use crate::store::error::StoreError;
 
-/// The schema: version 1.
-const FIRST: &str = concat!(include_str!("schema.sql"), include_str!("functions.sql"));
-/// The version that this program makes and knows.
-const VERSION: u32 = 1;
+/// What each version adds to the one before. There are as many as the version that this program makes and knows.
+pub(super) const STEPS: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("functions.sql"))];
 /// The oldest server.
 const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
 const LOCK: i64 = 0x7379_6e63_6469_6666;
+/// How long a step waits for whoever uses a table. Meanwhile everybody else waits behind it.
+const MAX_WAIT: &str = "2s";
 
 /// Makes or checks the tables.
 ///
 /// # Errors
 /// If the server, the database or the role is not fit; nothing is changed then.
 pub(super) async fn prepare(client: &Client) -> Result<(), StoreError> {
+    bring(client, STEPS).await
+}
+
+/// Brings the tables to the version after some steps.
+pub(super) async fn bring(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
     server(client).await?;
     let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})");
     client.batch_execute(&lock).await?;
-    let made = step(client).await;
+    let made = make(client, steps).await;
     // After a failure this is a rollback, whatever it is called.
     client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     made
@@ -56,37 +62,57 @@ pub(super) async fn server(client: &Client) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn step(client: &Client) -> Result<(), StoreError> {
-    match version(client).await? {
+async fn make(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
+    let known = steps.len() as u32;
+    let has = match version(client).await? {
         Some(versions) => {
-            check(versions)?;
-            usable(client).await
+            check(versions, known)?;
+            usable(client).await?;
+            versions.0
         }
-        None if is_used(client).await? => Err(foreign_tables()),
-        None => Ok(client.batch_execute(FIRST).await?),
+        None if is_used(client).await? => return Err(foreign_tables()),
+        None => 0,
+    };
+    if has >= known {
+        return Ok(());
     }
+    client.batch_execute(&format!("SET LOCAL lock_timeout = '{MAX_WAIT}'")).await?;
+    for step in steps.iter().skip(has as usize) {
+        client.batch_execute(step).await?;
+    }
+    let number = format!("UPDATE syncdiffusion.settings SET value = '{known}' WHERE name = 'version'");
+    Ok(client.batch_execute(&number).await?)
 }
 
 /// What a database is, for messages.
 ///
 /// # Errors
 /// If it is not fit.
-pub(super) async fn describe(client: &Client) -> Result<&'static str, StoreError> {
+pub(super) async fn describe(client: &Client) -> Result<String, StoreError> {
+    let known = STEPS.len() as u32;
     match version(client).await? {
-        Some(versions) => check(versions).map(|()| "it has its tables"),
+        Some(versions) => {
+            check(versions, known)?;
+            let has = versions.0;
+            Ok(if has < known {
+                format!("it has tables of version {has}, which the first start brings to version {known}")
+            } else {
+                "it has its tables".to_owned()
+            })
+        }
         None if is_used(client).await? => Err(foreign_tables()),
-        None => Ok("it is empty, and gets its tables with the first start"),
+        None => Ok("it is empty, and gets its tables with the first start".to_owned()),
     }
 }
 
-fn check((version, least): (u32, u32)) -> Result<(), StoreError> {
-    if least > VERSION {
+fn check((version, least): (u32, u32), known: u32) -> Result<(), StoreError> {
+    if least > known {
         return Err(StoreError::Engine(format!(
             "the database is of version {version}, which programs older than version {least} cannot use; this program \
-            knows version {VERSION}: use a newer one"
+            knows version {known}: use a newer one"
         )));
     }
-    if version < VERSION {
+    if version == 0 {
         return Err(StoreError::Engine(format!(
             "the database is of version {version}, which this program does not know; use the program that made it, or \
             another database"

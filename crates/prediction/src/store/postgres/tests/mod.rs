@@ -1,9 +1,11 @@
 //! What is particular to this engine: lost answers and lost connections.
 
 mod bench;
+mod hosts;
 mod opening;
 mod proxy;
 mod tls;
+mod upgrade;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -138,7 +140,8 @@ async fn no_statement_has_a_name() {
     a.place(1).await.unwrap();
     let ended = a.finish(&claimed[0].claim, succeeded(&claimed[0]), vec![picture(b"png")]).await.unwrap();
     assert!(matches!(ended, Outcome::Ended(_)));
-    a.add_picture("a", 1, picture(b"more")).await.unwrap();
+    let more = Picture { which: Which { kind: Kind::Output, n: 1 }, ..picture(b"more") };
+    a.add_picture("a", 1, more).await.unwrap();
     a.get("a").await.unwrap().unwrap();
     a.file("none").await.unwrap();
     a.give_back(&claimed[1].claim, true, String::new()).await.unwrap();

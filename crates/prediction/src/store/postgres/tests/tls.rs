@@ -7,7 +7,7 @@ use super::super::Postgres;
 use crate::store::StoreError;
 use crate::store::suite::server::{Server, is_pooled};
 
-/// Makes an authority, and a certificate for `localhost`; false where there is no `openssl`.
+/// Makes two authorities, and a certificate of the first for `localhost`; false where there is no `openssl`.
 fn certificates(dir: &Path) -> bool {
     let run = |args: &str| {
         let done = Command::new("openssl").args(args.split(' ')).current_dir(dir).stderr(Stdio::null()).status();
@@ -15,6 +15,7 @@ fn certificates(dir: &Path) -> bool {
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
     run(&format!("req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=authority"))
+        && run(&format!("req -x509 {key} -keyout other.key -out other.crt -subj /CN=other"))
         && run(&format!(
             "req -x509 {key} -keyout server.key -out server.crt -subj /CN=localhost -CA ca.crt -CAkey ca.key \
             -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
@@ -45,7 +46,13 @@ async fn the_name_of_the_server_is_checked() {
     open("localhost", &root).unwrap();
     let refused = |opened: Result<Postgres, StoreError>| opened.err().unwrap().to_string();
     let error = refused(open("127.0.0.1", &root));
-    assert!(error.contains("not valid for name"), "{error}");
-    let error = refused(open("localhost", ""));
-    assert!(error.contains("UnknownIssuer") || error.contains("unknown issuer"), "{error}");
+    assert!(error.contains("not valid for name") && error.contains("; use a name of its certificate"), "{error}");
+    let other = format!("&sslrootcert={}", file("other.crt"));
+    for root in ["", &other] {
+        let error = refused(open("localhost", root));
+        assert!(error.contains("UnknownIssuer; name the certificate of its authority in the URL"), "{error}");
+    }
+    let missing = format!("&sslrootcert={}", file("none.crt"));
+    let error = refused(open("localhost", &missing));
+    assert!(error.contains("`sslrootcert`, the file `") && error.contains("none.crt`"), "{error}");
 }
