@@ -44,7 +44,7 @@ test-fleet: build ## Run the tests of stores and fleets on a private PostgreSQL,
 	else echo "not run: stores through PgBouncer (Debian's package \`pgbouncer\`)"; fi
 
 .PHONY: bench-fleet
-bench-fleet: build ## Measure the store on a private PostgreSQL on the disk of /tmp (SECONDS, CONNECTIONS, LIVES, HELD=1)
+bench-fleet: build ## Measure the store on a private PostgreSQL on the disk of /tmp (SECONDS, 120 and more fail if it slows down; CONNECTIONS, LIVES, HELD=1)
 	POSTGRES_IN=/tmp NEED_POSTGRES=1 $(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture lives_a_second
 
 .PHONY: test-reference
