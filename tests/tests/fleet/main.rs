@@ -1,11 +1,16 @@
 //! Several servers on one database, seen from outside, with the stand-in worker.
 
 mod answers;
+mod clock;
 mod failures;
+mod full;
 mod kills;
+mod load;
 mod models;
+mod promotion;
 mod proxy;
 mod refusals;
+mod rolling;
 mod shared;
 
 use serde_json::{Value, json};

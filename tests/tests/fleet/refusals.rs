@@ -4,9 +4,14 @@ use std::process::Command;
 
 use tests::{Database, Server, binary};
 
+use super::proxy::Proxy;
+use super::quick;
+
 /// What `serve` says before it ends.
-fn refusal(url: &str) -> String {
-    refused(&["--database", url])
+pub(crate) fn refusal(url: &str) -> String {
+    let said = refused(&["--database", url]);
+    assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
+    said
 }
 
 fn refused(flags: &[&str]) -> String {
@@ -74,4 +79,57 @@ async fn servers_of_a_database_agree_on_its_settings() {
     assert!(said.contains("the servers of this database compute in bf16, and `--fleet-dtype` says f16"), "{said}");
     assert_eq!(database.sql("SELECT count(*) FROM syncdiffusion.nodes"), "1\n", "it has left no trace");
     drop(first);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_the_right_one_is_not() {
+    let Some(database) = Database::start() else { return };
+    database.sql("CREATE ROLE drawer LOGIN PASSWORD 'right @ last'");
+    database.sql("CREATE DATABASE drawings OWNER drawer");
+    database.admit(&["local all drawer scram-sha-256", "local all all trust"]);
+    let of = |user: &str| database.url().replace("postgres@", user).replace("/postgres", "/drawings");
+    let said = refusal(&of("drawer:hush@"));
+    assert!(
+        said.contains("password authentication failed for user \"drawer\"; check the user and the password"),
+        "{said}"
+    );
+    let said = refusal(&of("drawer@"));
+    assert!(said.contains("password missing; write the password into the URL"), "{said}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'syncdiffusion'";
+    assert_eq!(database.sql_in("drawings", schemas), "0\n");
+    let server = Server::launch_on(&of("drawer:right%20%40%20last@"), &[], &[]);
+    server.until_health(&["READY"]).await;
+    assert_eq!(server.predict(&quick("a")).await.json["status"], "succeeded");
+    assert!(!server.log().contains("right @") && !server.log().contains("right%20"), "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_tls_is_not_talked_to_in_clear() {
+    let Some(database) = Database::start() else { return };
+    let proxy = Proxy::start(&database).await;
+    let said = refusal(&format!("{}?sslmode=verify-full", proxy.url()));
+    assert!(
+        said.contains("server does not support TLS; switch TLS on there (`ssl`), or add `sslmode=disable`"),
+        "{said}"
+    );
+    let said = refusal(&format!("{}?sslmode=sometimes", proxy.url()));
+    assert!(said.contains("`sslmode` is `disable` or `verify-full`"), "{said}");
+    let said = refusal(&format!("{}?sslmode=verify-full&sslrootcert=/no/such", proxy.url()));
+    assert!(said.contains("`sslrootcert`, the file `/no/such`"), "{said}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'syncdiffusion'";
+    assert_eq!(database.sql(schemas), "0\n");
+}
+
+#[tokio::test]
+async fn a_server_that_starts_while_the_database_is_away_says_so_and_ends() {
+    let Some(mut database) = Database::start() else { return };
+    let url = database.url();
+    drop(Server::launch_on(&url, &["--workers", "0"], &[]));
+    database.kill();
+    let said = refusal(&url);
+    assert!(said.contains("database `postgres` at ") && said.contains("the database does not answer: "), "{said}");
+    database.restart();
+    let server = Server::launch_on(&url, &[], &[]);
+    server.until_health(&["READY"]).await;
+    assert_eq!(server.predict(&quick("a")).await.json["status"], "succeeded");
 }
