@@ -184,6 +184,9 @@ pub struct Place {
 /// Names a node: one opening of a store by one process. Never used again.
 pub type Node = u64;
 
+/// No node has this number.
+pub(super) const NOBODY: Node = 0;
+
 /// What a node says of itself with each beat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -225,7 +228,8 @@ pub enum Beat {
         /// How much waits.
         board: Board,
     },
-    /// Others took it for dead: every claim that it holds is void. The next beat is that of a new node.
+    /// Others took it for dead: every claim that it holds is void, and it gets none before its next beat, which is that
+    /// of a new node.
     Dead,
 }
 

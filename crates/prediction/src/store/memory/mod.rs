@@ -14,7 +14,8 @@ use crate::store::jobs::{Back, Stopping};
 use crate::store::record::{Found, MAX_LOOKED, Picture, Query, Record, Retention, Search, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+    About, Accepted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room, Said,
+    Stopped, Wants,
 };
 use crate::time::Time;
 use shelf::{Entry, Shelf};
@@ -114,8 +115,11 @@ impl Store for Memory {
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
         let mut shelf = self.shelf();
-        if !shelf.jobs.beat(self.me(), about, said) {
+        if self.me() == NOBODY {
             self.node.store(shelf.jobs.register(), Ordering::Relaxed);
+        }
+        if !shelf.jobs.beat(self.me(), about, said) {
+            self.node.store(NOBODY, Ordering::Relaxed);
             return ready(Beat::Dead);
         }
         let (held, nodes, board) = (shelf.jobs.claims(self.me()), shelf.jobs.nodes(), shelf.jobs.board());

@@ -15,7 +15,8 @@ use crate::store::queue::Entry;
 use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+    About, Accepted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room, Said,
+    Stopped, Wants,
 };
 use crate::time::Time;
 
@@ -159,8 +160,11 @@ impl Store for Sqlite {
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
         drop(self.shared.end_doomed());
         let mut jobs = self.jobs();
-        if !jobs.beat(self.me(), about, said) {
+        if self.me() == NOBODY {
             self.node.store(jobs.register(), Ordering::Relaxed);
+        }
+        if !jobs.beat(self.me(), about, said) {
+            self.node.store(NOBODY, Ordering::Relaxed);
             return ready(Beat::Dead);
         }
         ready(Beat::Alive { node: self.me(), held: jobs.claims(self.me()), nodes: jobs.nodes(), board: jobs.board() })

@@ -61,6 +61,7 @@ async fn a_dead_node_claims_nothing(nodes: &Nodes) {
     assert!(b.reap(node, stands).await.unwrap());
     assert!(a.claim(Wants::any(1)).await.unwrap().is_empty(), "nobody would reap it again");
     assert!(beat(a).await.is_none(), "it learns that it was taken for dead");
+    assert!(a.claim(Wants::any(1)).await.unwrap().is_empty(), "and gets nothing while it drops what it holds");
     assert!(beat(a).await.unwrap().0.is_empty(), "and goes on as a new node");
     let claimed = claim(a).await;
     assert!(matches!(a.finish(&claimed.claim, succeeded(&claimed), Vec::new()).await.unwrap(), Outcome::Ended(_)));
