@@ -2,21 +2,23 @@
 //! can do. A store of one process uses it, too, to look after what it could not write.
 //!
 //! It has a thread of its own, and needs nothing of the other threads but their locks, so that a node that is busy is
-//! not taken for dead.
+//! not taken for dead. For the same reason nothing is written between two beats: what follows from them is done beside
+//! them, one after the other.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Phase;
-use crate::store::{Beat, Claim, Node, Peer, Said, Watch};
+use crate::store::{Beat, Claim, Node, Peer, Said, StoreError, Watch};
 
 /// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,12 +36,24 @@ struct Pulse {
     failed: bool,
     /// How often in a row the store knew a claim that nobody here knows.
     unknown: HashMap<Claim, u32>,
+    /// The task that looks after what dead nodes have left.
+    tending: Option<JoinHandle<()>>,
+    /// Whether the last one could not.
+    untended: Arc<AtomicBool>,
 }
 
 /// Beats once, so that the others are known, and then as long as there is a service.
 pub(super) async fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let lease = shared.options.lease;
-    let mut pulse = Pulse { watch: Watch::new(lease), said: HashMap::new(), failed: false, unknown: HashMap::new() };
+    shared.store.expect_lease(lease);
+    let mut pulse = Pulse {
+        watch: Watch::new(lease),
+        said: HashMap::new(),
+        failed: false,
+        unknown: HashMap::new(),
+        tending: None,
+        untended: Arc::default(),
+    };
     shared.beat(&mut pulse).await;
     let (runtime, shared) = (Handle::current(), Arc::downgrade(shared));
     let interval = INTERVAL.min(lease / BEATS);
@@ -81,12 +95,14 @@ impl Shared {
                 }
                 self.look_after(pulse, &held);
                 self.meet(node, &nodes);
-                for (dead, beat) in pulse.watch.look(Instant::now(), &nodes) {
-                    self.bury(dead, beat).await;
-                }
-                let unsure = self.unsure.swap(false, Ordering::Relaxed);
-                if nodes.len() > 1 || pulse.watch.buried() || unsure {
-                    self.take_over().await;
+                let dead = pulse.watch.look(Instant::now(), &nodes);
+                // Who is dead now is so at the next beat, too.
+                if pulse.tending.as_ref().is_none_or(JoinHandle::is_finished) {
+                    let unsure = self.unsure.swap(false, Ordering::Relaxed);
+                    if nodes.len() > 1 || pulse.watch.buried() || unsure {
+                        let (shared, untended) = (Arc::clone(self), Arc::clone(&pulse.untended));
+                        pulse.tending = Some(tokio::spawn(async move { shared.tend(dead, &untended).await }));
+                    }
                 }
             }
             Ok(Beat::Dead) => {
@@ -117,33 +133,44 @@ impl Shared {
         }
     }
 
-    /// A node is dead: what it held waits again.
-    async fn bury(&self, dead: Node, beat: u64) {
-        match self.store.reap(dead, beat).await {
-            Ok(true) => {
-                tracing::warn!(node = dead, "a server is dead; what it held waits again");
-                self.wake();
+    /// Takes from dead nodes what they held, and looks from now on after what nobody looks after. What cannot be done
+    /// is tried again after the next beat, and said once.
+    async fn tend(self: Arc<Self>, dead: Vec<(Node, u64)>, untended: &AtomicBool) {
+        let tended = async {
+            for (node, beat) in dead {
+                self.bury(node, beat).await?;
             }
-            Ok(false) => {}
-            Err(error) => tracing::error!(node = dead, %error, "what a dead server held could not be taken from it"),
+            self.take_over().await
+        };
+        let failed = tended.await.err();
+        let was_untended = untended.swap(failed.is_some(), Ordering::Relaxed);
+        if let Some(error) = failed {
+            self.unsure.store(true, Ordering::Relaxed);
+            if !was_untended {
+                tracing::error!(%error, "what dead servers left could not be taken over; trying again");
+            }
         }
     }
 
-    /// Looks from now on after what nobody looks after.
-    async fn take_over(self: &Arc<Self>) {
-        match self.store.adopt().await {
-            Ok(adopted) if adopted.is_empty() => {}
-            Ok(adopted) => {
-                for record in adopted {
-                    self.adopt(record);
-                }
-                self.wake();
-            }
-            Err(error) => {
-                self.unsure.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "what dead servers left could not be adopted; trying again");
-            }
+    /// A node is dead: what it held waits again.
+    async fn bury(&self, dead: Node, beat: u64) -> Result<(), StoreError> {
+        if self.store.reap(dead, beat).await? {
+            tracing::warn!(node = dead, "a server is dead; what it held waits again");
+            self.wake();
         }
+        Ok(())
+    }
+
+    /// Looks from now on after what nobody looks after.
+    async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
+        let adopted = self.store.adopt().await?;
+        if !adopted.is_empty() {
+            for record in adopted {
+                self.adopt(record);
+            }
+            self.wake();
+        }
+        Ok(())
     }
 
     /// Gives back what the store says this node holds, and nobody here knows: the answer to its claim was lost.

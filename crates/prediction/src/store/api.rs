@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::StoreError;
 use super::record::{Found, Picture, Query, Record, Retention, Stored, Which};
@@ -43,6 +44,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Says that this node is alive, and how far its predictions have come. To be called every second.
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat>;
+
+    /// Others take this node for dead when its beat stands still for this long. To be told before the first one.
+    fn expect_lease(&self, _lease: Duration) {}
 
     /// Takes a node for dead whose beat has stood still at `beat`: what it held waits again or, after
     /// [`super::MAX_ATTEMPTS`], has failed; nobody looks after what it accepted. False if it has moved, or another node

@@ -1,7 +1,7 @@
 //! A store that fails when it is told to, over one in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::store::{
     About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome, Picture,
@@ -16,6 +16,10 @@ pub(super) struct Flaky {
     failures: AtomicU32,
     /// How many writes were asked for.
     pub(super) writes: AtomicU32,
+    /// Whether what is done for dead nodes has no answer any more.
+    pub(super) is_stuck: AtomicBool,
+    /// How often that was asked for.
+    pub(super) asked: AtomicU32,
 }
 
 impl Flaky {
@@ -26,6 +30,14 @@ impl Flaky {
     /// Another node of the same store.
     pub(super) fn join(&self) -> Memory {
         self.inner.join()
+    }
+
+    fn tend<'a, T: Send + 'a>(&'a self, tend: impl FnOnce(&'a Memory) -> Answer<'a, T>) -> Answer<'a, T> {
+        if !self.is_stuck.load(Ordering::SeqCst) {
+            return tend(&self.inner);
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::pending())
     }
 
     fn write<'a, T: Send + 'a>(&'a self, write: impl FnOnce(&'a Memory) -> Answer<'a, T>) -> Answer<'a, T> {
@@ -74,11 +86,11 @@ impl Store for Flaky {
     }
 
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {
-        self.inner.reap(node, beat)
+        self.tend(|inner| inner.reap(node, beat))
     }
 
     fn adopt(&self) -> Answer<'_, Vec<Record>> {
-        self.inner.adopt()
+        self.tend(Memory::adopt)
     }
 
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {

@@ -46,10 +46,14 @@ fn options() -> Options {
 
 /// A service with one worker, which advances `jobs` at once.
 async fn service(jobs: u32) -> (Service, Arc<Flaky>) {
+    service_with(jobs, options()).await
+}
+
+async fn service_with(jobs: u32, options: Options) -> (Service, Arc<Flaky>) {
     // The clients of webhooks and pictures need it.
     crate::install_crypto();
     let store = Arc::new(Flaky::default());
-    let shared = Service::prepare(Arc::clone(&store) as Arc<dyn Store>, options(), 1).await.unwrap();
+    let shared = Service::prepare(Arc::clone(&store) as Arc<dyn Store>, options, 1).await.unwrap();
     shared.table().workers.slot(0).ready(jobs);
     (Service { shared }, store)
 }
@@ -360,4 +364,26 @@ async fn what_an_earlier_process_left_is_continued() {
     let listed: Value =
         serde_json::to_value(service.list(Query { limit: 9, ..Query::default() }).await.unwrap()).unwrap();
     assert_eq!((&listed[0][1]["id"], &listed[0][1]["status"]), (&json!("b"), &json!("processing")));
+}
+
+/// What is done for dead nodes may wait for the disk of the store, and for its standby.
+#[tokio::test]
+async fn beats_do_not_wait_for_what_follows_from_them() {
+    let (_service, store) = service_with(1, Options { lease: Duration::from_millis(600), ..options() }).await;
+    let other = store.join();
+    let beat = async || {
+        let Beat::Alive { nodes, .. } = other.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
+        nodes[0].beat
+    };
+    beat().await;
+    store.is_stuck.store(true, Ordering::SeqCst);
+    let _dead = store.join();
+    while store.asked.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let before = beat().await;
+    while beat().await < before + 5 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.asked.load(Ordering::SeqCst), 1, "one after the other");
 }
