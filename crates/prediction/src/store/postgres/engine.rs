@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::lane::{Commit, Tried};
+use super::link::PATIENCE;
 use super::looks::{self, By};
 use super::rows::{self, number};
 use super::search::{self, Asked};
@@ -23,6 +25,9 @@ use crate::store::work::{
 };
 use crate::time::Time;
 
+/// How long a beat may take at least, however short the lease.
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What an id may not hold, because no text of PostgreSQL does.
 fn storable(text: &str) -> Result<(), StoreError> {
     if text.contains('\0') {
@@ -36,13 +41,71 @@ fn ready<T: Send + 'static>(value: Result<T, StoreError>) -> Answer<'static, T> 
     Box::pin(std::future::ready(value))
 }
 
+impl Postgres {
+    /// Writes an end.
+    fn end(&self, end: Finish) -> Answer<'static, Outcome> {
+        let size = end.pictures.iter().map(|picture| picture.bytes.len()).sum();
+        let (end, done) = (Arc::new(end), Arc::clone(&self.shared));
+        let sent = Arc::clone(&end);
+        self.lane.write(
+            Commit::Durable,
+            size,
+            move |client| writes::finish(client, Arc::clone(&sent)),
+            move |Tried { outcome, in_doubt }| {
+                if in_doubt {
+                    lock(&done.unsure).insert(end.claim);
+                }
+                let canceled = outcome?;
+                done.forget(end.claim);
+                Ok(match canceled {
+                    Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
+                    Some(false) => Outcome::Ended(Box::new(end.record.clone())),
+                    None => Outcome::Fenced,
+                })
+            },
+        )
+    }
+
+    /// Whether the end of a claim may have been stored without an answer.
+    fn is_unsure(&self, claim: Claim) -> bool {
+        lock(&self.shared.unsure).contains(&claim)
+    }
+
+    /// The end that was stored without an answer, if so.
+    async fn ended(&self, claim: Claim) -> Result<Option<Outcome>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let look = async move {
+            let ended = shared.looks.read(|client| writes::ended(client, claim)).await?;
+            if ended.is_some() {
+                shared.truth.confirm().await?;
+            }
+            Ok(ended)
+        };
+        let Some(row) = self.run(look).await? else { return Ok(None) };
+        let record = rows::record(&row)?;
+        lock(&self.shared.unsure).remove(&claim);
+        self.shared.forget(claim);
+        Ok(Some(Outcome::Ended(Box::new(record))))
+    }
+
+    /// What has come of an end: an earlier try may have been stored although its answer was lost.
+    async fn settled(&self, claim: Claim, outcome: Outcome) -> Result<Outcome, StoreError> {
+        if !self.is_unsure(claim) {
+            return Ok(outcome);
+        }
+        let before = if outcome == Outcome::Fenced { self.ended(claim).await? } else { None };
+        lock(&self.shared.unsure).remove(&claim);
+        Ok(before.unwrap_or(outcome))
+    }
+}
+
 impl Store for Postgres {
     fn durable(&self) -> bool {
         true
     }
 
     fn trouble(&self) -> Option<String> {
-        self.shared.looks.trouble()
+        self.shared.looks.trouble().or_else(|| self.shared.truth.trouble())
     }
 
     fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
@@ -86,9 +149,7 @@ impl Store for Postgres {
                 (None, Some(known)) => {
                     let gone = || StoreError::Engine("the prediction was removed meanwhile; try again".to_owned());
                     let shared = Arc::clone(&self.shared);
-                    let read = self.run(async move {
-                        shared.looks.read(|client| looks::stored(client, By::Seq(known))).await?.transpose()
-                    });
+                    let read = self.run(async move { shared.stored(By::Seq(known)).await });
                     Accepted::Known(Box::new(read.await?.ok_or_else(gone)?))
                 }
             })
@@ -121,48 +182,19 @@ impl Store for Postgres {
             Ok(texts) => texts,
             Err(error) => return ready(Err(error)),
         };
-        let size = pictures.iter().map(|picture| picture.bytes.len()).sum();
-        let end = Arc::new(Finish { claim: *claim, record, canceled, text, canceled_text, pictures });
-        let (sent, done) = (Arc::clone(&end), Arc::clone(&self.shared));
-        let finished = self.lane.write(
-            Commit::Durable,
-            size,
-            move |client| writes::finish(client, Arc::clone(&sent)),
-            move |Tried { outcome, in_doubt }| {
-                if in_doubt {
-                    lock(&done.unsure).insert(end.claim);
-                }
-                let canceled = outcome?;
-                done.forget(end.claim);
-                Ok(match canceled {
-                    Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
-                    Some(false) => Outcome::Ended(Box::new(end.record.clone())),
-                    None => Outcome::Fenced,
-                })
-            },
-        );
         let claim = *claim;
-        Box::pin(async move {
-            let outcome = finished.await?;
-            let unsure = lock(&self.shared.unsure).contains(&claim);
-            if !unsure {
-                return Ok(outcome);
-            }
-            let outcome = match outcome {
-                // An earlier try may have been stored although its answer was lost.
-                Outcome::Fenced => {
-                    let shared = Arc::clone(&self.shared);
-                    let look = async move {
-                        let ended = shared.looks.read(|client| writes::ended(client, claim)).await?;
-                        ended.map(|row| rows::record(&row)).transpose()
-                    };
-                    self.run(look).await?.map_or(Outcome::Fenced, |record| Outcome::Ended(Box::new(record)))
+        let end = Finish { claim, record, canceled, text, canceled_text, pictures };
+        if self.is_unsure(claim) {
+            return Box::pin(async move {
+                // Its pictures may be on their way for as long as it takes to send them once more.
+                match self.ended(claim).await? {
+                    Some(outcome) => Ok(outcome),
+                    None => self.settled(claim, self.end(end).await?).await,
                 }
-                outcome => outcome,
-            };
-            lock(&self.shared.unsure).remove(&claim);
-            Ok(outcome)
-        })
+            });
+        }
+        let ended = self.end(end);
+        Box::pin(async move { self.settled(claim, ended.await?).await })
     }
 
     fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome> {
@@ -178,11 +210,22 @@ impl Store for Postgres {
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
         let (shared, said) = (Arc::clone(&self.shared), Arc::new(said));
         let about = serde_json::to_string(about).map_err(|error| StoreError::Engine(error.to_string()));
-        if shared.strays.load(Ordering::Relaxed) > 0 {
+        if shared.strays.load(Ordering::Relaxed) > 0 && !shared.straying.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&shared);
             drop(self.lane.steps(async move { shared.give_back_strays().await }));
         }
-        Box::pin(self.run(async move { shared.beat(about?, said).await }))
+        Box::pin(async move {
+            if shared.is_dead() {
+                let shared = Arc::clone(&shared);
+                self.lane.steps(async move { shared.register().await }).await?;
+            }
+            self.run(async move { shared.beat(about?, said).await }).await
+        })
+    }
+
+    fn expect_lease(&self, lease: Duration) {
+        let patience = (lease / 3).clamp(MIN_PATIENCE, PATIENCE);
+        self.shared.patience.store(patience.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {
@@ -192,7 +235,13 @@ impl Store for Postgres {
 
     fn adopt(&self) -> Answer<'_, Vec<Record>> {
         let shared = Arc::clone(&self.shared);
-        self.lane.steps(async move { shared.adopt().await })
+        Box::pin(async move {
+            let look = Arc::clone(&shared);
+            if !self.run(async move { look.has_orphans().await }).await? {
+                return Ok(Vec::new());
+            }
+            self.lane.steps(async move { shared.adopt().await }).await
+        })
     }
 
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {
@@ -242,8 +291,7 @@ impl Store for Postgres {
             if storable(&id).is_err() {
                 return Ok(None);
             }
-            let id = &*id;
-            shared.looks.read(|client| looks::stored(client, By::Id(id))).await?.transpose()
+            shared.stored(By::Id(&id)).await
         }))
     }
 
@@ -253,7 +301,7 @@ impl Store for Postgres {
             if storable(&id).is_err() {
                 return Ok(None);
             }
-            shared.looks.read(|client| looks::picture(client, &id, &which)).await
+            shared.bytes.read(|client| looks::picture(client, &id, &which)).await
         }))
     }
 
@@ -273,7 +321,7 @@ impl Store for Postgres {
             if storable(&name).is_err() {
                 return Ok(None);
             }
-            shared.looks.read(|client| looks::file(client, &name)).await
+            shared.bytes.read(|client| looks::file(client, &name)).await
         }))
     }
 
@@ -281,12 +329,12 @@ impl Store for Postgres {
         let shared = Arc::clone(&self.shared);
         let Query { before, after, status, text, limit } = query;
         let asked = Asked { before, after, status, text: text.map(str::to_owned), limit };
-        Box::pin(self.run(async move { search::search(&shared.looks, asked, &shared.unreadable).await }))
+        Box::pin(self.run(async move { search::search(&shared.bytes, asked, &shared.unreadable).await }))
     }
 
     fn usage(&self) -> Answer<'_, Vec<Usage>> {
         let shared = Arc::clone(&self.shared);
-        Box::pin(self.run(async move { shared.looks.read(looks::usage).await }))
+        Box::pin(self.run(async move { shared.bytes.read(looks::usage).await }))
     }
 
     fn delete(&self, id: &str) -> Answer<'_, bool> {

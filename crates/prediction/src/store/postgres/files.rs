@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::Postgres;
+use super::lane::Commit;
 use super::rows::{NOW, Value, number, query};
 use crate::client_files::{ClientFile, Common, MAX_BYTES, MAX_FILES};
 use crate::store::error::StoreError;
@@ -20,7 +22,7 @@ impl Common for Postgres {
         let (shared, file, bytes) = (Arc::clone(&self.shared), file.clone(), bytes.to_vec());
         let about = serde_json::to_string(&file)?;
         let added = self.wait(async move {
-            let add = async |client: Arc<tokio_postgres::Client>| {
+            let add = async |client: Arc<Client>| {
                 // The sums may be of a moment ago: two at once may exceed them by one.
                 let sql = "INSERT INTO syncdiffusion.client_files (id, owner, expires_at, about, size, bytes)
                     SELECT $1, $2, $3, $4, $5, $6 WHERE (
@@ -40,7 +42,7 @@ impl Common for Postgres {
                 ];
                 Ok(!query(&client, sql, &values).await?.is_empty())
             };
-            Ok(shared.looks.call(add).await?)
+            Ok(shared.uploads.once_with(bytes.len(), add).await?)
         });
         added.map_err(io::Error::other)
     }
@@ -59,7 +61,7 @@ impl Common for Postgres {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         let found = self.wait(async move {
             let sql = "SELECT bytes FROM syncdiffusion.client_files WHERE id = $1";
-            let rows = shared.looks.read(async |client| query(&client, sql, &[(&id, Type::TEXT)]).await).await?;
+            let rows = shared.bytes.read(async |client| query(&client, sql, &[(&id, Type::TEXT)]).await).await?;
             Ok(rows.first().map(|row| row.get::<_, &[u8]>(0).into()))
         });
         found.map_err(io::Error::other)
@@ -76,22 +78,24 @@ impl Common for Postgres {
     }
 
     fn remove(&self, id: &str) -> io::Result<bool> {
-        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        let removed = self.wait(async move {
-            let sql = "DELETE FROM syncdiffusion.client_files WHERE id = $1 RETURNING id";
-            let rows = shared.looks.call(async |client| query(&client, sql, &[(&id, Type::TEXT)]).await).await?;
-            Ok(!rows.is_empty())
-        });
-        removed.map_err(io::Error::other)
+        let id = Arc::new(id.to_owned());
+        let remove = move |client: Arc<Client>| {
+            let id = Arc::clone(&id);
+            async move {
+                let sql = "DELETE FROM syncdiffusion.client_files WHERE id = $1 RETURNING id";
+                Ok(!query(&client, sql, &[(&*id, Type::TEXT)]).await?.is_empty())
+            }
+        };
+        let removed = self.lane.write(Commit::Durable, 0, remove, |removed| Ok(removed.outcome?));
+        self.wait(removed).map_err(io::Error::other)
     }
 
     fn sweep(&self) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let swept = self.wait(async move {
+        let sweep = async |client: Arc<Client>| {
             let sql = format!("DELETE FROM syncdiffusion.client_files WHERE expires_at <= {NOW}");
-            shared.looks.call(async |client| query(&client, &sql, &[]).await).await?;
-            Ok(())
-        });
-        swept.map_err(io::Error::other)
+            query(&client, &sql, &[]).await.map(drop)
+        };
+        let swept = self.lane.write(Commit::Durable, 0, sweep, |swept| Ok(swept.outcome?));
+        self.wait(swept).map_err(io::Error::other)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use tokio_postgres::{Client, Error};
 
 use super::address::Address;
-use super::link::connect;
+use super::connect::{connect, within};
 use super::rows::query;
 use super::schema;
 use crate::store::error::StoreError;
@@ -39,13 +39,12 @@ pub fn inspect(url: &str) -> Result<Inspected, StoreError> {
 
 async fn look(address: &Address) -> Result<Inspected, StoreError> {
     let client = connect(address).await?;
-    let named = |error: StoreError| match error {
-        StoreError::Engine(text) => StoreError::Engine(format!("database {}: {text}", address.shown())),
-        other => other,
+    let looking = async {
+        schema::server(&client).await?;
+        let found = schema::describe(&client).await?;
+        Ok((found, warnings(&client).await?))
     };
-    schema::server(&client).await.map_err(named)?;
-    let found = schema::describe(&client).await.map_err(named)?;
-    let warnings = warnings(&client).await.map_err(|error| named(error.into()))?;
+    let (found, warnings) = within(address, &client, looking).await?;
     Ok(Inspected { found: format!("database {}: {found}", address.shown()), warnings })
 }
 

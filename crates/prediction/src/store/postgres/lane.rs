@@ -2,10 +2,13 @@
 //!
 //! What has gathered since the last commit goes out at once, in one transaction, so a burst of predictions shares one
 //! flush of the server's disk. Should one of them fail, nothing of it is done, and each is tried by itself. The same
-//! happens when the answer to a commit is lost: each write finds what it did then.
+//! happens when the answer to a commit is lost with its connection: each write finds what it did then. An answer that
+//! only takes too long is not waited for any more, and then nothing is written until it has come (see
+//! [`super::link`]): all that waits here fails at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +25,10 @@ use crate::store::error::StoreError;
 const MAX_BATCH: usize = 64;
 /// Bytes after which a transaction takes no more.
 const MAX_BYTES: usize = 16 << 20;
+/// How many calls wait at most.
+const MAX_WAITING: usize = 10_000;
+/// How many bytes wait at most behind others.
+const MAX_WAITING_BYTES: usize = 256 << 20;
 /// How long a transaction holds its locks whose node is frozen in the middle.
 const MAX_IDLE: Duration = Duration::from_secs(5);
 
@@ -51,6 +58,7 @@ trait Single: Send {
     fn size(&self) -> usize;
     fn run(&mut self, client: Arc<Client>) -> Sent<'_, Result<(), Error>>;
     fn doubt(&mut self);
+    fn in_doubt(&self) -> bool;
     fn answer(self: Box<Self>, failed: Option<Failure>);
 }
 
@@ -93,6 +101,10 @@ where
         self.in_doubt = true;
     }
 
+    fn in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
     fn answer(self: Box<Self>, failed: Option<Failure>) {
         let Self { found, in_doubt, done, to, .. } = *self;
         let outcome = match (failed, found) {
@@ -108,16 +120,43 @@ enum Work {
     Steps(Sent<'static, ()>),
 }
 
+/// What waits.
+#[derive(Default)]
+struct Waiting {
+    works: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// Counts one more, if there is room for it.
+    fn add(&self, bytes: usize) -> Result<(), StoreError> {
+        let works = self.works.fetch_add(1, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if works < MAX_WAITING && (before == 0 || before + bytes <= MAX_WAITING_BYTES) {
+            return Ok(());
+        }
+        self.remove(bytes);
+        Err(StoreError::Engine("the database is slower than what it is to store; try again later".to_owned()))
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.works.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// A handle to the lane, which ends with it.
 pub(super) struct Lane {
     works: mpsc::UnboundedSender<Work>,
+    waiting: Arc<Waiting>,
 }
 
 impl Lane {
     pub(super) fn start(runtime: &Handle, link: Arc<Link>) -> Self {
         let (works, queue) = mpsc::unbounded_channel();
-        runtime.spawn(run(link, queue));
-        Self { works }
+        let waiting = Arc::<Waiting>::default();
+        runtime.spawn(run(link, queue, Arc::clone(&waiting)));
+        Self { works, waiting }
     }
 
     /// Sends a statement of about `size` bytes; `done` is called after its commit.
@@ -134,6 +173,10 @@ impl Lane {
         T: Send + 'static,
         U: Send + 'static,
     {
+        if let Err(full) = self.waiting.add(size) {
+            let refused = done(Tried { outcome: Err(Failure::before(full)), in_doubt: false });
+            return Box::pin(std::future::ready(refused));
+        }
         let (to, answer) = oneshot::channel();
         let statement = Statement { commit, size, work, found: None, in_doubt: false, done, to };
         self.send(Work::Single(Box::new(statement)), answer)
@@ -144,6 +187,9 @@ impl Lane {
         &self,
         steps: impl Future<Output = Result<U, StoreError>> + Send + 'static,
     ) -> Answer<'static, U> {
+        if let Err(full) = self.waiting.add(0) {
+            return Box::pin(std::future::ready(Err(full)));
+        }
         let (to, answer) = oneshot::channel();
         let steps = async move { _ = to.send(steps.await) };
         self.send(Work::Steps(Box::pin(steps)), answer)
@@ -160,7 +206,7 @@ impl Lane {
     }
 }
 
-async fn run(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Work>) {
+async fn run(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Work>, waiting: Arc<Waiting>) {
     let mut put_off = None;
     loop {
         let work = match put_off.take() {
@@ -172,15 +218,18 @@ async fn run(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Work>) {
         };
         let first = match work {
             Work::Steps(steps) => {
+                waiting.remove(0);
                 steps.await;
                 continue;
             }
             Work::Single(first) => first,
         };
+        waiting.remove(first.size());
         let (mut size, mut batch) = (first.size(), vec![first]);
         while batch.len() < MAX_BATCH && size < MAX_BYTES {
             match queue.try_recv() {
                 Ok(Work::Single(next)) => {
+                    waiting.remove(next.size());
                     size += next.size();
                     batch.push(next);
                 }
@@ -227,25 +276,31 @@ async fn together(link: &Link, mut batch: Vec<Box<dyn Single>>) {
     }
 }
 
-/// Does a write in a transaction of its own.
+/// Does a write in a transaction of its own. Where the answer only takes too long, the next try ends this at once.
 async fn alone(link: &Link, mut single: Box<dyn Single>) {
-    for _ in 1..MAX_TRIES {
+    let mut tries = 0;
+    let failed = loop {
+        tries += 1;
         let tried = link.once_with(single.size(), |client| single.run(client)).await;
-        let Err(failure) = tried else { return single.answer(None) };
+        let Err(failure) = tried else {
+            if !single.in_doubt() {
+                break None;
+            }
+            // It may have found what an earlier try did, whose commit nobody has waited for.
+            break link.confirm().await.err();
+        };
         if failure.unknown {
             single.doubt();
         }
+        let is_last = tries == MAX_TRIES || (!failure.again && (!failure.unknown || single.commit() == Commit::Quick));
+        if is_last {
+            break Some(failure);
+        }
         if failure.again {
             pause().await;
-        } else if !failure.unknown || single.commit() == Commit::Quick {
-            return single.answer(Some(failure));
         }
-    }
-    let last = link.once_with(single.size(), |client| single.run(client)).await.err();
-    if last.as_ref().is_some_and(|failure| failure.unknown) {
-        single.doubt();
-    }
-    single.answer(last);
+    };
+    single.answer(failed);
 }
 
 /// Sends a transaction without waiting for the answers in between. After an error in one of them it is rolled back.

@@ -1,4 +1,5 @@
-//! What is asked and said without any order: beats, news, records and pictures.
+//! What is asked and said without any order: beats, news, records and pictures. Pictures have a connection of their
+//! own.
 
 use std::sync::Arc;
 
@@ -152,12 +153,13 @@ pub(super) async fn place(client: Arc<Client>, seq: i64) -> Result<Option<Place>
 }
 
 /// Names a prediction.
+#[derive(Clone, Copy)]
 pub(super) enum By<'a> {
     Id(&'a str),
     Seq(i64),
 }
 
-/// A prediction with its first picture, if it has ended.
+/// A prediction without its pictures.
 pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Result<Stored, StoreError>>, Error> {
     let (column, value): (_, Value<'_>) = match &by {
         By::Id(id) => ("id", (id, Type::TEXT)),
@@ -170,14 +172,18 @@ pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Res
         Ok(record) => record,
         Err(error) => return Ok(Some(Err(error))),
     };
-    let (mut picture, mut more) = (None, Vec::new());
-    if record.prediction.status.is_terminal() {
-        picture = rows::picture(&client, row.get(0), &Which::FIRST).await?.map(|picture| picture.bytes);
-        if record.prediction.input.num_outputs > 1 {
-            more = rows::more(&client, row.get(0)).await?;
-        }
-    }
-    Ok(Some(Ok(Stored { record, picture, more, owed: row.get(5) })))
+    Ok(Some(Ok(Stored { record, picture: None, more: Vec::new(), owed: row.get(5) })))
+}
+
+/// The first picture of what has ended, and the others if there are several.
+pub(super) async fn outputs(
+    client: Arc<Client>,
+    seq: i64,
+    several: bool,
+) -> Result<(Option<Arc<[u8]>>, Vec<Arc<[u8]>>), Error> {
+    let first = rows::picture(&client, seq, &Which::FIRST).await?.map(|picture| picture.bytes);
+    let more = if several { rows::more(&client, seq).await? } else { Vec::new() };
+    Ok((first, more))
 }
 
 /// A picture of the prediction of an id.

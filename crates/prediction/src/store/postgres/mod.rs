@@ -2,8 +2,9 @@
 //!
 //! The database is the truth: who waits, who holds what, what has ended. Each transition is one statement, most of
 //! them a function of `functions.sql`, so a node that is frozen or cut off in the middle of one holds no locks. A node
-//! has two connections and a thread of its own for them: writes go out in the order of their calls ([`lane`]), beats
-//! and everything that is only read do not wait for them ([`looks`]).
+//! has a thread and three connections: writes go out in the order of their calls ([`lane`]), beats and small reads do
+//! not wait for them ([`looks`]), and pictures wait for none of these and are waited for by none. A fourth takes files
+//! of clients, where there are any.
 //!
 //! What was accepted, ended or asked to stop is on the disk of the server, and of its synchronous standby, before it
 //! is answered. A claim, a beat and progress are not waited for: to lose one costs a repeated run, never a result.
@@ -11,12 +12,14 @@
 //! When an answer is lost with its connection, what it was about may have been done. A write is then tried again, and
 //! finds what it did: an acceptance by the name of its request, an end by its token. If the database does not come
 //! back, an acceptance is an error, and what was accepted is adopted later; an end is tried again by the caller. What
-//! was claimed without an answer is given back.
+//! was claimed without an answer is given back. When an answer only takes too long, as that to a commit whose standby
+//! is away, nothing is tried again and nothing else is written until it comes ([`link`]).
 //!
 //! Nothing is bound to a session but for the time of a transaction: no statement is named, nothing listens, settings
 //! and locks are local. So a pooler may give each transaction another connection to the server.
 
 mod address;
+mod connect;
 mod engine;
 mod explain;
 mod files;
@@ -35,16 +38,17 @@ mod tests;
 mod tls;
 mod writes;
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::runtime::Runtime;
 
 use crate::store::error::StoreError;
 use address::Address;
+use connect::{connect, within};
 pub use inspect::{Inspected, inspect as inspect_database};
 use lane::Lane;
-use link::{Link, connect};
+use link::{Kind, Link, PATIENCE};
 use shared::Shared;
 
 /// The engine.
@@ -93,16 +97,21 @@ impl Postgres {
                 return Err(error);
             }
         };
-        let truth = Arc::new(Link::new(Arc::clone(&address)));
+        let link = |kind: Kind| Link::new(Arc::clone(&address), kind);
+        let (truth, looks) = (link(Kind::Writes), link(Kind::Looks));
         let shared = Arc::new(Shared {
             truth: Arc::clone(&truth),
-            looks: Link::new(Arc::clone(&address)),
+            bytes: link(Kind::Bytes(Arc::clone(&looks))),
+            uploads: link(Kind::Uploads),
+            looks,
             node: AtomicU64::new(node),
+            patience: AtomicU64::new(PATIENCE.as_millis() as u64),
             handed_out: AtomicU64::default(),
             board: Mutex::default(),
             since: Mutex::default(),
             known: Mutex::default(),
             strays: AtomicU32::default(),
+            straying: AtomicBool::default(),
             sweep: Mutex::default(),
             lost: Mutex::default(),
             unsure: Mutex::default(),
@@ -179,15 +188,14 @@ impl Drop for Postgres {
 /// Checks a database, and registers a node.
 async fn open(address: &Address) -> Result<u64, StoreError> {
     let client = connect(address).await?;
-    let named = |error: StoreError| match error {
-        StoreError::Engine(text) => StoreError::Engine(format!("database {}: {text}", address.shown())),
-        other => other,
+    let opening = async {
+        schema::prepare(&client).await?;
+        for warning in inspect::warnings(&client).await? {
+            tracing::warn!(warning, "the database may lose what it has confirmed");
+        }
+        Ok(writes::register(&client).await?)
     };
-    schema::prepare(&client).await.map_err(named)?;
-    for warning in inspect::warnings(&client).await.map_err(|error| named(error.into()))? {
-        tracing::warn!(warning, "the database may lose what it has confirmed");
-    }
-    writes::register(&client).await.map_err(|error| named(error.into()))
+    within(address, &client, opening).await
 }
 
 /// Executes statements, on a thread of its own.

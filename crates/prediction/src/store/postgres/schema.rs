@@ -3,6 +3,7 @@
 //! Each version adds a step. Steps run under a lock of the whole database, so that nodes which start at the same time
 //! make them once. Nodes of the version before go on with the tables that they know.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
@@ -14,7 +15,9 @@ pub(super) const STEPS: &[&str] = &[concat!(include_str!("schema.sql"), include_
 /// The oldest server.
 const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
-const LOCK: i64 = 0x7379_6e63_6469_6666;
+pub(super) const LOCK: i64 = 0x7379_6e63_6469_6666;
+/// How long a node waits for others that start.
+const MAX_TURN: &str = "20s";
 /// How long a step waits for whoever uses a table. Meanwhile everybody else waits behind it.
 const MAX_WAIT: &str = "2s";
 
@@ -29,8 +32,17 @@ pub(super) async fn prepare(client: &Client) -> Result<(), StoreError> {
 /// Brings the tables to the version after some steps.
 pub(super) async fn bring(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
     server(client).await?;
-    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})");
-    client.batch_execute(&lock).await?;
+    let lock = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{MAX_TURN}'; SELECT pg_advisory_xact_lock({LOCK});
+        SET LOCAL lock_timeout TO DEFAULT"
+    );
+    client.batch_execute(&lock).await.map_err(|error| match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => StoreError::Engine(format!(
+            "another server has been checking or making the tables for {MAX_TURN}; see in `pg_stat_activity` what it \
+            waits for"
+        )),
+        _ => error.into(),
+    })?;
     let made = make(client, steps).await;
     // After a failure this is a rollback, whatever it is called.
     client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;

@@ -1,21 +1,21 @@
 //! What a node of the store has in memory, and the writes that take several statements.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::link::Link;
-use super::looks;
+use super::looks::{self, By};
 use super::rows::{self, Unreadable};
 use super::writes::{self, Asked, Estate};
 use crate::store::ends;
 use crate::store::error::StoreError;
-use crate::store::record::Record;
-use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, Node, Outcome, Said, Stopped};
+use crate::store::record::{Record, Stored};
+use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
 use crate::time::Time;
 use crate::wire::Metrics;
 
@@ -28,9 +28,16 @@ const STRAY_LOOKS: u32 = 15;
 pub(super) struct Shared {
     /// For writes in their order.
     pub(super) truth: Arc<Link>,
-    /// For beats, and for everything that changes nothing.
-    pub(super) looks: Link,
+    /// For beats, and for what is small and changes nothing.
+    pub(super) looks: Arc<Link>,
+    /// For reads of pictures and files, and for those that may take long.
+    pub(super) bytes: Arc<Link>,
+    /// For files of clients that come in.
+    pub(super) uploads: Arc<Link>,
+    /// Not a node's number while this one was taken for dead and has no new one yet.
     pub(super) node: AtomicU64,
+    /// How many milliseconds a beat may take.
+    pub(super) patience: AtomicU64,
     /// How many claims this node was ever given.
     pub(super) handed_out: AtomicU64,
     /// How much waits, as the last answer said.
@@ -41,6 +48,8 @@ pub(super) struct Shared {
     pub(super) known: Mutex<BTreeSet<(u64, Uuid)>>,
     /// How often it is yet to be looked for claims that this node was not told of.
     pub(super) strays: AtomicU32,
+    /// Whether that is under way.
+    pub(super) straying: AtomicBool,
     /// When retention by number is next looked at: not often where that takes long.
     pub(super) sweep: Mutex<Option<Instant>>,
     /// Ids that may have been accepted without an answer.
@@ -105,11 +114,24 @@ impl Shared {
         self.strays.store(STRAY_LOOKS, Ordering::Relaxed);
     }
 
+    /// Whether this node was taken for dead, and has no new number yet.
+    pub(super) fn is_dead(&self) -> bool {
+        self.me() == NOBODY
+    }
+
+    /// Gets a new number.
+    pub(super) async fn register(&self) -> Result<(), StoreError> {
+        let node = self.truth.call(async |client: Arc<Client>| writes::register(&client).await).await?;
+        self.node.store(node, Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(super) async fn beat(&self, about: String, said: Arc<Vec<Said>>) -> Result<Beat, StoreError> {
+        let patience = Duration::from_millis(self.patience.load(Ordering::Relaxed));
         let before = std::mem::take(&mut *lock(&self.since));
         let beaten = self
             .looks
-            .once(|client| looks::beat(client, (self.me(), self.held_from()), about.clone(), Arc::clone(&said)))
+            .once_within(patience, |client| looks::beat(client, (self.me(), self.held_from()), about, said))
             .await;
         let alive = beaten.inspect_err(|_| {
             let mut since = lock(&self.since);
@@ -122,14 +144,20 @@ impl Shared {
             }
             return Ok(alive);
         }
-        let node = self.looks.call(async |client: Arc<Client>| writes::register(&client).await).await?;
-        self.node.store(node, Ordering::Relaxed);
+        // A new number now would be one for claims that are made before anybody here knows of this death.
+        self.node.store(NOBODY, Ordering::Relaxed);
         lock(&self.known).clear();
         Ok(Beat::Dead)
     }
 
     /// Gives back what this node holds without having been told. To be called in the order of claims.
     pub(super) async fn give_back_strays(&self) -> Result<(), StoreError> {
+        let given_back = self.look_for_strays().await;
+        self.straying.store(false, Ordering::Relaxed);
+        given_back
+    }
+
+    async fn look_for_strays(&self) -> Result<(), StoreError> {
         let held = self.truth.call(|client| writes::held_by(client, self.me())).await?;
         for row in &held {
             let claim = Claim { seq: row.get::<_, i64>(0) as u64, token: row.get(5) };
@@ -228,6 +256,15 @@ impl Shared {
         Ok(false)
     }
 
+    /// Whether there may be anything to adopt. To look does not wait for writes.
+    pub(super) async fn has_orphans(&self) -> Result<bool, StoreError> {
+        if !lock(&self.lost).is_empty() {
+            // Whether they are stored is known behind the writes only.
+            return Ok(true);
+        }
+        Ok(!self.looks.read(|client| writes::orphans(client, self.me(), Vec::new())).await?.is_empty())
+    }
+
     pub(super) async fn adopt(&self) -> Result<Vec<Record>, StoreError> {
         let lost = lock(&self.lost).clone();
         let orphans = self.truth.call(|client| writes::orphans(client, self.me(), lost.clone())).await?;
@@ -256,5 +293,17 @@ impl Shared {
             self.truth.call(|client| writes::remove(client, row.get(0))).await?;
         }
         Ok(removable)
+    }
+
+    /// A prediction with its pictures, if it has ended.
+    pub(super) async fn stored(&self, by: By<'_>) -> Result<Option<Stored>, StoreError> {
+        let found = self.looks.read(|client| looks::stored(client, by)).await?.transpose()?;
+        let Some(Stored { record, owed, .. }) = found else { return Ok(None) };
+        let (mut picture, mut more) = (None, Vec::new());
+        if record.prediction.status.is_terminal() {
+            let (seq, several) = (rows::number(record.seq), record.prediction.input.num_outputs > 1);
+            (picture, more) = self.bytes.read(|client| looks::outputs(client, seq, several)).await?;
+        }
+        Ok(Some(Stored { record, picture, more, owed }))
     }
 }

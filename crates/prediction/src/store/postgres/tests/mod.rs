@@ -1,7 +1,20 @@
 //! What is particular to this engine: lost answers and lost connections.
 
+/// Repeats a call until it is answered.
+macro_rules! answered {
+    ($call:expr) => {
+        loop {
+            match $call.await {
+                Ok(answer) => break answer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+}
+
 mod bench;
 mod hosts;
+mod late;
 mod opening;
 mod proxy;
 mod tls;
@@ -14,7 +27,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::address::Address;
-use super::link::connect;
+use super::connect::connect;
 use super::{Postgres, attempt, execute};
 use crate::store::suite::server::{self, database};
 use crate::store::suite::{accept, claim, ids, picture, record, status, succeeded, with_webhook};
@@ -119,7 +132,8 @@ async fn what_was_adopted_without_an_answer_is_adopted_again() {
     let Beat::Alive { nodes, .. } = b.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
     let last = nodes.last().unwrap();
     assert!(b.reap(last.node, last.beat).await.unwrap());
-    proxy.lose(2);
+    // To the first it says that there is something, to the second what.
+    proxy.lose(3);
     assert!(a.adopt().await.is_err());
     assert!(b.adopt().await.unwrap().is_empty());
     assert_eq!(ids(&a.adopt().await.unwrap()), ["a"]);
@@ -155,18 +169,6 @@ async fn no_statement_has_a_name() {
     a.delete("a").await.unwrap();
     a.setting("secret", "first".to_owned()).unwrap();
     assert!(!proxy.has_seen_names());
-}
-
-/// Repeats a call until it is answered.
-macro_rules! answered {
-    ($call:expr) => {
-        loop {
-            match $call.await {
-                Ok(answer) => break answer,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-    };
 }
 
 /// Every connection to the database is cut again and again.

@@ -1,5 +1,5 @@
-//! A proxy between a store and its database. It can lose an answer together with its connection, and it looks whether
-//! statements are named.
+//! A proxy between a store and its database. It can lose an answer together with its connection, or be slow, and it
+//! looks whether statements are named.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// The proxy. Its threads end with the process.
 pub(super) struct Proxy {
@@ -20,6 +21,7 @@ struct State {
     until: AtomicU32,
     lost: AtomicU32,
     named: AtomicBool,
+    is_slow: AtomicBool,
 }
 
 impl Proxy {
@@ -46,6 +48,11 @@ impl Proxy {
         self.state.until.store(n, Ordering::SeqCst);
     }
 
+    /// Answers have a mebibyte a second from now on, on each connection.
+    pub(super) fn slow_down(&self) {
+        self.state.is_slow.store(true, Ordering::SeqCst);
+    }
+
     /// How many answers were lost.
     pub(super) fn lost(&self) -> u32 {
         self.state.lost.load(Ordering::SeqCst)
@@ -67,6 +74,18 @@ fn part(from: &mut impl Read, has_kind: bool) -> io::Result<(u8, Vec<u8>)> {
     bytes.resize(head + length as usize - 4, 0);
     from.read_exact(&mut bytes[head..])?;
     Ok((kind, bytes))
+}
+
+/// Passes an answer on.
+fn pass(to: &mut TcpStream, bytes: &[u8], state: &State) -> io::Result<()> {
+    if !state.is_slow.load(Ordering::SeqCst) {
+        return to.write_all(bytes);
+    }
+    for piece in bytes.chunks(1 << 16) {
+        to.write_all(piece)?;
+        thread::sleep(Duration::from_secs(1) * u32::try_from(piece.len()).unwrap() / (1 << 20));
+    }
+    Ok(())
 }
 
 fn join(client: TcpStream, server: UnixStream, state: &Arc<State>) {
@@ -106,7 +125,7 @@ fn join(client: TcpStream, server: UnixStream, state: &Arc<State>) {
             }
             // The first one is not an answer: the connection is made.
             has_begun |= is_over;
-            if !is_lost && to_client.write_all(&bytes).is_err() {
+            if !is_lost && pass(&mut to_client, &bytes, &shared).is_err() {
                 break;
             }
         }
