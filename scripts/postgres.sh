@@ -3,7 +3,8 @@
 # It listens on a socket in a folder of its own and, if a port is given, on 127.0.0.1. Says `ready FOLDER` when it can
 # be used (user `postgres`, no password), and ends, without a trace, when its standard input is closed. Lines there:
 # `kill` ends the server as a crash does, `start` starts it again, `standby` makes a synchronous standby with a socket in
-# FOLDER/standby, `promote` makes that one the primary; each is answered with `done`.
+# FOLDER/standby, `pause` has that one stand still, `resume` lets it go on, `promote` makes it the primary; each is
+# answered with `done`.
 # The setting `pgbouncer=on` puts a PgBouncer in transaction mode before it, with a socket in the folder FOLDER/pool.
 # Ends with status 69 where no PostgreSQL is found; POSTGRES_BIN names the folder of another one.
 # `scripts/postgres.sh find` only says where it is.
@@ -42,6 +43,7 @@ pooler=
 end() {
     trap - EXIT INT TERM HUP
     [ -z "$pooler" ] || kill -QUIT "$pooler" 2>/dev/null || true
+    signal_standby CONT
     for server in $child $standby; do
         kill -QUIT "$server" 2>/dev/null || true
         wait "$server" 2>/dev/null || true
@@ -106,6 +108,12 @@ sql() {
     as "$bin/psql" --host="$folder" --port="${port:-5432}" --username=postgres --dbname=postgres -qAtc "$1" </dev/null
 }
 
+# Sends a signal to all processes of the standby, if there is one.
+signal_standby() {
+    # shellcheck disable=SC2046 # Each is a word.
+    [ -z "$standby" ] || kill "-$1" "$standby" $(pgrep -P "$standby") 2>/dev/null || true
+}
+
 standby() {
     as mkdir "$folder/standby"
     as "$bin/pg_basebackup" --host="$folder" --port="${port:-5432}" --username=postgres --checkpoint=fast --no-sync \
@@ -157,6 +165,8 @@ while read -r word; do
         kill) kill -KILL "$child"; wait "$child" 2>/dev/null || true; child= ;;
         start) start ;;
         standby) standby ;;
+        pause) signal_standby STOP ;;
+        resume) signal_standby CONT ;;
         promote) as "$bin/pg_ctl" promote --silent --pgdata="$folder/standby/data" </dev/null >>"$folder/log" ;;
     esac
     echo "done"

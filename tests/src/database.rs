@@ -96,6 +96,16 @@ impl Database {
         self.tell("standby");
     }
 
+    /// Has the standby stand still, so that commits wait for it.
+    pub fn pause_standby(&mut self) {
+        self.tell("pause");
+    }
+
+    /// Lets it go on.
+    pub fn resume_standby(&mut self) {
+        self.tell("resume");
+    }
+
     /// Makes the standby the primary, after the first one was killed.
     pub fn promote(&mut self) {
         self.tell("promote");

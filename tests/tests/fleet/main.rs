@@ -12,6 +12,7 @@ mod proxy;
 mod refusals;
 mod rolling;
 mod shared;
+mod standby;
 
 use serde_json::{Value, json};
 use tests::{Database, Server};
