@@ -120,6 +120,7 @@ bench: build ## Benchmark the service, and panoramas against the Python referenc
 	tests/reference/.venv/bin/python tests/reference/random_model.py small $(SMALL)
 	tests/reference/.venv/bin/python tests/reference/bench.py --fast --runs $(RUNS) $(DTYPE:%=--dtype %) $(MODELS:%=--model %) -- $(JOB)
 	tests/reference/.venv/bin/python tests/reference/bench_sharing.py --runs $(RUNS)
+	tests/reference/.venv/bin/python tests/reference/bench_previews.py --runs $(RUNS)
 
 .PHONY: bench-quick
 bench-quick: build ## The same in 10 minutes, with a short job (BEFORE=another build of syncdiffusion to compare with)

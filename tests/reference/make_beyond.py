@@ -30,7 +30,10 @@ PLAIN = {
 PICTURES = ("anchor_image", "image")
 DEMO = Path(__file__).resolve().parents[2] / "models/demo"
 # One for each kind of output of the UNet, and how the names of its cases begin.
-NAMES = {"epsilon": ("",), "v": ("smooth", "prompts_seamless", "anchor_image_wide", "image_strength", "image_redrawn")}
+NAMES = {
+    "epsilon": ("",),
+    "v": ("smooth", "prompts_seamless", "anchor_image_wide", "image_strength", "image_redrawn", "gently"),
+}
 
 
 def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
@@ -52,6 +55,7 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
 
     side = size * model.factor
     little = {"stride": 8, "sync_threshold": 1}
+    gently = {"stride": 4, "sync_threshold": 1, "sync_weight": 2.0, "guidance_scale": 2.0}
     texts = {"prompts": ("by day", "", "at night"), "width": 2 * size + 8} | little
     return {
         "smooth": parameters(blend="smooth"),
@@ -64,6 +68,8 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
         "seamless_even": parameters(seamless=True, stride=8),
         "seamless_tall": parameters(blend="smooth", seamless=True, height=size + 8, stride=8),
         "seamless_narrow": parameters(blend="smooth", seamless=True, width=size, sync_threshold=0),
+        "gently_seamless": parameters(**gently, blend="smooth", seamless=True),
+        "gently_canvas": parameters(**gently | {"width": 3 * size}, sync_mode="canvas"),
         "canvas": parameters(sync_mode="canvas", width=3 * size),
         "canvas_sync_freq_2": parameters(sync_mode="canvas", num_inference_steps=4, sync_freq=2, sync_threshold=4, sync_weight=12.0),
         "canvas_grid": parameters(sync_mode="canvas", height=size + 8, width=2 * size + 8, stride=8),
