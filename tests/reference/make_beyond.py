@@ -68,8 +68,6 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
         "seamless_even": parameters(seamless=True, stride=8),
         "seamless_tall": parameters(blend="smooth", seamless=True, height=size + 8, stride=8),
         "seamless_narrow": parameters(blend="smooth", seamless=True, width=size, sync_threshold=0),
-        "gently_seamless": parameters(**gently, blend="smooth", seamless=True),
-        "gently_canvas": parameters(**gently | {"width": 3 * size}, sync_mode="canvas"),
         "canvas": parameters(sync_mode="canvas", width=3 * size),
         "canvas_sync_freq_2": parameters(sync_mode="canvas", num_inference_steps=4, sync_freq=2, sync_threshold=4, sync_weight=12.0),
         "canvas_grid": parameters(sync_mode="canvas", height=size + 8, width=2 * size + 8, stride=8),
@@ -102,6 +100,8 @@ def cases(model: Beyond, seed: int) -> dict[str, BeyondParameters]:
         "image_redrawn": parameters(**little | {"sync_threshold": 3}, image=picture(side // 2, side), strength=0.7, num_inference_steps=4),
         "image_strength_1": parameters(**little, image=picture(side, 2 * side), strength=1.0),
         "image_prompts_canvas": parameters(**texts, image=picture(side, side), sync_mode="canvas"),
+        "gently_seamless": parameters(**gently, blend="smooth", seamless=True),
+        "gently_canvas": parameters(**gently | {"width": 3 * size}, sync_mode="canvas"),
     }
 
 
