@@ -112,8 +112,12 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             active.until(|phase| phase.is_left() || phase.is_over()).await;
-            if let Err(error) = shared.store.give_back(&claim, false, record.prediction.logs.clone()).await {
-                tracing::error!(%error, "a prediction could not be given back to the store");
+            match shared.store.give_back(&claim, false, record.prediction.logs.clone()).await {
+                Ok(Outcome::Ended(record)) if !active.phase().is_over() => {
+                    shared.conclude(&active, record.prediction);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "a prediction could not be given back to the store"),
             }
             shared.wake();
         });

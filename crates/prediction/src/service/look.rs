@@ -16,7 +16,7 @@ use crate::wire::{Prediction, Status};
 
 /// How often it is taken where there are other nodes.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is looked for other nodes.
+/// How often it is taken where there are none, once an answer of the store was lost.
 const ALONE: Duration = Duration::from_secs(1);
 /// How many predictions are asked for at once; of more each gets its turn.
 const MAX_ASKED: usize = 1000;
@@ -25,8 +25,11 @@ const MAX_ASKED: usize = 1000;
 pub(super) async fn run(shared: Weak<Shared>) {
     let (mut failed, mut last) = (false, 0);
     while let Some(service) = shared.upgrade() {
-        let fleet = service.table().fleet;
-        if fleet {
+        let (fleet, doubtful) = {
+            let table = service.table();
+            (table.fleet, table.doubtful)
+        };
+        if fleet || doubtful {
             let looked = service.look_around(&mut last).await;
             if let Err(error) = &looked
                 && !failed
@@ -87,7 +90,10 @@ impl Shared {
                 }
                 News::Ended(record) => {
                     if let Some(active) = of(record.seq) {
-                        self.learn(active, *record).await?;
+                        // One that cannot be read now does not keep from the others.
+                        if let Err(error) = self.learn(active, *record).await {
+                            active.span.in_scope(|| tracing::error!(%error, "an end cannot be read; trying again"));
+                        }
                     }
                 }
                 News::Gone { seq } => {

@@ -109,6 +109,8 @@ pub(super) struct Table {
     pub(super) told: Option<Model>,
     /// Whether there ever were other nodes: then what is left to the store may go on and end there.
     pub(super) fleet: bool,
+    /// Whether an answer of the store was lost: what it holds may have ended there without anybody to say so.
+    pub(super) doubtful: bool,
     /// The schedulers that it cannot be used with, and why.
     pub(super) unusable: Vec<(Scheduler, String)>,
     /// How fast this machine is, for estimates.
@@ -199,6 +201,7 @@ impl Table {
             model: None,
             told: None,
             fleet: false,
+            doubtful: false,
             unusable: Vec::new(),
             rate: Rate::default(),
             others: Vec::new(),

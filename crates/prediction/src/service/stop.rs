@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::{Phase, Stop};
-use crate::store::{Stopped, StoreError};
+use crate::store::{Stopped, StoreError, announce};
 
 /// The wait after a stop that could not be stored; doubles up to `MAX_WAIT`.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -23,7 +23,15 @@ impl Shared {
     pub(super) async fn cancel(self: &Arc<Self>, id: &str) -> Result<bool, StoreError> {
         let Some(active) = self.active(id) else {
             // Another node may be at it.
-            return Ok(matches!(self.store.stop(id).await?, Stopped::Ended(_) | Stopped::Asked));
+            return Ok(match self.store.stop(id).await? {
+                Stopped::Ended(record) => {
+                    // It waited, so nobody else reports its end.
+                    announce(&record);
+                    true
+                }
+                Stopped::Asked => true,
+                Stopped::TooLate | Stopped::Unknown => false,
+            });
         };
         active.until(|phase| !matches!(phase, Phase::Storing)).await;
         self.stop(&active).await
@@ -31,7 +39,9 @@ impl Shared {
 
     /// Stops a prediction by the store; false if its end is stored or being stored.
     async fn stop(self: &Arc<Self>, active: &Arc<ActivePrediction>) -> Result<bool, StoreError> {
-        match self.store.stop(active.id()).await? {
+        // The wish may be stored although its answer was lost.
+        let stopped = self.store.stop(active.id()).await.inspect_err(|_| self.table().doubtful = true)?;
+        match stopped {
             Stopped::Ended(record) => self.conclude(active, record.prediction),
             Stopped::Asked => _ = self.interrupt(active, Stop::Canceled, true),
             Stopped::TooLate | Stopped::Unknown => return Ok(false),

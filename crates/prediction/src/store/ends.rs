@@ -28,7 +28,7 @@ pub(super) fn canceled_instead(mut record: Record) -> Record {
 }
 
 /// Logs and counts an end that the store made and nobody else reports.
-pub(super) fn announce(record: &Record) {
+pub(crate) fn announce(record: &Record) {
     let Prediction { id, status, error, .. } = &record.prediction;
     let status = status.name();
     tracing::info!(prediction_id = ?id, status, error, "prediction ended");

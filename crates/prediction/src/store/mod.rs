@@ -51,6 +51,7 @@ mod usage;
 mod work;
 
 pub use api::{Answer, Store};
+pub(crate) use ends::announce;
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;

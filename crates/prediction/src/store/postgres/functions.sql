@@ -1,7 +1,7 @@
--- The transitions of version 1: see schema.sql.
+-- The transitions, made again with each version: nodes of the version before call them, too.
 
 -- How much waits: exactly while that is little, else as it was a second ago (`is_old`).
-CREATE FUNCTION syncdiffusion.waits(OUT waiting bigint, OUT units double precision, OUT is_old boolean)
+CREATE OR REPLACE FUNCTION syncdiffusion.waits(OUT waiting bigint, OUT units double precision, OUT is_old boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     b record;
@@ -20,7 +20,7 @@ BEGIN
 END $$;
 
 -- Sums up what ends have added to the usage.
-CREATE FUNCTION syncdiffusion.sum_usage() RETURNS void LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION syncdiffusion.sum_usage() RETURNS void LANGUAGE sql AS $$
     WITH ends AS (
         DELETE FROM syncdiffusion.usage_of_ends
             WHERE ctid = ANY (ARRAY(SELECT ctid FROM syncdiffusion.usage_of_ends LIMIT 100000)) RETURNING *
@@ -37,7 +37,7 @@ $$;
 -- What is accepted gets a rank above all that was claimed before. So nothing new comes below a mark, once all
 -- transactions have ended that may have looked at the queue before it was set: these are the ones numbered before a
 -- number that is taken after the look, because `accept` takes its own before it looks.
-CREATE FUNCTION syncdiffusion.refresh() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION syncdiffusion.refresh() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     b record;
     came double precision;
@@ -61,22 +61,29 @@ BEGIN
         at = clock_timestamp(), waiting = n, units = u;
     IF b.summed < clock_timestamp() - interval '30 seconds' THEN
         PERFORM syncdiffusion.sum_usage();
+        -- What was said in the moment of an end.
+        DELETE FROM syncdiffusion.progress g WHERE NOT EXISTS (
+            SELECT FROM syncdiffusion.predictions p
+            WHERE p.seq = g.seq AND p.claim = g.claim AND p.status = 'processing'
+        );
         UPDATE syncdiffusion.board SET summed = clock_timestamp();
     END IF;
 END $$;
 
--- Lowers the floor to what comes back into the queue.
-CREATE FUNCTION syncdiffusion.lower_floor(rank double precision) RETURNS void LANGUAGE sql AS $$
+-- Lowers the floor to what comes back into the queue. Whoever brings something back has locked the board before:
+-- `refresh` could set a mark above it meanwhile, which nobody would see in time.
+CREATE OR REPLACE FUNCTION syncdiffusion.lower_floor(rank double precision) RETURNS void LANGUAGE sql AS $$
     UPDATE syncdiffusion.board SET floor = least(floor, $1), mark = least(mark, $1) WHERE floor > $1 OR mark > $1;
 $$;
 
 -- Removes predictions with their pictures, and remembers how far the queue had come.
-CREATE FUNCTION syncdiffusion.remove(numbers bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION syncdiffusion.remove(numbers bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     highest double precision;
 BEGIN
     SELECT max(rank) INTO highest FROM syncdiffusion.predictions WHERE seq = ANY(numbers) AND begun;
     DELETE FROM syncdiffusion.predictions WHERE seq = ANY(numbers);
+    DELETE FROM syncdiffusion.progress WHERE seq = ANY(numbers);
     IF highest IS NOT NULL
         AND NOT EXISTS (SELECT FROM syncdiffusion.predictions WHERE begun AND rank >= highest) THEN
         UPDATE syncdiffusion.board SET low = highest WHERE low < highest;
@@ -84,7 +91,7 @@ BEGIN
 END $$;
 
 -- Stores pictures beside a prediction, in place of those they name.
-CREATE FUNCTION syncdiffusion.put(
+CREATE OR REPLACE FUNCTION syncdiffusion.put(
     number bigint, kinds text[], numbers integer[], medias text[], files text[], contents bytea[]
 ) RETURNS void LANGUAGE sql AS $$
     INSERT INTO syncdiffusion.pictures AS p (seq, kind, n, media, file, bytes)
@@ -93,7 +100,7 @@ CREATE FUNCTION syncdiffusion.put(
 $$;
 
 -- The same for a prediction that may have pictures already.
-CREATE FUNCTION syncdiffusion.keep(
+CREATE OR REPLACE FUNCTION syncdiffusion.keep(
     number bigint, kinds text[], numbers integer[], medias text[], files text[], contents bytea[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -103,13 +110,13 @@ BEGIN
     ) WHERE seq = number;
 END $$;
 
-CREATE FUNCTION syncdiffusion.size(contents bytea[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION syncdiffusion.size(contents bytea[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(sum(length(bytes)), 0)::bigint FROM unnest(contents) AS c (bytes);
 $$;
 
 -- Accepts a prediction: `new_seq` if it is new, `known` if there is one already, neither if there is no room. `more` was
 -- accepted since the caller heard how much waits. How much waits is not told where nothing depended on it.
-CREATE FUNCTION syncdiffusion.accept(
+CREATE OR REPLACE FUNCTION syncdiffusion.accept(
     me bigint, new_request uuid, new_id text, new_tenant text, new_key text, idempotent boolean,
     new_units double precision, new_wire integer, new_version text, new_record text,
     free bigint, jobs bigint, most_units double precision, more bigint, more_units double precision,
@@ -176,7 +183,7 @@ BEGIN
 END $$;
 
 -- Claims what comes next. What was interrupted before is claimed alone, and nothing passes it.
-CREATE FUNCTION syncdiffusion.claim(
+CREATE OR REPLACE FUNCTION syncdiffusion.claim(
     me bigint, places bigint, alone boolean, waited interval, most_wire integer, most_units double precision,
     own_version text, claimed_at bigint
 ) RETURNS TABLE (
@@ -184,6 +191,11 @@ CREATE FUNCTION syncdiffusion.claim(
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
+    -- To lock takes a number of the transactions, which are not for a queue that is empty.
+    IF NOT EXISTS (
+        SELECT FROM syncdiffusion.predictions p
+        WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
+    ) THEN RETURN; END IF;
     -- A node that is taken for dead in this moment finds out here, and not by the key of the table.
     PERFORM FROM syncdiffusion.nodes WHERE node = me FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
@@ -207,7 +219,7 @@ BEGIN
 END $$;
 
 -- Ends what is held under a token; null if it is not. Otherwise, whether it ended as canceled because it was asked to.
-CREATE FUNCTION syncdiffusion.finish(
+CREATE OR REPLACE FUNCTION syncdiffusion.finish(
     number bigint, token uuid, new_status text, new_record text, canceled_record text, began_at bigint, ended_at bigint,
     new_file text, owes boolean, megapixels double precision, seconds double precision,
     kinds text[], numbers integer[], medias text[], files text[], contents bytea[]
@@ -237,13 +249,14 @@ BEGIN
 END $$;
 
 -- Lets what is held under a token wait again, or ends it if it was asked to stop; null if it is not held.
-CREATE FUNCTION syncdiffusion.give_back(
+CREATE OR REPLACE FUNCTION syncdiffusion.give_back(
     number bigint, token uuid, counted boolean, waiting_record text, canceled_record text, ended_at bigint,
     owes boolean, seconds double precision
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     back record;
 BEGIN
+    PERFORM FROM syncdiffusion.board FOR UPDATE;
     UPDATE syncdiffusion.predictions p
         SET status = CASE WHEN p.stop THEN 'canceled' ELSE 'starting' END,
             record = CASE WHEN p.stop THEN canceled_record ELSE waiting_record END,
@@ -264,7 +277,7 @@ BEGIN
 END $$;
 
 -- Stores the wish to stop a prediction, or its end if it waits; the status after it, null if it has ended already.
-CREATE FUNCTION syncdiffusion.stop(
+CREATE OR REPLACE FUNCTION syncdiffusion.stop(
     number bigint, its_id text, canceled_record text, ended_at bigint, owes boolean, seconds double precision
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -287,7 +300,7 @@ END $$;
 
 -- Takes a node for dead whose beat still is `stands`. Of what it held, `numbers` (under `tokens`) are known to the
 -- caller, with the records of their ends. `moved` if the beat has moved or the node is gone, `again` if it holds more.
-CREATE FUNCTION syncdiffusion.reap(
+CREATE OR REPLACE FUNCTION syncdiffusion.reap(
     dead bigint, stands bigint, most_attempts integer, ended_at bigint,
     numbers bigint[], tokens uuid[], canceled_records text[], failed_records text[], owing boolean[],
     lasted double precision[],
@@ -303,6 +316,7 @@ BEGIN
             SELECT FROM unnest(numbers, tokens) AS k (seq, claim) WHERE k.seq = p.seq AND k.claim = p.claim
         )
     ) THEN outcome := 'again'; RETURN; END IF;
+    PERFORM FROM syncdiffusion.board FOR UPDATE;
     WITH ended AS (
         UPDATE syncdiffusion.predictions p
             SET status = CASE WHEN p.stop THEN 'canceled' WHEN p.attempts >= most_attempts THEN 'failed'

@@ -79,8 +79,13 @@ async fn searched(
 /// Some records, in the order in which they are looked for.
 async fn list(client: Arc<Client>, asked: Asked) -> Result<Vec<Row>, Error> {
     let order = if asked.after.is_some() { "ASC" } else { "DESC" };
-    // Two statements, so that each is looked up by an index of its own.
-    let status = if asked.status.is_some() { "AND p.status = $4" } else { "" };
+    // Several statements, so that each is looked up by an index of its own.
+    let status = match asked.status {
+        None => "",
+        // As a condition of the table says, which no index does.
+        Some(Status::Processing) => "AND p.status = $4 AND p.node IS NOT NULL",
+        Some(_) => "AND p.status = $4",
+    };
     let sql = format!(
         "SELECT {COLUMNS} FROM syncdiffusion.predictions p WHERE p.seq > $1 AND p.seq < $2 {status}
         ORDER BY p.seq {order} LIMIT $3"
