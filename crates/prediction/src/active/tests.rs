@@ -4,6 +4,7 @@ use protocol::Work;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::attempt::MAX_LOGS;
 use super::*;
 use crate::store::record_of;
 
