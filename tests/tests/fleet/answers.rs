@@ -77,3 +77,25 @@ async fn previews_are_shown_by_a_server_that_does_not_draw() {
     }
     assert!(!seen.contains("event: completed"), "{seen}");
 }
+
+#[tokio::test]
+async fn any_server_shows_and_stops_what_a_client_of_automatic1111_asked_another_for() {
+    let Some(database) = Database::start() else { return };
+    let (door, _workers) = fleet(&database, 1).await;
+    let other = super::door(&database.url());
+    other.until_health(&["READY"]).await;
+    let progress = "/sdapi/v1/progress";
+    assert_eq!(other.get(progress).await.json["state"]["job_count"], 0);
+    let body = json!({"prompt": "until=/nowhere/at/all", "steps": 4, "batch_size": 2});
+    let (answer, ()) = tokio::join!(door.json("POST", "/sdapi/v1/txt2img", &[], &body), async {
+        let seen = other.until(progress, |is| is["current_image"].is_string()).await;
+        assert_eq!((&seen["state"]["job"], &seen["state"]["job_count"]), (&json!("txt2img"), &json!(2)), "{seen}");
+        assert!(seen["state"]["sampling_step"].as_u64() >= Some(1), "{seen}");
+        let bare = other.get(&format!("{progress}?skip_current_image=true")).await.json;
+        assert!(bare["current_image"].is_null() && bare["progress"].as_f64() > Some(0.0), "{bare}");
+        assert_eq!(other.json("POST", "/sdapi/v1/interrupt", &[], &json!({})).await.status, 200);
+    });
+    assert_eq!(answer.status, 500);
+    assert!(answer.json["detail"].as_str().unwrap().contains("cancel"), "{}", answer.text);
+    other.until(progress, |is| is["state"]["job_count"] == 0).await;
+}

@@ -187,7 +187,7 @@ impl ActivePrediction {
 
     /// The record of its end, as it is stored beside the picture, which `file` names if it has a URL.
     pub(crate) fn record_of(&self, ended: &Prediction, file: Option<String>) -> Record {
-        let Record { webhook, output_file_prefix, wanted, deadline, key, .. } = &self.accepted;
+        let Record { webhook, output_file_prefix, wanted, deadline, key, asker, .. } = &self.accepted;
         let mut prediction = ended.clone();
         // The picture is stored by itself; a URL stays.
         prediction.output.take_if(|output| output.pictures().iter().any(|picture| picture.starts_with("data:")));
@@ -201,6 +201,7 @@ impl ActivePrediction {
             file,
             deadline: *deadline,
             key: key.clone(),
+            asker: asker.clone(),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Request {
     pub idempotent: bool,
     /// Its `Idempotency-Key`: a request that repeats an earlier one is answered with the prediction of that.
     pub key: Option<Key>,
+    /// Who asks for it, where an interface shows callers the newest of what they asked for.
+    pub asker: Option<String>,
     /// What is logged of the prediction is logged in here; `prediction_id` is recorded in it.
     pub span: Span,
 }
@@ -274,9 +276,10 @@ impl Shared {
             version: table.model().map(|model| model.version.clone()),
         };
         let deadline = request.cancel_after.map(|wait| now.after(wait));
-        let Request { webhook, output_file_prefix, wanted, key, span, .. } = request;
-        let (attempts, file) = (0, None);
-        let record = Record { prediction, seq: 0, attempts, webhook, output_file_prefix, wanted, file, deadline, key };
+        let Request { webhook, output_file_prefix, wanted, key, asker, span, .. } = request;
+        let (seq, attempts, file) = (0, 0, None);
+        let record =
+            Record { prediction, seq, attempts, webhook, output_file_prefix, wanted, file, deadline, key, asker };
         let active = Arc::new(ActivePrediction::new(record, self.options.stream_history, span));
         table.active.insert(id, Arc::clone(&active));
         Ok(Reserved::New(active))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Stop;
-use crate::store::{Awaited, Claim, News, Record, StoreError, Stored};
+use crate::store::{Awaited, Claim, News, Query, Record, StoreError, Stored};
 use crate::wire::{Prediction, Status};
 
 /// How often it is taken where there are other nodes.
@@ -20,6 +20,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ALONE: Duration = Duration::from_secs(1);
 /// How many predictions are asked for at once; of more each gets its turn.
 const MAX_ASKED: usize = 1000;
+/// How many of the newest predictions are searched for those of an asker.
+const MAX_SEARCHED: usize = 100;
 
 /// Looks as long as there is a service.
 pub(super) async fn run(shared: Weak<Shared>) {
@@ -163,6 +165,19 @@ impl Shared {
             _ => {}
         }
         Ok(Some(prediction))
+    }
+
+    /// The newest prediction of a fleet that has not ended and that one of these asked for, and who did.
+    pub(super) async fn newest_of(&self, askers: &[String]) -> Result<Option<(String, Prediction)>, StoreError> {
+        if !self.table().fleet {
+            return Ok(None);
+        }
+        let listed = self.store.list(Query { limit: MAX_SEARCHED, ..Query::default() }).await?;
+        let active = listed.into_iter().filter(|record| !record.prediction.status.is_terminal());
+        let mut theirs = active.filter_map(|Record { asker, prediction, .. }| {
+            asker.filter(|asker| askers.contains(asker)).map(|asker| (asker, prediction))
+        });
+        Ok(theirs.next())
     }
 
     /// A prediction that has not ended: one that is active here, or one that another node looks after, which is shown

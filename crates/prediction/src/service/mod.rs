@@ -220,6 +220,14 @@ impl Service {
         self.shared.store.delete(id).await
     }
 
+    /// The newest prediction of other nodes that has not ended and that one of these asked for, and who did.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn newest_of(&self, askers: &[String]) -> Result<Option<(String, Prediction)>, StoreError> {
+        self.shared.newest_of(askers).await
+    }
+
     /// Whether a prediction has been submitted and has not ended, as far as this node knows.
     pub fn is_active(&self, id: &str) -> bool {
         self.shared.active(id).is_some()

@@ -39,6 +39,9 @@ pub struct Record {
     /// The `Idempotency-Key` of its request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
+    /// Who asked for it, where an interface shows callers the newest of what they asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asker: Option<String>,
 }
 
 /// An `Idempotency-Key`, by which a repeated request finds the prediction of the first.
@@ -282,6 +285,7 @@ pub(crate) mod tests {
             file: None,
             deadline: None,
             key: None,
+            asker: None,
         }
     }
 

@@ -116,6 +116,7 @@ async fn make(
         detached: (prefer.respond_async && !streams) || key.is_some(),
         idempotent,
         key,
+        asker: None,
         span: telemetry::prediction(&request_id.0),
     };
     let submitted = app.service.submit(request).await?;

@@ -73,6 +73,7 @@ fn request(id: &str) -> Request {
         detached: true,
         idempotent: false,
         key: None,
+        asker: None,
         span: Span::none(),
     }
 }

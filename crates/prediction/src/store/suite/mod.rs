@@ -140,7 +140,8 @@ use cases;
 pub(super) fn record(id: &str) -> Record {
     let prediction = accepted(id, &json!({"prompt": id}));
     let (webhook, output_file_prefix, wanted, file) = (None, None, Wanted::default(), None);
-    Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, wanted, file, deadline: None, key: None }
+    let (deadline, key, asker) = (None, None, None);
+    Record { prediction, seq: 0, attempts: 0, webhook, output_file_prefix, wanted, file, deadline, key, asker }
 }
 
 /// The same with a webhook.

@@ -73,9 +73,9 @@ fn record(id: &str, events: &[EventKind]) -> Record {
         trace: Vec::new(),
         translated: false,
     };
-    let (output_file_prefix, wanted, file, deadline, key) = (None, Wanted::default(), None, None, None);
+    let (output_file_prefix, wanted, file, deadline, key, asker) = (None, Wanted::default(), None, None, None, None);
     let webhook = Some(webhook);
-    Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix, wanted, file, deadline, key }
+    Record { prediction, seq: 1, attempts: 0, webhook, output_file_prefix, wanted, file, deadline, key, asker }
 }
 
 /// A prediction that was accepted and claimed.

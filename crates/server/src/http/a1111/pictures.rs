@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::errors::Fault;
 use super::info::{hashes, info, parameters};
 use super::request::{Asked, Route};
-use super::runs::{Run, Runs};
+use super::runs::{Run, Runs, asker};
 use crate::http::accept;
 use crate::http::common::{self, Ended, Order, Raw};
 use crate::http::error::Error;
@@ -49,6 +49,7 @@ async fn create(app: App, runs: Runs, head: Head, route: Route, body: Raw) -> Re
         webhook: None,
         cancel_after: accept::cancel_after(&head.headers)?,
         key,
+        asker: Some(asker(&head.caller, route)),
     };
     let submitted = order.submit(&app, &head).await?;
     drop(room);

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::Fault;
-use super::runs::{Drawn, Runs, Watched};
+use super::request::Route;
+use super::runs::{Drawn, Runs, Watched, asker};
 use crate::http::auth::Caller;
 use crate::http::error::Error;
 use crate::http::state::App;
@@ -31,13 +32,31 @@ pub(super) async fn show(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Value>, Fault> {
     let Query(asked) = query.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
-    let Some(drawn) = runs.newest(&caller) else { return Ok(Json(answer(&Metrics::default(), "", 0, None))) };
-    let active = if app.service.is_active(&drawn.id) { app.service.get(&drawn.id).await } else { Ok(None) };
+    let Some(drawn) = newest(&app, &runs, &caller).await? else {
+        return Ok(Json(answer(&Metrics::default(), "", 0, None)));
+    };
+    let is_active = drawn.is_elsewhere || app.service.is_active(&drawn.id);
+    let active = if is_active { app.service.get(&drawn.id).await.map_err(Error::from)? } else { None };
     // One that has just ended is about to be answered.
     let ended = || Metrics { progress: Some(1.0), ..Metrics::default() };
-    let metrics = active.map_err(Error::from)?.map_or_else(ended, |prediction| prediction.metrics);
+    let active = active.filter(|prediction| !prediction.status.is_terminal());
+    let metrics = active.map_or_else(ended, |prediction| prediction.metrics);
     let image = if asked.skip_current_image { None } else { preview(&app, &drawn).await };
     Ok(Json(answer(&metrics, drawn.route.job(), drawn.count, image.as_deref())))
+}
+
+/// What a caller asked for last: this server, or any other of its fleet.
+async fn newest(app: &App, runs: &Runs, caller: &Caller) -> Result<Option<Arc<Drawn>>, Error> {
+    if let Some(drawn) = runs.newest(caller) {
+        return Ok(Some(drawn));
+    }
+    let routes = [Route::Txt2Img, Route::Img2Img].map(|route| (asker(caller, route), route));
+    let Some((asked, prediction)) = app.service.newest_of(&routes.each_ref().map(|(asker, _)| asker.clone())).await?
+    else {
+        return Ok(None);
+    };
+    let route = routes.iter().find(|(asker, _)| *asker == asked).map(|(_, route)| *route);
+    Ok(route.map(|route| runs.elsewhere(caller, &prediction.id, route, prediction.input.num_outputs)))
 }
 
 fn answer(metrics: &Metrics, job: &str, count: u32, image: Option<&str>) -> Value {
@@ -90,7 +109,7 @@ pub(super) async fn interrupt(
     Extension(runs): Extension<Runs>,
     caller: Caller,
 ) -> Result<Json<Value>, Fault> {
-    if let Some(drawn) = runs.newest(&caller) {
+    if let Some(drawn) = newest(&app, &runs, &caller).await? {
         app.service.cancel(&drawn.id).await.map_err(Error::from)?;
     }
     Ok(Json(json!({})))

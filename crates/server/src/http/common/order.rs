@@ -34,6 +34,8 @@ pub(crate) struct Order {
     pub(crate) cancel_after: Option<Duration>,
     /// Its `Idempotency-Key`.
     pub(crate) key: Option<Key>,
+    /// Who asks for it, where callers are shown the newest of what they asked for.
+    pub(crate) asker: Option<String>,
 }
 
 /// How it ended.
@@ -64,6 +66,7 @@ impl Order {
             detached: self.key.is_some(),
             idempotent: false,
             key: self.key,
+            asker: self.asker,
             span: telemetry::prediction(&head.request_id.0),
         };
         let submitted = app.service.submit(request).await?;

@@ -72,6 +72,7 @@ pub(super) async fn create(
         webhook: webhook.transpose()?,
         cancel_after: accept::cancel_after(&head.headers)?,
         key,
+        asker: None,
     };
     let submitted = order.submit(&app, head).await?;
     drop(room);

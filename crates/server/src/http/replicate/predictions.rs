@@ -126,6 +126,7 @@ async fn make(
         detached: true,
         idempotent: false,
         key: body.key,
+        asker: None,
         span: telemetry::prediction(&request_id.0),
     };
     let submitted = app.service.submit(request).await?;
