@@ -26,6 +26,10 @@ CASES = [
     ("another that draws 30", """SELECT node(3, '{"ready": 1, "units_per_second": 30}')""", 100),
     ("one that loads again counts for nothing", """SELECT node(4, '{"ready": 0, "units_per_second": 1000}')""", 100),
     ("two that are busy count as full", "SELECT job(3, 1, 2), job(4, 1, 2), job(5, 1, 3)", 120),
+    ("what waits for the model of the fleet counts", """INSERT INTO syncdiffusion.settings VALUES ('last_model', '{"model": {"version": "a"}}');
+        SELECT job(6, 1000, NULL); UPDATE syncdiffusion.predictions SET version = 'a' WHERE seq = 6""", 150),
+    ("what waits for another one does not", "UPDATE syncdiffusion.predictions SET version = 'b' WHERE seq = 6", 120),
+    ("no server is left", "UPDATE syncdiffusion.predictions SET status = 'starting', node = NULL WHERE status = 'processing'; DELETE FROM syncdiffusion.nodes", 60),
     ("what has ended does not count", "UPDATE syncdiffusion.predictions SET status = 'canceled', node = NULL, completed_at = 0", 0),
 ]
 

@@ -40,6 +40,17 @@ pub enum Scheduler {
     DpmPp2m,
 }
 
+impl Scheduler {
+    /// Its name in an input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ddim => "ddim",
+            Self::UniPc => "unipc",
+            Self::DpmPp2m => "dpmpp_2m",
+        }
+    }
+}
+
 /// How a picture is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,6 +13,7 @@ mod refusals;
 mod rolling;
 mod shared;
 mod standby;
+mod without_workers;
 
 use serde_json::{Value, json};
 use tests::{Database, Server};

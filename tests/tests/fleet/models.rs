@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use tests::{Database, Server};
+use serde_json::{Value, json};
+use tests::{Answer, Database, Server};
 
 use super::{LEASE, door, quick};
 
@@ -53,4 +53,53 @@ async fn a_fleet_may_demand_a_dtype() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(ended.json["status"], "succeeded", "the first one draws it: {}", ended.text);
+}
+
+/// A request for a scheduler that the model of a server rules out.
+async fn without_unipc(server: &Server) -> Answer {
+    let mut body = quick("u");
+    body["input"]["scheduler"] = json!("unipc");
+    server.predict(&body).await
+}
+
+fn is_refused(answer: &Answer) {
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    let detail = &answer.json["detail"][0];
+    assert_eq!((&detail["loc"][2], &detail["type"]), (&json!("scheduler"), &json!("value_error")));
+    assert!(detail["msg"].as_str().unwrap().contains("must be `ddim`"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_scheduler_that_the_model_rules_out_is_refused_by_servers_without_workers() {
+    let Some(database) = Database::start() else { return };
+    let worker = Server::launch_on(&database.url(), &["--lease", LEASE], &[("STAND_IN_WITHOUT_UNIPC", "1")]);
+    worker.until_health(&["READY"]).await;
+    let first = door(&database.url());
+    first.until_health(&["READY"]).await;
+    is_refused(&without_unipc(&first).await);
+    let mut body = quick("b");
+    body["input"]["scheduler"] = json!("dpmpp_2m");
+    assert_eq!(first.predict(&body).await.json["status"], "succeeded");
+    let said: Value = serde_json::from_str(
+        &database.sql("SELECT about -> 'unusable' FROM syncdiffusion.nodes WHERE (about ->> 'ready')::integer > 0"),
+    )
+    .unwrap();
+    assert!(said["unipc"].as_str().unwrap().contains("must be `ddim`"), "{said}");
+    // A server of an earlier version does not say it, and is a server all the same.
+    let earlier =
+        database.sql("SELECT about - 'unusable' FROM syncdiffusion.nodes WHERE (about ->> 'ready')::integer > 0");
+    worker.signal("TERM");
+    worker.logged("stopped").await;
+    drop(first);
+    database.sql(&format!(
+        "DELETE FROM syncdiffusion.settings WHERE name = 'last_model';
+        INSERT INTO syncdiffusion.nodes VALUES (nextval('syncdiffusion.node_numbers'), 1, '{}')",
+        earlier.trim()
+    ));
+    // It does not beat, and is not to be taken for dead.
+    let second = Server::launch_on(&database.url(), &["--workers", "0", "--lease", "10m"], &[]);
+    second.until_health(&["READY"]).await;
+    let mut body = quick("c");
+    body["input"]["scheduler"] = json!("unipc");
+    assert_eq!(second.predict_async(&body).await.status, 202);
 }

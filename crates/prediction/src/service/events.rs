@@ -55,7 +55,7 @@ impl Shared {
                 tracing::info!(worker, load_seconds, jobs, device = %model.device, dtype = %model.dtype, "worker ready");
                 record_memory(worker, peak_memory_bytes);
                 table.model = Some(model);
-                table.unusable = unusable;
+                table.unusable = unusable.into_iter().map(|(of, why)| (of.name().to_owned(), why)).collect();
                 table.setup.succeed();
                 table.workers.slot(worker).ready(jobs);
                 self.wake();

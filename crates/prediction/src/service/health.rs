@@ -14,7 +14,7 @@ pub enum State {
     Starting,
     /// A prediction would begin at once.
     Ready,
-    /// All workers are busy.
+    /// All workers are busy, or none is there and predictions wait for one that is yet to come.
     Busy,
     /// No worker could load.
     SetupFailed,
@@ -22,6 +22,13 @@ pub enum State {
     Defunct,
     /// Workers were lost and are being started again, or the store cannot be written.
     Unhealthy,
+}
+
+impl State {
+    /// Whether predictions are accepted.
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Ready | Self::Busy)
+    }
 }
 
 /// What the health check shows.
@@ -37,18 +44,23 @@ pub struct Health {
 }
 
 /// Numbers of predictions and of workers, by state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Counts {
     /// Predictions that wait for a worker.
     pub waiting: usize,
+    /// Those of them that wait for a version of the model that no node draws, by version.
+    pub unserved: Vec<(String, u64)>,
     /// Predictions that workers hold.
     pub running: usize,
+    /// Whether predictions are accepted.
+    pub ready: bool,
     /// Workers by state.
     pub workers: [(&'static str, usize); 5],
 }
 
 impl Shared {
     pub(super) fn counts(&self) -> Counts {
+        let ready = self.health().status.is_ready();
         let table = self.table();
         let mut workers = [("loading", 0), ("ready", 0), ("lost", 0), ("failed", 0), ("dead", 0)];
         for slot in table.workers.slots() {
@@ -62,7 +74,8 @@ impl Shared {
             workers[state].1 += 1;
         }
         let waiting = usize::try_from(self.store.board().waiting).unwrap_or(usize::MAX);
-        Counts { waiting, running: table.workers.running().count(), workers }
+        let unserved = table.unserved.iter().map(|(version, board)| (version.clone(), board.waiting)).collect();
+        Counts { waiting, unserved, running: table.workers.running().count(), ready, workers }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -77,6 +90,8 @@ impl Shared {
         } else if is_ready {
             // The store knows what is accepted or claimed and has not reached its worker yet.
             if self.store.admits(&table.room(0, None)) { State::Ready } else { State::Busy }
+        } else if slots.is_empty() && table.takes_work() {
+            State::Busy
         } else if slots.is_empty() || any(|slot| slot.state == WorkerState::Loading) {
             State::Starting
         } else if any(|slot| matches!(slot.state, WorkerState::Lost(_))) {

@@ -25,6 +25,9 @@ use crate::wire::{Metrics, Prediction, Status, Urls};
 /// The waits for a webhook that is being delivered, in milliseconds.
 const DELIVERY_WAITS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 
+/// The first line of the logs of a prediction that is accepted while no worker is there.
+const WITHOUT_WORKERS: &str = "no server has a worker now; this prediction waits until one has\n";
+
 /// A prediction that is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -169,10 +172,10 @@ enum Reserved {
 }
 
 impl Table {
-    /// Whether there are workers for a new prediction.
+    /// Whether there are workers for a new prediction, or it may wait for one.
     pub(super) fn readiness(&self) -> Result<(), Refused> {
         match self.workers.why_lost() {
-            _ if self.workers.accept_work() || self.others_ready() > 0 => Ok(()),
+            _ if self.takes_work() => Ok(()),
             Some(why) => Err(Refused::NoWorker(why.to_owned())),
             None => Err(Refused::NotReady),
         }
@@ -267,7 +270,7 @@ impl Shared {
             urls: Urls::new(&request.base, &id),
             id: id.clone(),
             input: request.input,
-            logs: String::new(),
+            logs: if table.is_staffed() { String::new() } else { WITHOUT_WORKERS.to_owned() },
             metrics: Metrics::default(),
             model: table.model().map(|model| model.name.clone()),
             output: None,

@@ -148,7 +148,8 @@ impl Shared {
                     prediction.metrics.queue_position = Some(place.before);
                     let table = self.table();
                     let units = table.units_elsewhere(&prediction.input);
-                    prediction.metrics.seconds_left = table.seconds_until_end(units, place);
+                    let seconds = table.seconds_until_end(units, place);
+                    prediction.metrics.seconds_left = seconds.filter(|_| self.is_served(&table, &prediction));
                 }
             }
             Status::Processing => {

@@ -14,6 +14,7 @@ mod copies;
 mod dispatch;
 mod events;
 mod finish;
+mod fleet;
 mod follow;
 mod gone;
 mod health;
@@ -27,6 +28,7 @@ mod shared;
 mod shutdown;
 mod stop;
 mod supervisor;
+mod unserved;
 mod watching;
 mod workers;
 
@@ -96,7 +98,8 @@ impl Service {
         let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
         let uploader = Uploader::new(&options.place, &options.gate)?;
         let picture_intake = PictureIntake::new(&options.gate)?;
-        let table = Table::new(workers);
+        let mut table = Table::new(workers);
+        table.accepts_without_workers = options.accept_without_workers;
         let shared = Arc::new(Shared::new(options, store, webhooks, uploader, picture_intake, table));
         for record in adopted {
             shared.adopt(record);
@@ -105,6 +108,9 @@ impl Service {
         tokio::spawn(dispatch::run(Arc::downgrade(&shared)));
         tokio::spawn(look::run(Arc::downgrade(&shared)));
         tokio::spawn(watching::run(Arc::downgrade(&shared)));
+        if shared.options.own_model {
+            tokio::spawn(unserved::run(Arc::downgrade(&shared)));
+        }
         tokio::spawn(sweep(Arc::downgrade(&shared)));
         Ok(shared)
     }
@@ -117,12 +123,13 @@ impl Service {
         self.shared.submit(request).await
     }
 
-    /// Whether predictions are accepted: a worker has loaded, and is there or comes back, or another node has one.
+    /// Whether predictions are accepted: a worker has loaded, and is there or comes back, or another node has one, or
+    /// they may wait for one.
     pub fn accepts_work(&self) -> bool {
         self.shared.table().readiness().is_ok()
     }
 
-    /// Whether there are workers for a new prediction.
+    /// Whether there are workers for a new prediction, or it may wait for one.
     ///
     /// # Errors
     /// If no worker has loaded yet, or none is left.

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Phase;
-use crate::store::{Beat, Claim, Node, Peer, Said, StoreError, Watch};
+use crate::store::{About, Beat, Claim, Node, Peer, Said, StoreError, Watch};
 
 /// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ impl Shared {
             (table.about(), said)
         };
         match self.store.beat(&about, said.clone()).await {
-            Ok(Beat::Alive { node, held, nodes, .. }) => {
+            Ok(Beat::Alive { node, held, nodes, last, .. }) => {
                 if std::mem::take(&mut pulse.failed) {
                     tracing::info!("the store answers again");
                     self.unsure.store(true, Ordering::Relaxed);
@@ -94,7 +94,7 @@ impl Shared {
                     *pulse.said.entry(said.claim).or_default() += said.logs.len();
                 }
                 self.look_after(pulse, &held);
-                self.meet(node, &nodes);
+                self.meet(node, &nodes, last.map(|last| *last));
                 let dead = pulse.watch.look(Instant::now(), &nodes);
                 // Who is dead now is so at the next beat, too.
                 if pulse.tending.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -120,17 +120,9 @@ impl Shared {
     }
 
     /// Takes in what the other nodes say of themselves.
-    fn meet(&self, node: Node, nodes: &[Peer]) {
-        let mut table = self.table();
-        table.others = nodes.iter().filter(|peer| peer.node != node).map(|peer| peer.about.clone()).collect();
-        table.fleet |= !table.others.is_empty();
-        let told = table.others.iter().find_map(|about| about.model.clone().filter(|_| about.ready > 0));
-        if told.is_some() {
-            table.told = told;
-            if table.workers.slots().is_empty() {
-                table.setup.succeed();
-            }
-        }
+    fn meet(&self, node: Node, nodes: &[Peer], last: Option<About>) {
+        let others = nodes.iter().filter(|peer| peer.node != node).map(|peer| peer.about.clone());
+        self.table().meet(others.collect(), last);
     }
 
     /// Takes from dead nodes what they held, and looks from now on after what nobody looks after. What cannot be done

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::{Input, Model, Scheduler};
+use protocol::{Input, Model};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +20,6 @@ use super::workers::Workers;
 use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
 use crate::given_pictures::PictureIntake;
-use crate::input::{Geometry, Invalid, geometry_of};
 use crate::lifecycle::Phase;
 use crate::outgoing::Gate;
 use crate::store::{About, Board, Place, Retention, Room, Store, Wants};
@@ -48,6 +47,8 @@ pub struct Options {
     pub retention: Retention,
     /// Whether only what was accepted for the model of this node is claimed: others of the store may serve others.
     pub own_model: bool,
+    /// Whether predictions are accepted while no node has a worker, for the model of the last that had one.
+    pub accept_without_workers: bool,
     /// The dtype that workers must compute in, where all of a store are to draw the same.
     pub dtype: Option<String>,
     /// How long the beat of another node may stand still before it counts as dead.
@@ -105,18 +106,22 @@ pub(super) struct Table {
     pub(super) unstored: BTreeMap<u64, String>,
     /// The model that the workers have loaded, once the first has said which: new predictions show it.
     pub(super) model: Option<Model>,
-    /// The model that another node's workers have loaded, for a node that has none.
-    pub(super) told: Option<Model>,
+    /// What another node with a ready worker said last, for a node that has none.
+    pub(super) told: Option<About>,
     /// Whether there ever were other nodes: then what is left to the store may go on and end there.
     pub(super) fleet: bool,
     /// Whether an answer of the store was lost: what it holds may have ended there without anybody to say so.
     pub(super) doubtful: bool,
-    /// The schedulers that it cannot be used with, and why.
-    pub(super) unusable: Vec<(Scheduler, String)>,
+    /// The schedulers that it cannot be used with, by name, and why.
+    pub(super) unusable: BTreeMap<String, String>,
     /// How fast this machine is, for estimates.
     pub(super) rate: Rate,
     /// What the other nodes of the store say of themselves.
     pub(super) others: Vec<About>,
+    /// What waits for versions that no node draws, as of the last look.
+    pub(super) unserved: BTreeMap<String, Board>,
+    /// As in [`Options`].
+    pub(super) accepts_without_workers: bool,
     /// For the health check.
     pub(super) setup: Setup,
     /// The server stops: nothing is accepted, and nothing is given to workers.
@@ -168,10 +173,10 @@ impl Shared {
         }
         // A place that cannot be had is not shown; the prediction itself is known.
         if let Ok(Some(place)) = self.store.place(active.seq()).await {
-            let metrics = &mut prediction.metrics;
-            metrics.queue_position = Some(place.before);
             let table = self.table();
-            metrics.seconds_left = table.seconds_until_end(table.units(active), place);
+            let seconds = table.seconds_until_end(table.units(active), place);
+            prediction.metrics.queue_position = Some(place.before);
+            prediction.metrics.seconds_left = seconds.filter(|_| self.is_served(&table, &prediction));
         }
         prediction
     }
@@ -202,27 +207,14 @@ impl Table {
             told: None,
             fleet: false,
             doubtful: false,
-            unusable: Vec::new(),
+            unusable: BTreeMap::new(),
             rate: Rate::default(),
             others: Vec::new(),
+            unserved: BTreeMap::new(),
+            accepts_without_workers: false,
             setup: Setup::default(),
             closing: false,
         }
-    }
-
-    /// The model that new predictions are for: that of this node's workers, or of others'.
-    pub(super) fn model(&self) -> Option<&Model> {
-        self.model.as_ref().or(self.told.as_ref())
-    }
-
-    /// What of an input the model cannot do.
-    pub(super) fn misfit(&self, input: &Input) -> Option<Invalid> {
-        let (_, why) = self.unusable.iter().find(|(scheduler, _)| *scheduler == input.scheduler)?;
-        Some(Invalid { field: "scheduler".to_owned(), message: why.clone(), kind: "value_error" })
-    }
-
-    pub(super) fn geometry(&self) -> Geometry {
-        self.model().map(geometry_of).unwrap_or_default()
     }
 
     /// What a prediction costs, in the units of [`cost`].
@@ -233,20 +225,6 @@ impl Table {
     /// The same of what runs elsewhere, whose pictures are not known here.
     pub(super) fn units_elsewhere(&self, input: &Input) -> f64 {
         cost::units(input, self.geometry(), None)
-    }
-
-    /// How many workers of other nodes are ready.
-    pub(super) fn others_ready(&self) -> u64 {
-        self.others.iter().map(|about| about.ready).sum()
-    }
-
-    /// Cost that all nodes get through in a second, if there are others and that is known.
-    fn fleet_speed(&self) -> Option<f64> {
-        if self.others.is_empty() {
-            return None;
-        }
-        let all = self.others.iter().filter_map(|about| about.units_per_second).chain(self.about().units_per_second);
-        Some(all.sum()).filter(|speed| *speed > 0.0)
     }
 
     /// Estimated seconds until a prediction in the queue has ended.
@@ -271,10 +249,12 @@ impl Table {
 
     /// How much may wait for one more to be accepted, by the limits of the queue.
     pub(super) fn room(&self, queue_size: usize, queue_seconds: Option<f64>) -> Room {
-        let free = self.workers.free() as u64 + self.others.iter().map(|about| about.free).sum::<u64>();
+        let stranded = self.stranded();
+        let free = self.workers.free() as u64 + self.others_free() + stranded.waiting;
         let unit = self.rate.seconds(1.0).filter(|seconds| *seconds > 0.0);
         let speed = self.fleet_speed().or_else(|| unit.map(|unit| self.workers.share() as f64 / unit));
         let units = queue_seconds.zip(speed).map_or(f64::INFINITY, |(most, speed)| most * speed - self.running_units());
+        let units = units + stranded.units;
         Room { free, jobs: free.saturating_add(queue_size as u64), units, claims: self.claims }
     }
 
@@ -287,21 +267,6 @@ impl Table {
         let waited = if is_busy { IDLE_FIRST } else { Duration::ZERO };
         let version = self.model.as_ref().filter(|_| own_model).map(|model| model.version.clone());
         (places > 0).then(|| Wants { alone, waited, version, ..Wants::any(places) })
-    }
-
-    /// What this node says of itself.
-    pub(super) fn about(&self) -> About {
-        About {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: self.model.clone(),
-            ready: self.workers.slots().iter().filter(|slot| slot.is_ready() && !self.closing).count() as u64,
-            free: if self.closing { 0 } else { self.workers.free() as u64 },
-            units_per_second: self
-                .rate
-                .seconds(1.0)
-                .filter(|seconds| *seconds > 0.0)
-                .map(|seconds| self.workers.share() as f64 / seconds),
-        }
     }
 
     /// When there will be room again, as far as that can be estimated.

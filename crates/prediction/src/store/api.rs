@@ -71,8 +71,14 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Where a prediction stands in the queue; `None` if it does not wait.
+    /// Where a prediction stands in the queue, among what the same nodes could draw; `None` if it does not wait.
     fn place(&self, seq: u64) -> Answer<'_, Option<Place>>;
+
+    /// How much waits for each version of a model, of what comes first in the queue; only of an engine that nodes
+    /// share.
+    fn by_version(&self) -> Answer<'_, Vec<(String, Board)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// How much waits, as far as this node knows. Answers at once.
     fn board(&self) -> Board;

@@ -1,5 +1,6 @@
 //! How work is accepted, claimed and handed back: what callers and engines say to each other about it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,12 +196,35 @@ pub struct About {
     pub version: String,
     /// The model it serves; `None` on a node without workers.
     pub model: Option<Model>,
+    /// The schedulers that its model cannot be used with, by name, and why.
+    pub unusable: BTreeMap<String, String>,
     /// How many workers are ready.
     pub ready: u64,
     /// How many predictions it could start at once.
     pub free: u64,
     /// Cost that it gets through in a second, once it has measured that.
     pub units_per_second: Option<f64>,
+}
+
+impl About {
+    /// Whether it has a worker that is ready.
+    pub fn draws(&self) -> bool {
+        self.ready > 0 && self.model.is_some()
+    }
+
+    /// What outlives a node: its model and its speed, without what it could do at once.
+    pub(super) fn lasting(&self) -> Self {
+        Self { ready: 0, free: 0, ..self.clone() }
+    }
+
+    /// Whether it tells of another model than what is remembered, or of quite another speed.
+    pub(super) fn differs(&self, remembered: &Self) -> bool {
+        let is_as_fast = match (self.units_per_second, remembered.units_per_second) {
+            (Some(new), Some(old)) => new < 1.25 * old && old < 1.25 * new,
+            (new, _) => new.is_none(),
+        };
+        !is_as_fast || (&self.model, &self.unusable) != (&remembered.model, &remembered.unusable)
+    }
 }
 
 /// How far a prediction has come, said by the node that holds it. Lost in a crash.
@@ -227,6 +251,9 @@ pub enum Beat {
         nodes: Vec<Peer>,
         /// How much waits.
         board: Board,
+        /// What a node with a ready worker said last, whether it still is there or not; only of an engine that nodes
+        /// share.
+        last: Option<Box<About>>,
     },
     /// Others took it for dead: every claim that it holds is void, and it gets none before its next beat, which is that
     /// of a new node.
@@ -287,4 +314,43 @@ pub enum News {
         /// Its number.
         seq: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(units_per_second: Option<f64>) -> About {
+        let model = serde_json::json!({
+            "name": "m", "version": "v", "window": 64, "vae_factor": 8, "device": "cpu", "dtype": "f32"
+        });
+        About { model: serde_json::from_value(model).unwrap(), ready: 1, free: 2, units_per_second, ..About::default() }
+    }
+
+    /// As nodes of earlier and later versions write it.
+    #[test]
+    fn what_other_versions_say_of_themselves_is_read() {
+        let earlier: About =
+            serde_json::from_str(r#"{"version": "0.1.0", "model": null, "ready": 1, "free": 1}"#).unwrap();
+        assert_eq!((earlier.ready, earlier.unusable.len()), (1, 0));
+        let later = r#"{"ready": 1, "unusable": {"unipc": "why", "yet-to-come": "why"}, "more": [1]}"#;
+        let later: About = serde_json::from_str(later).unwrap();
+        assert_eq!(later.unusable.keys().collect::<Vec<_>>(), ["unipc", "yet-to-come"]);
+    }
+
+    #[test]
+    fn a_node_is_remembered_anew_when_model_or_speed_differ() {
+        let remembered = about(Some(10.0)).lasting();
+        assert!(!remembered.draws() && remembered.free == 0);
+        for speed in [None, Some(9.0), Some(12.0)] {
+            assert!(!about(speed).differs(&remembered), "{speed:?}");
+        }
+        for speed in [Some(7.0), Some(13.0)] {
+            assert!(about(speed).differs(&remembered), "{speed:?}");
+        }
+        assert!(about(Some(1.0)).differs(&about(None)), "it was not known");
+        let mut other = about(None);
+        other.unusable.insert("unipc".to_owned(), "why".to_owned());
+        assert!(other.differs(&remembered));
+    }
 }

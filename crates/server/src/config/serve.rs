@@ -63,6 +63,10 @@ pub(crate) struct Serve {
     /// How many seconds of work may wait, as estimated
     #[arg(long, env = "SYNCDIFFUSION_QUEUE_COST", value_parser = duration, help_heading = "Queue")]
     pub(crate) queue_cost: Option<Duration>,
+    /// Accept predictions while no server of the database has a worker, for the model that one had last; they wait
+    #[arg(long, env = "SYNCDIFFUSION_ACCEPT_WITHOUT_WORKERS", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(default_value = "false", value_parser = switch, requires = "database", help_heading = "Queue")]
+    pub(crate) accept_without_workers: bool,
     /// How many seconds a prediction may run
     #[arg(long, env = "SYNCDIFFUSION_MAX_PREDICT_SECONDS", value_parser = duration, help_heading = "Queue")]
     pub(crate) max_predict_seconds: Option<Duration>,
@@ -171,6 +175,7 @@ impl Serve {
             load: if self.setup_timeout.is_zero() { Duration::MAX } else { self.setup_timeout },
             retention: Retention { age: self.keep, count: self.keep_count, bytes: self.keep_bytes.or(in_memory) },
             own_model: shared.is_some(),
+            accept_without_workers: self.accept_without_workers,
             dtype: shared.and_then(|shared| shared.dtype.clone()),
             lease: self.lease,
             webhooks: self.outputs.webhooks(self.data_dir(), shared.map(|shared| shared.webhook_secret.as_str()))?,

@@ -48,7 +48,7 @@ async fn check(State(app): State<App>) -> Json<Body> {
 
 /// 200 while predictions are accepted, which a server that stops does not.
 async fn ready(State(app): State<App>) -> Response {
-    probe(&app, |is| !app.stop.is_cancelled() && matches!(is, Is::Ready | Is::Busy))
+    probe(&app, |is| !app.stop.is_cancelled() && is.is_ready())
 }
 
 /// 200 unless the server cannot recover without a restart.

@@ -50,6 +50,20 @@ const SHARES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 const METRICS: &[Metric] = &[
     metric("syncdiffusion_build_info", Gauge, Unit::Count, "`version`", "Always 1; the version is the label."),
     metric("syncdiffusion_queue_depth", Gauge, Unit::Count, "", "Predictions that wait for a worker."),
+    metric(
+        "syncdiffusion_queue_unserved",
+        Gauge,
+        Unit::Count,
+        "`version`",
+        "Waiting predictions that no server has a worker for, by the version of the model that they wait for.",
+    ),
+    metric(
+        "syncdiffusion_ready",
+        Gauge,
+        Unit::Count,
+        "",
+        "1 while predictions are accepted, as `/ready` says, else 0.",
+    ),
     metric("syncdiffusion_predictions_running", Gauge, Unit::Count, "", "Predictions that are assigned to a worker."),
     metric("syncdiffusion_queue_wait_seconds", Histogram(WORK), Unit::Seconds, "", "Time from acceptance to a worker."),
     metric(
@@ -189,6 +203,10 @@ impl Metrics {
     /// All metrics as Prometheus reads them, with those of the service as they are now.
     pub(crate) fn render(&self, counts: &Counts, usage: &[Usage]) -> String {
         gauge!("syncdiffusion_queue_depth").set(counts.waiting as f64);
+        gauge!("syncdiffusion_ready").set(f64::from(u8::from(counts.ready)));
+        for (version, waiting) in &counts.unserved {
+            gauge!("syncdiffusion_queue_unserved", "version" => version.clone()).set(*waiting as f64);
+        }
         gauge!("syncdiffusion_predictions_running").set(counts.running as f64);
         for (state, count) in counts.workers {
             gauge!("syncdiffusion_workers", "state" => state).set(count as f64);

@@ -29,6 +29,7 @@ fn options() -> Options {
         load: Duration::MAX,
         retention: crate::store::Retention::default(),
         own_model: false,
+        accept_without_workers: false,
         dtype: None,
         lease: Duration::from_secs(15),
         webhooks: crate::webhook::Options {

@@ -123,7 +123,7 @@ impl Store for Memory {
             return ready(Beat::Dead);
         }
         let (held, nodes, board) = (shelf.jobs.claims(self.me()), shelf.jobs.nodes(), shelf.jobs.board());
-        ready(Beat::Alive { node: self.me(), held, nodes, board })
+        ready(Beat::Alive { node: self.me(), held, nodes, board, last: None })
     }
 
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {

@@ -273,7 +273,17 @@ impl Store for Postgres {
 
     fn place(&self, seq: u64) -> Answer<'_, Option<Place>> {
         let (shared, seq) = (Arc::clone(&self.shared), number(seq));
-        Box::pin(self.run(async move { shared.looks.read(|client| looks::place(client, seq)).await }))
+        let mixed = shared.mixed.load(Ordering::Relaxed);
+        Box::pin(self.run(async move { shared.looks.read(|client| looks::place(client, seq, mixed)).await }))
+    }
+
+    fn by_version(&self) -> Answer<'_, Vec<(String, Board)>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.run(async move {
+            let counted = shared.looks.read(looks::by_version).await?;
+            shared.mixed.store(counted.len() > 1, Ordering::Relaxed);
+            Ok(counted)
+        }))
     }
 
     fn board(&self) -> Board {

@@ -40,7 +40,9 @@ pub(super) async fn beat(
     let refresh = query(&client, &refresh, &[]);
     let held = held_from(&client, me, from);
     let nodes = query(&client, "SELECT node, beat, about::text FROM syncdiffusion.nodes ORDER BY node", &[]);
-    let waiting = query(&client, "SELECT waiting, units FROM syncdiffusion.waits()", &[]);
+    let waiting = "SELECT waiting, units, (SELECT value FROM syncdiffusion.settings WHERE name = 'last_model')
+        FROM syncdiffusion.waits()";
+    let waiting = query(&client, waiting, &[]);
     let (moved, (), _, held, nodes, waiting) =
         tokio::try_join!(biased; moved, progress, refresh, held, nodes, waiting)?;
     if moved.is_empty() {
@@ -55,8 +57,47 @@ pub(super) async fn beat(
         beat: row.get::<_, i64>(1) as u64,
         about: serde_json::from_str::<About>(row.get(2)).unwrap_or_default(),
     });
+    let nodes: Vec<Peer> = nodes.collect();
     let board = waiting.first().map(board).unwrap_or_default();
-    Ok(Some(Beat::Alive { node, held: held.collect(), nodes: nodes.collect(), board }))
+    let last = waiting.first().and_then(|row| serde_json::from_str(row.get::<_, Option<&str>>(2)?).ok());
+    let last = remember(&client, &nodes, last).await;
+    Ok(Some(Beat::Alive { node, held: held.collect(), nodes, board, last: last.map(Box::new) }))
+}
+
+/// What a node with a ready worker said last: stored where it is not what was stored before, so that it outlives all of
+/// them.
+async fn remember(client: &Client, nodes: &[Peer], last: Option<About>) -> Option<About> {
+    // The first of them, so that all nodes agree.
+    let Some(told) = nodes.iter().map(|peer| &peer.about).find(|about| about.draws()) else { return last };
+    if last.as_ref().is_some_and(|last| !told.differs(last)) {
+        return last;
+    }
+    let told = told.lasting();
+    let sql = format!(
+        "{QUICK} INSERT INTO syncdiffusion.settings AS s SELECT 'last_model', $1 FROM quick
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value"
+    );
+    let text = serde_json::to_string(&told).unwrap_or_default();
+    if let Err(error) = query(client, &sql, &[(&text, Type::TEXT)]).await {
+        // The next beat tries again.
+        tracing::debug!(%error, "the model cannot be remembered");
+    }
+    Some(told)
+}
+
+/// How many predictions are looked at to count those of each version: those that nobody draws gather at the front.
+const MAX_COUNTED: usize = 10_000;
+
+/// How much waits for each version.
+pub(super) async fn by_version(client: Arc<Client>) -> Result<Vec<(String, Board)>, Error> {
+    let sql = format!(
+        "SELECT count(*), sum(w.units), w.version FROM (
+            SELECT p.units, p.version FROM syncdiffusion.predictions p
+            WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
+            ORDER BY p.rank, p.seq LIMIT {MAX_COUNTED}
+        ) w WHERE w.version IS NOT NULL GROUP BY w.version ORDER BY w.version"
+    );
+    Ok(query(&client, &sql, &[]).await?.iter().map(|row| (row.get(2), board(row))).collect())
 }
 
 /// What a node holds, of the numbers from one on: what is dead below it is not walked over.
@@ -139,16 +180,20 @@ pub(super) fn told(row: &Row, awaited: &Awaited) -> Result<News, StoreError> {
     })
 }
 
-/// How many wait before a prediction.
-pub(super) async fn place(client: Arc<Client>, seq: i64) -> Result<Option<Place>, Error> {
-    let sql = "WITH w AS MATERIALIZED (
-            SELECT seq, rank, status FROM syncdiffusion.predictions WHERE seq = $1
+/// How many wait before a prediction. Where predictions of several versions wait (`mixed`), only those count that the
+/// same nodes could draw, for which rows are read and not the index alone.
+pub(super) async fn place(client: Arc<Client>, seq: i64, mixed: bool) -> Result<Option<Place>, Error> {
+    let same = if mixed { "AND (p.version = w.version OR p.version IS NULL OR w.version IS NULL)" } else { "" };
+    let sql = format!(
+        "WITH w AS MATERIALIZED (
+            SELECT seq, rank, status, version FROM syncdiffusion.predictions WHERE seq = $1
         ) SELECT b.count, b.units FROM w, LATERAL (
             SELECT count(*), coalesce(sum(p.units), 0) AS units FROM syncdiffusion.predictions p
             WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
-                AND (p.rank, p.seq) < (w.rank, w.seq)
-        ) b WHERE w.status = 'starting'";
-    let rows = query(&client, sql, &[(&seq, Type::INT8)]).await?;
+                AND (p.rank, p.seq) < (w.rank, w.seq) {same}
+        ) b WHERE w.status = 'starting'"
+    );
+    let rows = query(&client, &sql, &[(&seq, Type::INT8)]).await?;
     Ok(rows.first().map(|row| Place { before: row.get::<_, i64>(0) as u64, units: row.get(1) }))
 }
 

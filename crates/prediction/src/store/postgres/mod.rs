@@ -110,6 +110,7 @@ impl Postgres {
             board: Mutex::default(),
             since: Mutex::default(),
             known: Mutex::default(),
+            mixed: AtomicBool::default(),
             strays: AtomicU32::default(),
             straying: AtomicBool::default(),
             sweep: Mutex::default(),

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) since: Mutex<Board>,
     /// The claims that this node was told of and that it has not been told the end of.
     pub(super) known: Mutex<BTreeSet<(u64, Uuid)>>,
+    /// Whether predictions of several versions of a model waited when that was last looked at.
+    pub(super) mixed: AtomicBool,
     /// How often it is yet to be looked for claims that this node was not told of.
     pub(super) strays: AtomicU32,
     /// Whether that is under way.

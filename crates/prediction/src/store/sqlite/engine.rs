@@ -167,7 +167,8 @@ impl Store for Sqlite {
             self.node.store(NOBODY, Ordering::Relaxed);
             return ready(Beat::Dead);
         }
-        ready(Beat::Alive { node: self.me(), held: jobs.claims(self.me()), nodes: jobs.nodes(), board: jobs.board() })
+        let (held, nodes, board) = (jobs.claims(self.me()), jobs.nodes(), jobs.board());
+        ready(Beat::Alive { node: self.me(), held, nodes, board, last: None })
     }
 
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool> {

@@ -141,7 +141,7 @@ impl Player {
             }
             Call::Beat { node } => match self.node(node).beat(&About::default(), Vec::new()).await.unwrap() {
                 Beat::Dead => "dead".to_owned(),
-                Beat::Alive { node, held, nodes, board } => {
+                Beat::Alive { node, held, nodes, board, .. } => {
                     let held: Vec<u64> = held.iter().map(|claim| claim.seq).collect();
                     let nodes: Vec<_> = nodes.iter().map(|peer| (peer.node, peer.beat)).collect();
                     format!("{node} {held:?} {nodes:?} {}", board.waiting)

@@ -15,6 +15,7 @@ macro_rules! answered {
 mod bench;
 mod hosts;
 mod late;
+mod models;
 mod opening;
 mod proxy;
 mod tls;

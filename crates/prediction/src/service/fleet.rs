@@ -1,0 +1,227 @@
+//! What is known of the other nodes of the store: which model new predictions are for, who draws it, how fast, and what
+//! nobody draws.
+
+use protocol::{Input, Model};
+
+use super::shared::{Shared, Table};
+use crate::input::{Geometry, Invalid, geometry_of};
+use crate::store::{About, Board};
+use crate::wire::Prediction;
+
+/// How much is told of why a scheduler cannot be used, in characters.
+const MAX_WHY: usize = 1000;
+
+impl Table {
+    /// Takes in what the other nodes say of themselves, and what one with a worker said last that may be gone.
+    pub(super) fn meet(&mut self, others: Vec<About>, last: Option<About>) {
+        self.fleet |= !others.is_empty();
+        self.others = others;
+        let told = self.others.iter().find(|about| about.draws()).cloned();
+        if let Some(told) = told.or(last.filter(|last| last.model.is_some())) {
+            self.told = Some(told);
+        }
+        if self.workers.slots().is_empty() && self.takes_work() {
+            self.setup.succeed();
+        }
+    }
+
+    /// What this node says of itself.
+    pub(super) fn about(&self) -> About {
+        let unusable = self.unusable.iter().map(|(name, why)| (name.clone(), why.chars().take(MAX_WHY).collect()));
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.model.clone(),
+            unusable: unusable.collect(),
+            ready: self.workers.slots().iter().filter(|slot| slot.is_ready() && !self.closing).count() as u64,
+            free: if self.closing { 0 } else { self.workers.free() as u64 },
+            units_per_second: self
+                .rate
+                .seconds(1.0)
+                .filter(|seconds| *seconds > 0.0)
+                .map(|seconds| self.workers.share() as f64 / seconds),
+        }
+    }
+
+    /// The model that new predictions are for: that of this node's workers, or of others'.
+    pub(super) fn model(&self) -> Option<&Model> {
+        let own = self.model.as_ref();
+        let told = self.told.as_ref().and_then(|told| told.model.as_ref());
+        let others_draw = self.others.iter().any(About::draws);
+        if !self.workers.accept_work() && (others_draw || self.accepts_without_workers) {
+            told.or(own)
+        } else {
+            own.or(told)
+        }
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.model().map(geometry_of).unwrap_or_default()
+    }
+
+    /// What of an input the model cannot do.
+    pub(super) fn misfit(&self, input: &Input) -> Option<Invalid> {
+        let model = self.model()?;
+        let own = (self.model.as_ref(), &self.unusable);
+        let told = self.told.as_ref().map(|told| (told.model.as_ref(), &told.unusable));
+        let known = std::iter::once(own).chain(told);
+        let why = known
+            .filter(|(of, _)| of.is_some_and(|of| of.version == model.version))
+            .find_map(|(_, unusable)| unusable.get(input.scheduler.name()))?;
+        Some(Invalid { field: "scheduler".to_owned(), message: why.clone(), kind: "value_error" })
+    }
+
+    /// Whether a worker is there for new predictions, or was and comes back.
+    pub(super) fn is_staffed(&self) -> bool {
+        self.workers.accept_work() || self.others_ready() > 0
+    }
+
+    /// Whether new predictions are accepted, also for a worker that is yet to come.
+    pub(super) fn takes_work(&self) -> bool {
+        self.is_staffed() || (self.accepts_without_workers && self.told.is_some())
+    }
+
+    /// Whether a node draws what was accepted for a version of a model.
+    pub(super) fn serves(&self, version: &str) -> bool {
+        let is_it = |model: &Option<Model>| model.as_ref().is_some_and(|model| model.version == version);
+        (self.workers.accept_work() && is_it(&self.model))
+            || self.others.iter().any(|about| about.draws() && is_it(&about.model))
+    }
+
+    /// The other nodes that draw what new predictions are for.
+    fn peers(&self) -> impl Iterator<Item = &About> {
+        let version = self.model().map(|model| &model.version);
+        self.others.iter().filter(move |about| about.model.as_ref().map(|model| &model.version) == version)
+    }
+
+    /// How many workers of other nodes are ready.
+    pub(super) fn others_ready(&self) -> u64 {
+        self.peers().map(|about| about.ready).sum()
+    }
+
+    /// How many predictions other nodes could start at once.
+    pub(super) fn others_free(&self) -> u64 {
+        self.peers().map(|about| about.free).sum()
+    }
+
+    /// Cost that all nodes get through in a second, if there are others and that is known. While none has a worker, that
+    /// of the one that had it last.
+    pub(super) fn fleet_speed(&self) -> Option<f64> {
+        let last = self.told.as_ref().filter(|_| !self.is_staffed()).and_then(|told| told.units_per_second);
+        if last.is_some() || self.others.is_empty() {
+            return last;
+        }
+        let own = self.model.as_ref().filter(|own| self.model().is_some_and(|model| model.version == own.version));
+        let own = own.and_then(|_| self.about().units_per_second);
+        let all = self.peers().filter_map(|about| about.units_per_second).chain(own);
+        Some(all.sum()).filter(|speed| *speed > 0.0)
+    }
+
+    /// How much waits that is in nobody's way: for versions that no node draws, and that new predictions are not for.
+    pub(super) fn stranded(&self) -> Board {
+        let ours = self.model().map(|model| &model.version);
+        let stranded =
+            self.unserved.iter().filter(|(version, _)| Some(*version) != ours && !self.serves(version.as_str()));
+        stranded.fold(Board::default(), |sum, (_, board)| Board {
+            waiting: sum.waiting + board.waiting,
+            units: sum.units + board.units,
+        })
+    }
+}
+
+impl Shared {
+    /// Whether a worker is there that could draw a prediction.
+    pub(super) fn is_served(&self, table: &Table, prediction: &Prediction) -> bool {
+        !self.options.own_model || prediction.version.as_deref().is_none_or(|version| table.serves(version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn model(version: &str) -> Model {
+        let model = json!({
+            "name": "m", "version": version, "window": 64, "vae_factor": 8, "device": "cpu", "dtype": "f32"
+        });
+        serde_json::from_value(model).unwrap()
+    }
+
+    /// A node with a worker.
+    fn about(version: &str) -> About {
+        let unusable = [("unipc".to_owned(), format!("not with {version}"))].into();
+        About {
+            model: Some(model(version)),
+            unusable,
+            ready: 1,
+            free: 2,
+            units_per_second: Some(10.0),
+            ..About::default()
+        }
+    }
+
+    /// What is remembered of it.
+    fn gone(version: &str) -> About {
+        About { ready: 0, free: 0, ..about(version) }
+    }
+
+    fn version(table: &Table) -> Option<&str> {
+        table.model().map(|model| model.version.as_str())
+    }
+
+    fn why(table: &Table) -> Option<String> {
+        let input = json!({"prompt": "a", "scheduler": "unipc"});
+        table.misfit(&crate::input::parse(&input, None).unwrap().input).map(|invalid| invalid.message)
+    }
+
+    #[test]
+    fn a_node_without_workers_knows_what_others_say_and_remembers_it() {
+        let mut table = Table::new(0);
+        assert_eq!((version(&table), why(&table), table.takes_work()), (None, None, false));
+        table.meet(vec![About::default(), about("a"), about("b")], Some(gone("b")));
+        assert_eq!((version(&table), why(&table).as_deref()), (Some("a"), Some("not with a")));
+        assert_eq!((table.others_ready(), table.others_free()), (1, 2), "those with another model do not count");
+        assert_eq!(table.fleet_speed(), Some(10.0));
+        table.meet(vec![about("b")], Some(gone("a")));
+        assert_eq!((version(&table), table.takes_work()), (Some("b"), true));
+        table.meet(Vec::new(), Some(gone("b")));
+        assert_eq!((why(&table).as_deref(), table.takes_work()), (Some("not with b"), false));
+        table.accepts_without_workers = true;
+        assert!(table.takes_work() && !table.is_staffed() && !table.serves("b"));
+        assert_eq!(table.fleet_speed(), Some(10.0), "as if the last one was there");
+        let room = table.room(5, Some(30.0));
+        assert_eq!((room.free, room.jobs, room.units), (0, 5, 300.0));
+    }
+
+    #[test]
+    fn a_node_with_workers_is_for_its_own_model_once_it_has_loaded() {
+        let mut table = Table::new(1);
+        table.model = Some(model("own"));
+        table.unusable.insert("unipc".to_owned(), "not with own".to_owned());
+        table.meet(Vec::new(), Some(gone("a")));
+        assert_eq!(version(&table), Some("own"));
+        table.meet(vec![about("a")], Some(gone("a")));
+        assert_eq!((version(&table), why(&table).as_deref()), (Some("a"), Some("not with a")), "others draw meanwhile");
+        table.workers.slot(0).ready(1);
+        assert_eq!((version(&table), why(&table).as_deref()), (Some("own"), Some("not with own")));
+        assert!(table.serves("own") && table.serves("a") && !table.serves("b"));
+        assert_eq!(table.others_ready(), 0);
+        assert_eq!(table.about().unusable["unipc"], "not with own");
+    }
+
+    #[test]
+    fn what_nobody_draws_is_in_nobodys_way() {
+        let mut table = Table::new(0);
+        table.meet(vec![about("a")], None);
+        let (old, new) = (Board { waiting: 3, units: 30.0 }, Board { waiting: 5, units: 50.0 });
+        table.unserved = [("old".to_owned(), old), ("a".to_owned(), new)].into();
+        assert_eq!(table.stranded(), old, "the other is drawn again");
+        let room = table.room(5, Some(1.0));
+        assert_eq!((room.free, room.jobs, room.units), (5, 10, 40.0));
+        table.meet(Vec::new(), None);
+        assert_eq!(table.stranded(), old, "new ones are still for the other");
+        table.meet(vec![about("old"), about("a")], None);
+        assert_eq!(table.stranded(), Board::default());
+    }
+}
