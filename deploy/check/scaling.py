@@ -29,7 +29,8 @@ CASES = [
     ("what waits for the model of the fleet counts", """INSERT INTO syncdiffusion.settings VALUES ('last_model', '{"model": {"version": "a"}}');
         SELECT job(6, 1000, NULL); UPDATE syncdiffusion.predictions SET version = 'a' WHERE seq = 6""", 150),
     ("what waits for another one does not", "UPDATE syncdiffusion.predictions SET version = 'b' WHERE seq = 6", 120),
-    ("no server is left", "UPDATE syncdiffusion.predictions SET status = 'starting', node = NULL WHERE status = 'processing'; DELETE FROM syncdiffusion.nodes", 60),
+    ("no server is left", """UPDATE syncdiffusion.predictions SET status = 'starting', node = NULL WHERE status = 'processing';
+        DELETE FROM syncdiffusion.nodes""", 60),
     ("what has ended does not count", "UPDATE syncdiffusion.predictions SET status = 'canceled', node = NULL, completed_at = 0", 0),
 ]
 

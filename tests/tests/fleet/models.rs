@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{Answer, Database, Server};
 
-use super::{LEASE, door, quick};
+use super::{LEASE, door, quick, until};
 
 #[tokio::test]
 async fn a_server_draws_what_was_accepted_for_its_model() {
@@ -17,16 +17,22 @@ async fn a_server_draws_what_was_accepted_for_its_model() {
     let door = door(&database.url());
     door.until_health(&["READY"]).await;
     assert_eq!(door.predict(&quick("a")).await.json["version"], "aaaa");
+    let files = tempfile::tempdir().unwrap();
+    let go = files.path().join("go");
+    assert_eq!(door.predict_async(&until("held", &go)).await.status, 202);
+    door.until("/predictions/held", |is| is["status"] == "processing").await;
+    assert_eq!(door.predict_async(&quick("waits")).await.json["version"], "aaaa");
     let new = launch("bbbb");
     new.until_health(&["READY"]).await;
-    old.kill();
-    // What waits for the old model is not drawn by the new one.
-    assert_eq!(door.predict_async(&quick("waits")).await.json["version"], "aaaa");
+    // What waits for the old model is not drawn by the new one, and the newest server says what new ones are for.
     let asked = new.predict(&quick("b")).await.json;
     assert_eq!((&asked["version"], &asked["status"]), (&json!("bbbb"), &json!("succeeded")));
     door.until("/v1/models/syncdiffusion/panorama", |is| is["latest_version"]["id"] == "bbbb").await;
-    assert_eq!(door.predict(&quick("c")).await.json["version"], "bbbb");
+    let asked = door.predict(&quick("c")).await.json;
+    assert_eq!((&asked["version"], &asked["status"]), (&json!("bbbb"), &json!("succeeded")));
+    old.kill();
     assert_eq!(door.get("/predictions/waits").await.json["status"], "starting");
+    std::fs::write(&go, "").unwrap();
     let again = launch("aaaa");
     again.until_health(&["READY", "BUSY"]).await;
     let ended = door.ended("waits").await;

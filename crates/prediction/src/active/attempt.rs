@@ -1,5 +1,5 @@
-//! An attempt to draw a prediction in this process: from its claim to what its worker has drawn, or to its return to the
-//! queue.
+//! An attempt to draw a prediction in this process: from its claim to what its worker has drawn, or to its return to
+//! the queue.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};

@@ -16,7 +16,8 @@ impl Table {
     pub(super) fn meet(&mut self, others: Vec<About>, last: Option<About>) {
         self.fleet |= !others.is_empty();
         self.others = others;
-        let told = self.others.iter().find(|about| about.draws()).cloned();
+        // The newest: whoever starts a server with another model wants that one.
+        let told = self.others.iter().rfind(|about| about.draws()).cloned();
         if let Some(told) = told.or(last.filter(|last| last.model.is_some())) {
             self.told = Some(told);
         }
@@ -103,8 +104,8 @@ impl Table {
         self.peers().map(|about| about.free).sum()
     }
 
-    /// Cost that all nodes get through in a second, if there are others and that is known. While none has a worker, that
-    /// of the one that had it last.
+    /// Cost that all nodes get through in a second, if there are others and that is known. While none has a worker,
+    /// that of the one that had it last.
     pub(super) fn fleet_speed(&self) -> Option<f64> {
         let last = self.told.as_ref().filter(|_| !self.is_staffed()).and_then(|told| told.units_per_second);
         if last.is_some() || self.others.is_empty() {
@@ -179,7 +180,7 @@ mod tests {
     fn a_node_without_workers_knows_what_others_say_and_remembers_it() {
         let mut table = Table::new(0);
         assert_eq!((version(&table), why(&table), table.takes_work()), (None, None, false));
-        table.meet(vec![About::default(), about("a"), about("b")], Some(gone("b")));
+        table.meet(vec![about("b"), about("a"), About::default()], Some(gone("b")));
         assert_eq!((version(&table), why(&table).as_deref()), (Some("a"), Some("not with a")));
         assert_eq!((table.others_ready(), table.others_free()), (1, 2), "those with another model do not count");
         assert_eq!(table.fleet_speed(), Some(10.0));

@@ -106,7 +106,7 @@ pub(super) struct Table {
     pub(super) unstored: BTreeMap<u64, String>,
     /// The model that the workers have loaded, once the first has said which: new predictions show it.
     pub(super) model: Option<Model>,
-    /// What another node with a ready worker said last, for a node that has none.
+    /// What the newest other node with a ready worker said last, for a node that has none.
     pub(super) told: Option<About>,
     /// Whether there ever were other nodes: then what is left to the store may go on and end there.
     pub(super) fleet: bool,

@@ -251,8 +251,8 @@ pub enum Beat {
         nodes: Vec<Peer>,
         /// How much waits.
         board: Board,
-        /// What a node with a ready worker said last, whether it still is there or not; only of an engine that nodes
-        /// share.
+        /// What the newest node with a ready worker said last, whether it still is there or not; only of an engine that
+        /// nodes share.
         last: Option<Box<About>>,
     },
     /// Others took it for dead: every claim that it holds is void, and it gets none before its next beat, which is that

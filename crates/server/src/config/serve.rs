@@ -63,7 +63,7 @@ pub(crate) struct Serve {
     /// How many seconds of work may wait, as estimated
     #[arg(long, env = "SYNCDIFFUSION_QUEUE_COST", value_parser = duration, help_heading = "Queue")]
     pub(crate) queue_cost: Option<Duration>,
-    /// Accept predictions while no server of the database has a worker, for the model that one had last; they wait
+    /// Accept predictions for the model that a server had last while none of the database has a worker
     #[arg(long, env = "SYNCDIFFUSION_ACCEPT_WITHOUT_WORKERS", num_args = 0..=1, default_missing_value = "true")]
     #[arg(default_value = "false", value_parser = switch, requires = "database", help_heading = "Queue")]
     pub(crate) accept_without_workers: bool,

@@ -64,11 +64,11 @@ pub(super) async fn beat(
     Ok(Some(Beat::Alive { node, held: held.collect(), nodes, board, last: last.map(Box::new) }))
 }
 
-/// What a node with a ready worker said last: stored where it is not what was stored before, so that it outlives all of
-/// them.
+/// What the newest node with a ready worker said last: stored where it is not what was stored before, so that it
+/// outlives all of them.
 async fn remember(client: &Client, nodes: &[Peer], last: Option<About>) -> Option<About> {
-    // The first of them, so that all nodes agree.
-    let Some(told) = nodes.iter().map(|peer| &peer.about).find(|about| about.draws()) else { return last };
+    // The newest of them, so that all nodes agree.
+    let Some(told) = nodes.iter().map(|peer| &peer.about).rfind(|about| about.draws()) else { return last };
     if last.as_ref().is_some_and(|last| !told.differs(last)) {
         return last;
     }

@@ -32,15 +32,14 @@ async fn the_model_of_the_last_node_with_workers_is_remembered() {
     assert_eq!(remembered(&b, &about("b", None)).await, is("b", None));
     assert_eq!(remembered(&b, &about("b", Some(10.0))).await, is("b", Some(10.0)));
     assert_eq!(remembered(&b, &about("b", Some(11.0))).await, is("b", Some(10.0)), "that is as fast");
-    // All nodes agree on the first of those that are there.
-    assert_eq!(remembered(&a, &about("a", None)).await, is("a", None));
-    assert_eq!(remembered(&b, &about("b", Some(11.0))).await, is("a", None));
-    assert_eq!(remembered(&a, &idle).await, is("b", Some(11.0)));
+    // All nodes agree on the newest of those that are there.
+    assert_eq!(remembered(&a, &about("a", Some(5.0))).await, is("b", Some(10.0)));
+    assert_eq!(remembered(&b, &idle).await, is("a", Some(5.0)));
     b.leave().unwrap();
-    assert_eq!(remembered(&a, &idle).await, is("b", Some(11.0)));
+    assert_eq!(remembered(&a, &idle).await, is("a", Some(5.0)));
     a.leave().unwrap();
     let c = Postgres::open(&url).unwrap();
-    assert_eq!(remembered(&c, &idle).await, is("b", Some(11.0)), "nobody else is there");
+    assert_eq!(remembered(&c, &idle).await, is("a", Some(5.0)), "nobody else is there");
 }
 
 #[tokio::test]
