@@ -2,14 +2,17 @@
 //!
 //! The tests see the programs from outside only. [`Server`] is a running `syncdiffusion serve` with the stand-in
 //! worker; each has its own port and data folder, so tests run in parallel. [`Receiver`] receives webhooks and
-//! pictures, [`Database`] is a private PostgreSQL, and [`hub`] is a model hub.
+//! pictures, [`Bucket`] stands in for an S3-compatible store, [`Database`] is a private PostgreSQL, and [`hub`] is a
+//! model hub.
 
+mod bucket;
 mod database;
 mod dice;
 pub mod hub;
 mod receiver;
 mod server;
 
+pub use bucket::Bucket;
 pub use database::Database;
 pub use dice::Dice;
 pub use receiver::{Receiver, Sent};

@@ -13,12 +13,14 @@
 //! - [`given_pictures`]: pictures that come in, from a URL or a file to RGB.
 //! - [`output`]: from RGB to a PNG; [`upload`]: where it goes; [`webhook`]: who is notified; [`outgoing`]: which URLs
 //!   may be called.
+//! - [`bucket`]: objects in an S3-compatible store, for whoever has pictures there.
 //! - [`client_files`]: what clients upload to use as inputs; [`capability`]: names that nobody can guess.
 //! - [`worker`]: the processes; `progress`, `cost`: what their names say.
 //!
 //! No tensors and no HTTP server live here.
 
 mod active;
+pub mod bucket;
 pub mod capability;
 pub mod client_files;
 mod cost;

@@ -47,7 +47,7 @@ pub(crate) async fn run(mut config: Serve) -> anyhow::Result<ExitCode> {
              this machine only"
         );
     }
-    let Opened { store, files, signer, shared, database } = store::open(config.place())?;
+    let Opened { store, files, signer, shared, database } = store::open(config.place(), config.outputs.access())?;
     let view = View { model: config.model_name.clone(), signer };
     let files = Arc::new(files);
     tokio::spawn(Arc::clone(&files).upkeep());

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use prediction::bucket::Access;
 use prediction::capability::Signer;
 use prediction::client_files::ClientFiles;
 use prediction::store::{Memory, Postgres, Sqlite, Store};
@@ -12,10 +13,11 @@ use prediction::webhook::signature::Secret;
 /// Where predictions are.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
-    /// A database, whose servers may all have to compute in one dtype.
+    /// A database, whose servers may all have to compute in one dtype, and may have their pictures in a bucket.
     Database {
         url: &'a str,
         dtype: Option<&'a str>,
+        pictures: Option<&'a str>,
     },
     Folder(&'a Path),
     Memory,
@@ -39,13 +41,13 @@ pub(crate) struct Shared {
     pub(crate) dtype: Option<String>,
 }
 
-/// Opens the store.
+/// Opens the store; `access` is how a bucket of its pictures is reached.
 ///
 /// # Errors
 /// If it cannot be used.
-pub(crate) fn open(place: Place<'_>) -> anyhow::Result<Opened> {
+pub(crate) fn open(place: Place<'_>, access: Access) -> anyhow::Result<Opened> {
     match place {
-        Place::Database { url, dtype } => database(url, dtype),
+        Place::Database { url, dtype, pictures } => database(url, dtype, pictures, access),
         Place::Folder(dir) => local(Some(dir)),
         Place::Memory => local(None),
     }
@@ -66,7 +68,7 @@ fn local(data_dir: Option<&Path>) -> anyhow::Result<Opened> {
     Ok(Opened { store, files, signer, shared: None, database: None })
 }
 
-fn database(url: &str, dtype: Option<&str>) -> anyhow::Result<Opened> {
+fn database(url: &str, dtype: Option<&str>, pictures: Option<&str>, access: Access) -> anyhow::Result<Opened> {
     let store = Arc::new(Postgres::open(url)?);
     let signer = Signer::parse(&store.setting("url_secret", Signer::make()?)?)
         .context("the secret of URLs in the database is damaged")?;
@@ -83,6 +85,14 @@ fn database(url: &str, dtype: Option<&str>) -> anyhow::Result<Opened> {
             "the servers of this database compute in {demanded}, and `--fleet-dtype` says {asked}; name {demanded}, or \
              another database"
         );
+    }
+    match store.keep_pictures(pictures, access) {
+        Ok(None) => {}
+        Ok(Some(bucket)) => tracing::info!(bucket, "pictures are kept in a bucket"),
+        Err(error) => {
+            store.leave()?;
+            return Err(error.into());
+        }
     }
     let files = ClientFiles::common(Arc::clone(&store) as Arc<_>);
     let shared = Some(Shared { webhook_secret, dtype: demanded });

@@ -93,8 +93,8 @@ impl Disk for Simulated {
 
 /// A prediction whose record takes room.
 fn large(id: &str, dice: &mut Dice) -> Value {
-    let words: String = (0..90).map(|_| format!("{:016x} ", dice.roll(u64::MAX))).collect();
-    json!({"id": id, "input": {"prompt": words, "num_inference_steps": 1, "width": 512}})
+    let words: Vec<_> = (0..90).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
+    json!({"id": id, "input": {"prompt": words.join(" "), "num_inference_steps": 1, "width": 512}})
 }
 
 async fn fills(disk: &dyn Disk, database: &Database) {

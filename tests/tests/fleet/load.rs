@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 /// How many of them there are.
 const CLIENTS: usize = 4;
 /// After this time a test that waits fails.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 struct State {

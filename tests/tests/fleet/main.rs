@@ -8,6 +8,7 @@ mod kills;
 mod load;
 mod models;
 mod promotion;
+mod pictures;
 mod proxy;
 mod refusals;
 mod rolling;

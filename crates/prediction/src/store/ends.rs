@@ -27,6 +27,14 @@ pub(super) fn canceled_instead(mut record: Record) -> Record {
     record
 }
 
+/// The failed form of an end whose pictures could not be stored.
+pub(super) fn unstored(record: Record, why: String) -> Record {
+    let mut record = canceled_instead(record);
+    record.prediction.status = Status::Failed;
+    record.prediction.error = Some(why);
+    record
+}
+
 /// Logs and counts an end that the store made and nobody else reports.
 pub(crate) fn announce(record: &Record) {
     let Prediction { id, status, error, .. } = &record.prediction;

@@ -55,7 +55,7 @@ pub(crate) use ends::announce;
 pub use error::StoreError;
 pub use lease::Watch;
 pub use memory::Memory;
-pub use postgres::{Inspected, Postgres, inspect_database};
+pub use postgres::{Inspected, Postgres, inspect_database, inspect_pictures};
 #[cfg(test)]
 pub(crate) use record::tests::record_of;
 pub use record::{Found, Key, Kind, MAX_LOOKED, Picture, Query, Record, Retention, Stored, Which};

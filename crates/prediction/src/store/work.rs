@@ -14,6 +14,11 @@ use crate::wire::Metrics;
 
 /// How often a prediction is attempted before it is given up: one that has lost its worker this often fails.
 pub const MAX_ATTEMPTS: u32 = 2;
+/// The newest form of a record that this program reads: [`New::wire`]. In form 2 pictures that were given may lie in a
+/// bucket.
+pub(super) const WIRE: u32 = OBJECTS_WIRE;
+/// The form of a record whose pictures lie in a bucket.
+pub(super) const OBJECTS_WIRE: u32 = 2;
 
 /// A prediction to accept.
 #[derive(Clone, Debug)]
@@ -122,7 +127,7 @@ pub struct Wants {
 impl Wants {
     /// Whatever comes next.
     pub fn any(places: usize) -> Self {
-        Self { places, alone: true, waited: Duration::ZERO, wire: 1, units: f64::INFINITY, version: None }
+        Self { places, alone: true, waited: Duration::ZERO, wire: WIRE, units: f64::INFINITY, version: None }
     }
 
     /// Whether a record is of a version that is wanted.

@@ -1,7 +1,7 @@
 //! Where pictures go: into the response, to a URL of this server, or to another server; and the retries of an upload.
 //!
 //! - `put`: the two kinds of upload that Cog has;
-//! - [`bucket`]: an S3-compatible store.
+//! - [`bucket`]: the bucket of an S3-compatible store.
 
 pub mod bucket;
 mod failure;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use prediction::bucket::{Access, split};
 use prediction::outgoing::Gate;
 use prediction::redacted::Redacted;
 use prediction::upload::{Place, bucket};
@@ -102,9 +103,14 @@ impl Outputs {
             S3Url::Presigned => bucket::Links::Presigned(self.s3_presign_for),
             S3Url::Public => bucket::Links::Public(self.s3_public_url.clone()),
         };
+        Place::Bucket(bucket::Options { at: prediction::bucket::Options { url, access: self.access() }, links })
+    }
+
+    /// How a bucket is reached.
+    pub(crate) fn access(&self) -> Access {
         // Too many to be flags, and other tools set them: keys, profiles of machines, roles of Kubernetes.
         let environment = environment::with_prefix("AWS_").map(|(name, value)| (name, value.into())).collect();
-        Place::Bucket(bucket::Options { url, endpoint: self.s3_endpoint.clone(), links, environment })
+        Access { endpoint: self.s3_endpoint.clone(), environment }
     }
 
     /// Whether pictures contain how they were made.
@@ -142,7 +148,7 @@ fn destination(text: &str) -> Result<Destination, String> {
     match text {
         "data-uri" => Ok(Destination::DataUri),
         "files" => Ok(Destination::Files),
-        _ if text.starts_with("s3:") => bucket::split(text).map(|_| Destination::Bucket(text.to_owned())),
+        _ if text.starts_with("s3:") => split(text).map(|_| Destination::Bucket(text.to_owned())),
         _ => Err("write `data-uri`, `files` or `s3://bucket/prefix`".to_owned()),
     }
 }
@@ -180,7 +186,7 @@ mod tests {
             panic!("a bucket")
         };
         assert_eq!(
-            (options.url.as_str(), options.links),
+            (options.at.url.as_str(), options.links),
             ("s3://b/p", bucket::Links::Presigned(Duration::from_hours(1)))
         );
         for wrong in [

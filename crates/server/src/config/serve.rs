@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use prediction::bucket;
 use prediction::redacted::Redacted;
 use prediction::service::Options;
 use prediction::store::Retention;
@@ -89,6 +90,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "SYNCDIFFUSION_FLEET_DTYPE", value_parser = fleet_dtype, requires = "database")]
     #[arg(value_name = "DTYPE", help_heading = "Store")]
     pub(crate) fleet_dtype: Option<String>,
+    /// Bucket for the pictures of the database, `s3://bucket/prefix`; the first server that names one decides, and the
+    /// others take it from the database (keys and region come from the variables `AWS_*`, the address from
+    /// `--s3-endpoint`)
+    #[arg(long, env = "SYNCDIFFUSION_PICTURES", value_parser = bucket_url, requires = "database")]
+    #[arg(value_name = "URL", help_heading = "Store")]
+    pub(crate) pictures: Option<String>,
     /// How long ended predictions are kept, such as `7d`
     #[arg(long, env = "SYNCDIFFUSION_KEEP", value_parser = duration, help_heading = "Store")]
     pub(crate) keep: Option<Duration>,
@@ -155,7 +162,11 @@ impl Serve {
     /// Where its predictions are.
     pub(crate) fn place(&self) -> Place<'_> {
         match (&self.database, self.data_dir()) {
-            (Some(url), _) => Place::Database { url: url.reveal(), dtype: self.fleet_dtype.as_deref() },
+            (Some(url), _) => Place::Database {
+                url: url.reveal(),
+                dtype: self.fleet_dtype.as_deref(),
+                pictures: self.pictures.as_deref(),
+            },
             (None, Some(dir)) => Place::Folder(dir),
             (None, None) => Place::Memory,
         }
@@ -200,6 +211,11 @@ fn lease(text: &str) -> Result<Duration, String> {
 /// A dtype that is named.
 fn fleet_dtype(text: &str) -> Result<String, String> {
     dtype(text).ok().filter(|dtype| dtype != "auto").ok_or_else(|| "write `f32`, `bf16` or `f16`".to_owned())
+}
+
+/// A bucket.
+fn bucket_url(text: &str) -> Result<String, String> {
+    bucket::split(text).map(|_| text.to_owned())
 }
 
 /// An address of this machine.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use indicatif::HumanBytes;
-use prediction::store::{Finding, Inspected, inspect, inspect_database};
+use prediction::store::{Finding, Inspected, inspect, inspect_database, inspect_pictures};
 
 use super::report::Check;
 use crate::config::Serve;
@@ -79,6 +79,22 @@ pub(super) fn data(serve: &Serve) -> Check {
             "make room, or limit what is kept with `--keep`, `--keep-count` or `--keep-bytes`",
         ),
         Ok(free) => Check::ok(NAME, format!("`{shown}`, {} left", HumanBytes(free))),
+    }
+}
+
+/// The bucket for the pictures of a database, if there is one.
+pub(super) fn pictures(serve: &Serve) -> Option<Check> {
+    const NAME: &str = "pictures";
+    let database = serve.database.as_ref()?;
+    match inspect_pictures(database.reveal(), serve.pictures.as_deref(), serve.outputs.access()) {
+        Ok(found) => found.map(|found| Check::ok(NAME, found)),
+        // Without a database there is nothing to say of its pictures, and `data` says why there is none.
+        Err(_) if inspect_database(database.reveal()).is_err() => None,
+        Err(error) => Some(Check::problem(
+            NAME,
+            error.to_string(),
+            "correct `--pictures`, `--s3-endpoint` and the variables `AWS_*`, or the rights on the bucket",
+        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `syncdiffusion doctor`: checks that `serve` would work with the same flags and environment, and suggests fixes.
 //!
-//! Nothing is changed, started or loaded, except for a worker that reports what its machine has, and a file that is
-//! written and removed again to see whether that is possible.
+//! Nothing is changed, started or loaded, except for a worker that reports what its machine has, and a file (in a
+//! bucket an object) that is written and removed again to see whether that is possible.
 
 mod checks;
 mod report;
@@ -21,7 +21,9 @@ pub(crate) async fn run(doctor: Doctor) -> anyhow::Result<ExitCode> {
         let (model, bytes) = checks::model(&mut serve);
         worker::checks(&serve, model, bytes).await
     };
-    checks.extend([checks::data(&serve), checks::port(&serve), checks::access(&serve), checks::files(&serve)]);
+    checks.push(checks::data(&serve));
+    checks.extend(checks::pictures(&serve));
+    checks.extend([checks::port(&serve), checks::access(&serve), checks::files(&serve)]);
     let ok = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if json {
         println!("{}", serde_json::json!({ "ok": ok, "checks": checks }));

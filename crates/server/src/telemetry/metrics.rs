@@ -148,6 +148,13 @@ const METRICS: &[Metric] = &[
     ),
     metric("syncdiffusion_uploads_total", Counter, Unit::Count, "`result`", "Attempts to upload a picture, by result."),
     metric(
+        "syncdiffusion_bucket_failures_total",
+        Counter,
+        Unit::Count,
+        "",
+        "Requests to the bucket of `--pictures` that failed; they are tried again.",
+    ),
+    metric(
         "syncdiffusion_http_requests_total",
         Counter,
         Unit::Count,

@@ -9,14 +9,13 @@ use uuid::Uuid;
 use super::lane::{Commit, Tried};
 use super::link::PATIENCE;
 use super::looks::{self, By};
-use super::rows::{self, number};
+use super::rows::{self, Contents, number};
 use super::search::{self, Asked};
 use super::shared::lock;
-use super::writes::{self, Accept, Finish};
-use super::{Postgres, previews, sweep};
+use super::writes::{self, Accept};
+use super::{Postgres, accepting, agree, finishing, previews, sweep};
 use crate::preview::Preview;
 use crate::store::api::{Answer, Store};
-use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use crate::store::usage::Usage;
@@ -27,6 +26,9 @@ use crate::time::Time;
 
 /// How long a beat may take at least, however short the lease.
 const MIN_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of pictures on their way into the bucket above which nothing more is claimed: what is drawn while the bucket
+/// is away waits in memory.
+const MAX_UNDER_WAY: usize = 512 << 20;
 
 /// What an id may not hold, because no text of PostgreSQL does.
 fn storable(text: &str) -> Result<(), StoreError> {
@@ -36,67 +38,20 @@ fn storable(text: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Adds a picture to a prediction; false if that is gone.
+fn add(lane: &Lane, id: String, seq: i64, picture: Contents) -> Answer<'static, bool> {
+    let (size, picture) = (picture.size(), Arc::new(picture));
+    lane.write(
+        Commit::Durable,
+        size,
+        move |client| writes::add_picture(client, id.clone(), seq, Arc::clone(&picture)),
+        |added| Ok(added.outcome?),
+    )
+}
+
 /// An answer that is known at once.
 fn ready<T: Send + 'static>(value: Result<T, StoreError>) -> Answer<'static, T> {
     Box::pin(std::future::ready(value))
-}
-
-impl Postgres {
-    /// Writes an end.
-    fn end(&self, end: Finish) -> Answer<'static, Outcome> {
-        let size = end.pictures.iter().map(|picture| picture.bytes.len()).sum();
-        let (end, done) = (Arc::new(end), Arc::clone(&self.shared));
-        let sent = Arc::clone(&end);
-        self.lane.write(
-            Commit::Durable,
-            size,
-            move |client| writes::finish(client, Arc::clone(&sent)),
-            move |Tried { outcome, in_doubt }| {
-                if in_doubt {
-                    lock(&done.unsure).insert(end.claim);
-                }
-                let canceled = outcome?;
-                done.forget(end.claim);
-                Ok(match canceled {
-                    Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
-                    Some(false) => Outcome::Ended(Box::new(end.record.clone())),
-                    None => Outcome::Fenced,
-                })
-            },
-        )
-    }
-
-    /// Whether the end of a claim may have been stored without an answer.
-    fn is_unsure(&self, claim: Claim) -> bool {
-        lock(&self.shared.unsure).contains(&claim)
-    }
-
-    /// The end that was stored without an answer, if so.
-    async fn ended(&self, claim: Claim) -> Result<Option<Outcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let look = async move {
-            let ended = shared.looks.read(|client| writes::ended(client, claim)).await?;
-            if ended.is_some() {
-                shared.truth.confirm().await?;
-            }
-            Ok(ended)
-        };
-        let Some(row) = self.run(look).await? else { return Ok(None) };
-        let record = rows::record(&row)?;
-        lock(&self.shared.unsure).remove(&claim);
-        self.shared.forget(claim);
-        Ok(Some(Outcome::Ended(Box::new(record))))
-    }
-
-    /// What has come of an end: an earlier try may have been stored although its answer was lost.
-    async fn settled(&self, claim: Claim, outcome: Outcome) -> Result<Outcome, StoreError> {
-        if !self.is_unsure(claim) {
-            return Ok(outcome);
-        }
-        let before = if outcome == Outcome::Fenced { self.ended(claim).await? } else { None };
-        lock(&self.shared.unsure).remove(&claim);
-        Ok(before.unwrap_or(outcome))
-    }
 }
 
 impl Store for Postgres {
@@ -111,53 +66,35 @@ impl Store for Postgres {
     fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
         let New { record, units, tenant, wire, key, idempotent, inputs } = new;
         let (id, version) = (record.prediction.id.clone(), record.prediction.version.clone());
-        let size = inputs.iter().map(|input| input.bytes.len()).sum();
         let checked =
             storable(&id).and_then(|()| storable(&tenant)).and_then(|()| storable(key.as_deref().unwrap_or("")));
         let record = match checked.and_then(|()| rows::text(&record)) {
             Ok(record) => record,
             Err(error) => return ready(Err(error)),
         };
-        let request = Uuid::new_v4();
-        let new =
-            Arc::new(Accept { request, id: id.clone(), tenant, key, idempotent, units, wire, version, record, inputs });
-        let (shared, done) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
-        let asked = self.lane.write(
-            Commit::Durable,
-            size,
-            move |client| {
-                let room = room.after(shared.handed_out.load(Ordering::Relaxed).saturating_sub(room.claims));
-                writes::accept(client, shared.me(), Arc::clone(&new), (room, *lock(&shared.since)))
-            },
-            move |Tried { outcome, in_doubt }| {
-                let asked = outcome.map_err(|failure| {
-                    if in_doubt {
-                        // It may be stored: then it is adopted.
-                        lock(&done.lost).push(id);
-                    }
-                    failure.error
-                })?;
-                done.count(&asked, units);
-                Ok(asked)
-            },
-        );
+        let (request, place) = (Uuid::new_v4(), self.shared.objects.for_new().filter(|_| !inputs.is_empty()));
+        let inputs = Contents::Here(inputs);
+        let new = Accept { request, id, tenant, key, idempotent, units, wire, version, record, inputs };
+        let shared = Arc::clone(&self.shared);
+        if let Some(place) = place {
+            let lane = self.lane.clone();
+            return Box::pin(self.run(async move {
+                let asked = accepting::write_outside(&shared, &lane, &place, new, room).await?;
+                accepting::accepted(&shared, asked).await
+            }));
+        }
+        let asked = accepting::write(&shared, &self.lane, new, room);
         Box::pin(async move {
             let asked = asked.await?;
-            Ok(match (asked.new, asked.known) {
-                (Some(new), _) => Accepted::New(new as u64),
-                (None, None) => Accepted::Full(asked.board.unwrap_or_default()),
-                (None, Some(known)) => {
-                    let gone = || StoreError::Engine("the prediction was removed meanwhile; try again".to_owned());
-                    let shared = Arc::clone(&self.shared);
-                    let read = self.run(async move { shared.stored(By::Seq(known)).await });
-                    Accepted::Known(Box::new(read.await?.ok_or_else(gone)?))
-                }
-            })
+            self.run(async move { accepting::accepted(&shared, asked).await }).await
         })
     }
 
     fn claim(&self, wants: Wants) -> Answer<'_, Vec<Claimed>> {
         let (shared, done) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        if shared.objects.under_way() > MAX_UNDER_WAY {
+            return ready(Ok(Vec::new()));
+        }
         // As it is stored.
         let now = Time::from_micros(Time::now().micros());
         self.lane.write(
@@ -175,26 +112,27 @@ impl Store for Postgres {
         )
     }
 
-    fn finish(&self, claim: &Claim, mut record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome> {
-        record.seq = claim.seq;
-        let canceled = ends::canceled_instead(record.clone());
-        let (text, canceled_text) = match rows::text(&record).and_then(|text| Ok((text, rows::text(&canceled)?))) {
-            Ok(texts) => texts,
+    fn finish(&self, claim: &Claim, record: Record, pictures: Vec<Picture>) -> Answer<'_, Outcome> {
+        let (shared, claim) = (Arc::clone(&self.shared), *claim);
+        if let Some(place) = shared.objects.for_new().filter(|_| !pictures.is_empty()) {
+            let lane = self.lane.clone();
+            return Box::pin(self.run(async move {
+                finishing::finish_outside(&shared, &lane, &place, (claim, record), pictures).await
+            }));
+        }
+        let end = match finishing::end(&claim, record, Contents::Here(pictures)) {
+            Ok(end) => end,
             Err(error) => return ready(Err(error)),
         };
-        let claim = *claim;
-        let end = Finish { claim, record, canceled, text, canceled_text, pictures };
-        if self.is_unsure(claim) {
-            return Box::pin(async move {
-                // Its pictures may be on their way for as long as it takes to send them once more.
-                match self.ended(claim).await? {
-                    Some(outcome) => Ok(outcome),
-                    None => self.settled(claim, self.end(end).await?).await,
-                }
-            });
+        if finishing::is_unsure(&shared, claim) {
+            let lane = self.lane.clone();
+            return Box::pin(self.run(async move { finishing::again(&shared, &lane, end).await }));
         }
-        let ended = self.end(end);
-        Box::pin(async move { self.settled(claim, ended.await?).await })
+        let written = finishing::write(&shared, &self.lane, end);
+        Box::pin(async move {
+            let outcome = written.await?;
+            self.run(async move { finishing::settle(&shared, claim, outcome).await }).await
+        })
     }
 
     fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome> {
@@ -209,7 +147,7 @@ impl Store for Postgres {
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
         let (shared, said) = (Arc::clone(&self.shared), Arc::new(said));
-        let about = serde_json::to_string(about).map_err(|error| StoreError::Engine(error.to_string()));
+        let about = agree::about(about);
         if shared.strays.load(Ordering::Relaxed) > 0 && !shared.straying.swap(true, Ordering::Relaxed) {
             let shared = Arc::clone(&shared);
             drop(self.lane.steps(async move { shared.give_back_strays().await }));
@@ -311,18 +249,24 @@ impl Store for Postgres {
             if storable(&id).is_err() {
                 return Ok(None);
             }
-            shared.bytes.read(|client| looks::picture(client, &id, &which)).await
+            shared.picture(&id, &which).await
         }))
     }
 
     fn add_picture(&self, id: &str, seq: u64, picture: Picture) -> Answer<'_, ()> {
-        let (size, id, seq, pictures) = (picture.bytes.len(), id.to_owned(), number(seq), Arc::new([picture]));
-        self.lane.write(
-            Commit::Durable,
-            size,
-            move |client| writes::add_picture(client, id.clone(), seq, Arc::clone(&pictures)),
-            |added| Ok(added.outcome?),
-        )
+        let (shared, id, seq) = (Arc::clone(&self.shared), id.to_owned(), number(seq));
+        let Some(place) = shared.objects.for_new() else {
+            let added = add(&self.lane, id, seq, Contents::Here(vec![picture]));
+            return Box::pin(async move { added.await.map(drop) });
+        };
+        let lane = self.lane.clone();
+        Box::pin(self.run(async move {
+            let objects = shared.put(&place, &[picture]).await?;
+            if !add(&lane, id, seq, Contents::There(objects.clone())).await? {
+                shared.discard(&place, objects).await;
+            }
+            Ok(())
+        }))
     }
 
     fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
@@ -331,7 +275,7 @@ impl Store for Postgres {
             if storable(&name).is_err() {
                 return Ok(None);
             }
-            shared.bytes.read(|client| looks::file(client, &name)).await
+            shared.file(&name).await
         }))
     }
 
@@ -349,7 +293,11 @@ impl Store for Postgres {
 
     fn delete(&self, id: &str) -> Answer<'_, bool> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        self.lane.steps(async move { shared.delete(&id).await })
+        self.lane.steps(async move {
+            let deleted = shared.delete(&id).await;
+            shared.objects.nudge.notify_one();
+            deleted
+        })
     }
 
     fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()> {
@@ -376,6 +324,9 @@ impl Store for Postgres {
                         break;
                     }
                 }
+            }
+            if gone > 0 {
+                shared.objects.nudge.notify_one();
             }
             Ok(gone)
         })

@@ -1,13 +1,17 @@
 //! What is wrong with a database, for `doctor`, without changing it.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use tokio_postgres::{Client, Error};
 
 use super::address::Address;
+use super::agree;
 use super::connect::{connect, within};
+use super::link::{Kind, Link};
+use super::place::Place;
 use super::rows::query;
 use super::schema;
+use crate::bucket::Access;
 use crate::store::error::StoreError;
 
 /// A database that can be used.
@@ -25,16 +29,54 @@ pub struct Inspected {
 /// If it cannot be used.
 pub fn inspect(url: &str) -> Result<Inspected, StoreError> {
     let address = Address::parse(url)?;
+    apart(async move { look(&address).await })
+}
+
+/// Tries out the bucket in which the servers of a database have their pictures, or the one that they are to have; says
+/// what it is, and nothing if there is none.
+///
+/// # Errors
+/// If it cannot be used, or they have another one.
+pub fn inspect_pictures(url: &str, asked: Option<&str>, access: Access) -> Result<Option<String>, StoreError> {
+    let (address, asked) = (Address::parse(url)?, asked.map(str::to_owned));
+    apart(async move { look_at_pictures(address, asked.as_deref(), &access).await })
+}
+
+/// Waits for some work on a thread of its own: the caller may be a task, which must not wait for another.
+fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
     let (to, found) = mpsc::channel();
     let look = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Engine(error.to_string()));
-        _ = to.send(runtime.and_then(|runtime| runtime.block_on(look(&address))));
+        _ = to.send(runtime.and_then(|runtime| runtime.block_on(work)));
     };
-    // The caller may be a task, which must not wait for another.
     let thread = std::thread::Builder::new().name("inspection".to_owned()).spawn(look);
     thread.map_err(|error| StoreError::Engine(error.to_string()))?;
     found.recv().unwrap_or(Err(StoreError::Closed))
+}
+
+async fn look_at_pictures(
+    address: Address,
+    asked: Option<&str>,
+    access: &Access,
+) -> Result<Option<String>, StoreError> {
+    let link = Link::new(Arc::new(address), Kind::Looks);
+    let has_settings = schema::has_settings(&*link.client().await?).await?;
+    let known = if has_settings { link.read(agree::known).await? } else { None };
+    let place = match (known, asked) {
+        (None, None) => return Ok(None),
+        (Some(known), asked) => {
+            agree::matches(&known, asked)?;
+            let place = known.place(access)?;
+            agree::is_theirs(&place).await?;
+            place
+        }
+        (None, Some(url)) => Place::new(url, "trial", access)?,
+    };
+    place.probe().await?;
+    Ok(Some(format!("`{}` can be written to, read and listed", place.url())))
 }
 
 async fn look(address: &Address) -> Result<Inspected, StoreError> {

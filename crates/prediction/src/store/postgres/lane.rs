@@ -145,7 +145,8 @@ impl Waiting {
     }
 }
 
-/// A handle to the lane, which ends with it.
+/// A handle to the lane, which ends with the last of them.
+#[derive(Clone)]
 pub(super) struct Lane {
     works: mpsc::UnboundedSender<Work>,
     waiting: Arc<Waiting>,

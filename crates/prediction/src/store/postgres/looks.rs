@@ -7,9 +7,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use super::rows::{self, COLUMNS, Value, number, query};
+use super::rows::{self, Body, COLUMNS, Found, Value, number, query};
 use crate::store::error::StoreError;
-use crate::store::record::{Picture, Stored, Which};
+use crate::store::record::{Record, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{About, Awaited, Beat, Board, Claim, News, Peer, Place, Said};
 use crate::time::Time;
@@ -220,19 +220,19 @@ pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Res
     Ok(Some(Ok(Stored { record, picture: None, more: Vec::new(), owed: row.get(5) })))
 }
 
-/// The first picture of what has ended, and the others if there are several.
+/// The first picture of what has ended, and the others if there are several, wherever they are.
 pub(super) async fn outputs(
     client: Arc<Client>,
     seq: i64,
     several: bool,
-) -> Result<(Option<Arc<[u8]>>, Vec<Arc<[u8]>>), Error> {
-    let first = rows::picture(&client, seq, &Which::FIRST).await?.map(|picture| picture.bytes);
+) -> Result<(Option<Body>, Vec<Body>), Error> {
+    let first = rows::picture(&client, seq, &Which::FIRST).await?.map(|found| found.body);
     let more = if several { rows::more(&client, seq).await? } else { Vec::new() };
     Ok((first, more))
 }
 
 /// A picture of the prediction of an id.
-pub(super) async fn picture(client: Arc<Client>, id: &str, which: &Which) -> Result<Option<Picture>, Error> {
+pub(super) async fn picture(client: Arc<Client>, id: &str, which: &Which) -> Result<Option<Found>, Error> {
     match rows::seq(&client, id).await? {
         Some(seq) => rows::picture(&client, seq, which).await,
         None => Ok(None),
@@ -254,15 +254,14 @@ pub(super) async fn usage(client: Arc<Client>) -> Result<Vec<Usage>, Error> {
     Ok(query(&client, sql, &[]).await?.iter().map(read).collect())
 }
 
-/// The bytes that are served under a name.
-pub(super) async fn file(client: Arc<Client>, name: &str) -> Result<Option<Arc<[u8]>>, Error> {
-    let named = "SELECT bytes FROM syncdiffusion.pictures WHERE file = $1";
-    if let Some(row) = query(&client, named, &[(&name, Type::TEXT)]).await?.first() {
-        return Ok(Some(row.get::<_, &[u8]>(0).into()));
+/// What is served under a name.
+pub(super) async fn file(client: Arc<Client>, name: &str) -> Result<Option<Body>, Error> {
+    if let Some(body) = rows::named(&client, name).await? {
+        return Ok(Some(body));
     }
     let first = "SELECT seq FROM syncdiffusion.predictions WHERE file = $1";
     match query(&client, first, &[(&name, Type::TEXT)]).await?.first() {
-        Some(row) => Ok(rows::picture(&client, row.get(0), &Which::FIRST).await?.map(|picture| picture.bytes)),
+        Some(row) => Ok(rows::picture(&client, row.get(0), &Which::FIRST).await?.map(|found| found.body)),
         None => Ok(None),
     }
 }

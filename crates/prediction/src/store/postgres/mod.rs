@@ -15,22 +15,33 @@
 //! was claimed without an answer is given back. When an answer only takes too long, as that to a commit whose standby
 //! is away, nothing is tried again and nothing else is written until it comes ([`link`]).
 //!
+//! Pictures are in tables or, where the nodes have agreed on one, in a bucket ([`place`], [`agree`]): an object is put
+//! there under a name of its own before its row is written ([`finishing`], [`accepting`]), and goes after its row
+//! ([`orphans`]). A row says where its picture is, so both may be beside each other.
+//!
 //! Nothing is bound to a session but for the time of a transaction: no statement is named, nothing listens, settings
 //! and locks are local. So a pooler may give each transaction another connection to the server.
 
+mod accepting;
 mod address;
+mod agree;
 mod connect;
 mod engine;
 mod explain;
 mod files;
+mod finishing;
 mod inspect;
 mod lane;
 mod link;
 mod looks;
+mod objects;
+mod orphans;
+mod place;
 mod previews;
 mod rows;
 mod schema;
 mod search;
+mod settings;
 mod shared;
 mod sweep;
 #[cfg(test)]
@@ -43,12 +54,14 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::runtime::Runtime;
 
+use crate::bucket::Access;
 use crate::store::error::StoreError;
 use address::Address;
 use connect::{connect, within};
-pub use inspect::{Inspected, inspect as inspect_database};
+pub use inspect::{Inspected, inspect as inspect_database, inspect_pictures};
 use lane::Lane;
 use link::{Kind, Link, PATIENCE};
+use place::Objects;
 use shared::Shared;
 
 /// The engine.
@@ -76,7 +89,32 @@ impl Postgres {
     /// # Errors
     /// As for [`Self::open`].
     pub fn join(&self) -> Result<Self, StoreError> {
-        Self::node(Arc::clone(&self.address))
+        let node = Self::node(Arc::clone(&self.address))?;
+        let (ours, its) = (&self.shared.objects, &node.shared.objects);
+        its.set_access(ours.access());
+        if let Some(place) = ours.place() {
+            its.set_place(place, ours.for_new().is_some());
+        }
+        Ok(node)
+    }
+
+    /// Has new pictures lie in a bucket from now on: the one that is asked for, `s3://bucket/prefix`, or else the one
+    /// that the other nodes have, if they have one. It is tried out first. Returns its URL.
+    ///
+    /// # Errors
+    /// If the other nodes have another bucket, or this one cannot be used.
+    pub fn keep_pictures(&self, asked: Option<&str>, access: Access) -> Result<Option<String>, StoreError> {
+        let (shared, asked) = (Arc::clone(&self.shared), asked.map(str::to_owned));
+        self.wait(async move {
+            shared.objects.set_access(access.clone());
+            let me = rows::number(shared.me());
+            let place = agree::agree(&shared.looks, me, asked.as_deref(), &access).await?;
+            Ok(place.map(|place| {
+                let url = place.url().to_owned();
+                shared.objects.set_place(Arc::new(place), true);
+                url
+            }))
+        })
     }
 
     fn node(address: Arc<Address>) -> Result<Self, StoreError> {
@@ -117,8 +155,10 @@ impl Postgres {
             lost: Mutex::default(),
             unsure: Mutex::default(),
             unreadable: rows::Unreadable::default(),
+            objects: Objects::default(),
         });
         let lane = Lane::start(runtime.handle(), truth);
+        runtime.spawn(orphans::upkeep(Arc::downgrade(&shared)));
         Ok(Self { shared, address, lane, runtime: Some(runtime) })
     }
 
@@ -128,7 +168,7 @@ impl Postgres {
     /// If the database does not answer.
     pub fn setting(&self, name: &'static str, made: String) -> Result<String, StoreError> {
         let shared = Arc::clone(&self.shared);
-        self.wait(async move { Ok(shared.truth.call(|client| writes::setting(client, name, made.clone())).await?) })
+        self.wait(async move { Ok(shared.truth.call(|client| settings::setting(client, name, made.clone())).await?) })
     }
 
     /// A setting that all nodes share, if there is one.
@@ -137,7 +177,7 @@ impl Postgres {
     /// If the database does not answer.
     pub fn known(&self, name: &'static str) -> Result<Option<String>, StoreError> {
         let shared = Arc::clone(&self.shared);
-        self.wait(async move { Ok(shared.truth.call(|client| writes::known(client, name)).await?) })
+        self.wait(async move { Ok(shared.truth.call(|client| settings::known(client, name)).await?) })
     }
 
     /// Leaves: what this node accepted is another's to look after at once. To be called when nothing is held any more.

@@ -76,58 +76,148 @@ impl Unreadable {
     }
 }
 
+/// A picture that lies in the bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) which: Which,
+    pub(super) media: String,
+    pub(super) file: Option<String>,
+    pub(super) size: u64,
+    /// Its name in the bucket.
+    pub(super) key: String,
+}
+
+/// Pictures to store.
+pub(super) enum Contents {
+    /// In a table.
+    Here(Vec<Picture>),
+    /// In the bucket, where they are already.
+    There(Vec<Object>),
+}
+
+impl Contents {
+    /// How many bytes are sent to the database.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Here(pictures) => pictures.iter().map(|picture| picture.bytes.len()).sum(),
+            Self::There(_) => 0,
+        }
+    }
+}
+
 /// Pictures as columns.
 #[derive(Default)]
-pub(super) struct Pictures<'a> {
+pub(super) struct Columns<'a> {
     kinds: Vec<String>,
     numbers: Vec<i32>,
     medias: Vec<&'a str>,
     files: Vec<Option<&'a str>>,
     contents: Vec<&'a [u8]>,
+    sizes: Vec<i64>,
+    keys: Vec<&'a str>,
+    are_there: bool,
 }
 
-impl<'a> Pictures<'a> {
-    pub(super) fn new(pictures: &'a [Picture]) -> Self {
+impl<'a> Columns<'a> {
+    pub(super) fn new(pictures: &'a Contents) -> Self {
         let mut columns = Self::default();
-        for Picture { which, media, file, bytes } in pictures {
-            columns.kinds.push(which.kind.to_string());
-            columns.numbers.push(which.n as i32);
-            columns.medias.push(media);
-            columns.files.push(file.as_deref());
-            columns.contents.push(bytes);
+        match pictures {
+            Contents::Here(pictures) => {
+                for Picture { which, media, file, bytes } in pictures {
+                    columns.name(which, media, file.as_deref());
+                    columns.contents.push(bytes);
+                }
+            }
+            Contents::There(objects) => {
+                columns.are_there = true;
+                for Object { which, media, file, size, key } in objects {
+                    columns.name(which, media, file.as_deref());
+                    columns.sizes.push(number(*size));
+                    columns.keys.push(key);
+                }
+            }
         }
         columns
     }
 
-    pub(super) fn values(&self) -> [Value<'_>; 5] {
-        [
+    fn name(&mut self, which: &Which, media: &'a str, file: Option<&'a str>) {
+        self.kinds.push(which.kind.to_string());
+        self.numbers.push(which.n as i32);
+        self.medias.push(media);
+        self.files.push(file);
+    }
+
+    /// Their values: bytes last, or else sizes and names in the bucket.
+    pub(super) fn values(&self) -> Vec<Value<'_>> {
+        let mut values: Vec<Value<'_>> = vec![
             (&self.kinds, Type::TEXT_ARRAY),
             (&self.numbers, Type::INT4_ARRAY),
             (&self.medias, Type::TEXT_ARRAY),
             (&self.files, Type::TEXT_ARRAY),
-            (&self.contents, Type::BYTEA_ARRAY),
-        ]
+        ];
+        if self.are_there {
+            values.extend::<[Value<'_>; 2]>([(&self.sizes, Type::INT8_ARRAY), (&self.keys, Type::TEXT_ARRAY)]);
+        } else {
+            values.push((&self.contents, Type::BYTEA_ARRAY));
+        }
+        values
     }
 }
 
+/// A picture as it was found.
+pub(super) struct Found {
+    pub(super) which: Which,
+    pub(super) media: String,
+    pub(super) file: Option<String>,
+    pub(super) body: Body,
+}
+
+/// Where the bytes of a picture are.
+#[derive(Debug)]
+pub(super) enum Body {
+    Here(Arc<[u8]>),
+    /// In the bucket, under this name.
+    There(String),
+}
+
+/// Reads a body of its two columns, of which one is null.
+fn body(row: &Row, bytes: usize, key: usize) -> Body {
+    match row.get::<_, Option<String>>(key) {
+        Some(key) => Body::There(key),
+        None => Body::Here(row.get::<_, &[u8]>(bytes).into()),
+    }
+}
+
+/// All pictures, wherever they are.
+const ALL: &str = "(
+        SELECT seq, kind, n, media, file, bytes, NULL AS key FROM syncdiffusion.pictures
+        UNION ALL SELECT seq, kind, n, media, file, NULL, key FROM syncdiffusion.objects
+    ) AS p";
+
 /// A picture of a prediction.
-pub(super) async fn picture(client: &Client, seq: i64, which: &Which) -> Result<Option<Picture>, Error> {
-    let sql = "SELECT media, file, bytes FROM syncdiffusion.pictures WHERE seq = $1 AND kind = $2 AND n = $3";
+pub(super) async fn picture(client: &Client, seq: i64, which: &Which) -> Result<Option<Found>, Error> {
+    let sql = format!("SELECT media, file, bytes, key FROM {ALL} WHERE seq = $1 AND kind = $2 AND n = $3");
     let (kind, n) = (which.kind.to_string(), which.n as i32);
-    let rows = query(client, sql, &[(&seq, Type::INT8), (&kind, Type::TEXT), (&n, Type::INT4)]).await?;
-    Ok(rows.first().map(|row| Picture {
+    let rows = query(client, &sql, &[(&seq, Type::INT8), (&kind, Type::TEXT), (&n, Type::INT4)]).await?;
+    Ok(rows.first().map(|row| Found {
         which: which.clone(),
         media: row.get(0),
         file: row.get(1),
-        bytes: row.get::<_, &[u8]>(2).into(),
+        body: body(row, 2, 3),
     }))
 }
 
+/// The picture that is served under a name.
+pub(super) async fn named(client: &Client, name: &str) -> Result<Option<Body>, Error> {
+    let sql = format!("SELECT bytes, key FROM {ALL} WHERE file = $1");
+    Ok(query(client, &sql, &[(&name, Type::TEXT)]).await?.first().map(|row| body(row, 0, 1)))
+}
+
 /// The outputs of a prediction after the first.
-pub(super) async fn more(client: &Client, seq: i64) -> Result<Vec<Arc<[u8]>>, Error> {
-    let sql = "SELECT bytes FROM syncdiffusion.pictures WHERE seq = $1 AND kind = 'output' AND n > 0 ORDER BY n";
-    let rows = query(client, sql, &[(&seq, Type::INT8)]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, &[u8]>(0).into()).collect())
+pub(super) async fn more(client: &Client, seq: i64) -> Result<Vec<Body>, Error> {
+    let sql = format!("SELECT bytes, key FROM {ALL} WHERE seq = $1 AND kind = 'output' AND n > 0 ORDER BY n");
+    let rows = query(client, &sql, &[(&seq, Type::INT8)]).await?;
+    Ok(rows.iter().map(|row| body(row, 0, 1)).collect())
 }
 
 /// The number of an id.

@@ -10,8 +10,13 @@ use tokio_postgres::{Client, Error};
 use super::rows::query;
 use crate::store::error::StoreError;
 
-/// What each version adds to the one before. There are as many as the version that this program makes and knows.
-pub(super) const STEPS: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("functions.sql"))];
+/// The tables that each version adds to those of the one before. There are as many as the version that this program makes
+/// and knows.
+pub(super) const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("objects.sql")];
+/// The version that this program makes and knows.
+pub(super) const VERSION: u32 = STEPS.len() as u32;
+/// The functions of all versions, made again with each step: nodes of the version before call them, too.
+pub(super) const FUNCTIONS: &str = include_str!("functions.sql");
 /// The oldest server.
 const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
@@ -92,6 +97,7 @@ async fn make(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
     for step in steps.iter().skip(has as usize) {
         client.batch_execute(step).await?;
     }
+    client.batch_execute(FUNCTIONS).await?;
     let number = format!("UPDATE syncdiffusion.settings SET value = '{known}' WHERE name = 'version'");
     Ok(client.batch_execute(&number).await?)
 }
@@ -101,7 +107,7 @@ async fn make(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
 /// # Errors
 /// If it is not fit.
 pub(super) async fn describe(client: &Client) -> Result<String, StoreError> {
-    let known = STEPS.len() as u32;
+    let known = VERSION;
     match version(client).await? {
         Some(versions) => {
             check(versions, known)?;
@@ -167,6 +173,11 @@ async fn version(client: &Client) -> Result<Option<(u32, u32)>, StoreError> {
         rows.first().and_then(|row| row.get::<_, &str>(0).parse().ok()).ok_or_else(foreign)
     };
     Ok(Some((read("version").await?, read("least_version").await?)))
+}
+
+/// Whether there are tables of ours.
+pub(super) async fn has_settings(client: &Client) -> Result<bool, StoreError> {
+    Ok(version(client).await?.is_some())
 }
 
 /// Whether there are tables of others.

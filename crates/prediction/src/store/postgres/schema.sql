@@ -1,5 +1,5 @@
 -- Version 1. A later version is a step of its own; tables and functions only grow, because nodes of two versions of the
--- program work side by side. A function whose meaning changes gets another name.
+-- program work side by side. Functions are made again with each step: one whose meaning changes gets another name.
 
 CREATE SCHEMA syncdiffusion;
 

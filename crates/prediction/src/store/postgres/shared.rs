@@ -9,7 +9,8 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::link::Link;
-use super::looks::{self, By};
+use super::looks;
+use super::place::Objects;
 use super::rows::{self, Unreadable};
 use super::writes::{self, Asked, Estate};
 use crate::store::ends;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     /// Claims whose end may have been stored without an answer.
     pub(super) unsure: Mutex<HashSet<Claim>>,
     pub(super) unreadable: Unreadable,
+    /// Pictures that lie in a bucket.
+    pub(super) objects: Objects,
 }
 
 /// Locks a mutex; what panicked while it held one has left it whole.
@@ -295,17 +298,5 @@ impl Shared {
             self.truth.call(|client| writes::remove(client, row.get(0))).await?;
         }
         Ok(removable)
-    }
-
-    /// A prediction with its pictures, if it has ended.
-    pub(super) async fn stored(&self, by: By<'_>) -> Result<Option<Stored>, StoreError> {
-        let found = self.looks.read(|client| looks::stored(client, by)).await?.transpose()?;
-        let Some(Stored { record, owed, .. }) = found else { return Ok(None) };
-        let (mut picture, mut more) = (None, Vec::new());
-        if record.prediction.status.is_terminal() {
-            let (seq, several) = (rows::number(record.seq), record.prediction.input.num_outputs > 1);
-            (picture, more) = self.bytes.read(|client| looks::outputs(client, seq, several)).await?;
-        }
-        Ok(Some(Stored { record, picture, more, owed }))
     }
 }

@@ -6,9 +6,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use super::rows::{self, Pictures, Value, number, query};
+use super::rows::{self, Columns, Contents, Value, number, query};
 use crate::store::error::StoreError;
-use crate::store::record::{Picture, Record};
+use crate::store::record::Record;
 use crate::store::usage::Usage;
 use crate::store::work::{Board, Claim, Claimed, Room, Wants};
 use crate::time::Time;
@@ -25,7 +25,7 @@ pub(super) struct Accept {
     pub(super) wire: u32,
     pub(super) version: Option<String>,
     pub(super) record: String,
-    pub(super) inputs: Vec<Picture>,
+    pub(super) inputs: Contents,
 }
 
 /// What came of it.
@@ -47,7 +47,7 @@ pub(super) async fn accept(
 ) -> Result<Asked, Error> {
     let (me, wire) = (number(node), new.wire as i32);
     let (free, jobs, more) = (number(room.free), number(room.jobs), number(since.waiting));
-    let pictures = Pictures::new(&new.inputs);
+    let pictures = Columns::new(&new.inputs);
     let mut values: Vec<Value<'_>> = vec![
         (&me, Type::INT8),
         (&new.request, Type::UUID),
@@ -66,11 +66,17 @@ pub(super) async fn accept(
         (&since.units, Type::FLOAT8),
     ];
     values.extend(pictures.values());
-    let sql = "SELECT new_seq, known, waiting, units
-        FROM syncdiffusion.accept(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
-        )";
-    let row = one(query(&client, sql, &values).await?);
+    let (function, last) = match new.inputs {
+        Contents::Here(_) => ("accept", ""),
+        Contents::There(_) => ("accept_with_objects", ", $21"),
+    };
+    let sql = format!(
+        "SELECT new_seq, known, waiting, units
+        FROM syncdiffusion.{function}(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20{last}
+        )"
+    );
+    let row = one(query(&client, &sql, &values).await?);
     Ok(row.map_or_else(Asked::default, |row| {
         let waiting: Option<i64> = row.get(2);
         let board = waiting.zip(row.get(3)).map(|(waiting, units)| Board { waiting: waiting as u64, units });
@@ -121,7 +127,7 @@ pub(super) struct Finish {
     pub(super) canceled: Record,
     pub(super) text: String,
     pub(super) canceled_text: String,
-    pub(super) pictures: Vec<Picture>,
+    pub(super) pictures: Contents,
 }
 
 /// Whether it ended as canceled; `None` if the claim does not hold.
@@ -130,7 +136,11 @@ pub(super) async fn finish(client: Arc<Client>, end: Arc<Finish>) -> Result<Opti
     let (seq, status, owes) = (number(claim.seq), record.prediction.status.name(), record.owes());
     let (began, ended) = (micros(record.prediction.started_at), micros(record.prediction.completed_at));
     let used = Usage::of("", record);
-    let pictures = Pictures::new(pictures);
+    let (function, last) = match pictures {
+        Contents::Here(_) => ("finish", ""),
+        Contents::There(_) => ("finish_with_objects", ", $17"),
+    };
+    let pictures = Columns::new(pictures);
     let mut values: Vec<Value<'_>> = vec![
         (&seq, Type::INT8),
         (&claim.token, Type::UUID),
@@ -145,8 +155,12 @@ pub(super) async fn finish(client: Arc<Client>, end: Arc<Finish>) -> Result<Opti
         (&used.seconds, Type::FLOAT8),
     ];
     values.extend(pictures.values());
-    let sql = "SELECT syncdiffusion.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
-    Ok(one(query(&client, sql, &values).await?).and_then(|row| row.get(0)))
+    let sql = format!(
+        "SELECT syncdiffusion.{function}(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16{last}
+        )"
+    );
+    Ok(one(query(&client, &sql, &values).await?).and_then(|row| row.get(0)))
 }
 
 pub(super) fn micros(time: Option<Time>) -> Option<i64> {
@@ -176,6 +190,13 @@ pub(super) async fn held(client: Arc<Client>, claim: Claim) -> Result<Option<Row
         rows::COLUMNS
     );
     Ok(one(query(&client, &sql, &[(&number(claim.seq), Type::INT8), (&claim.token, Type::UUID)]).await?))
+}
+
+/// Whether what is held under a token is to stop; `None` if it is not held.
+pub(super) async fn is_to_stop(client: Arc<Client>, claim: Claim) -> Result<Option<bool>, Error> {
+    let sql = "SELECT stop FROM syncdiffusion.predictions WHERE seq = $1 AND claim = $2 AND status = 'processing'";
+    let values: [Value<'_>; 2] = [(&number(claim.seq), Type::INT8), (&claim.token, Type::UUID)];
+    Ok(one(query(&client, sql, &values).await?).map(|row| row.get(0)))
 }
 
 /// What has ended under a token.
@@ -272,19 +293,22 @@ pub(super) async fn mark_delivered(client: Arc<Client>, id: String, seq: i64) ->
     query(&client, sql, &[(&seq, Type::INT8), (&id, Type::TEXT)]).await.map(drop)
 }
 
-/// Stores a picture beside a prediction that is still there.
+/// Stores a picture beside a prediction, if that is still there.
 pub(super) async fn add_picture(
     client: Arc<Client>,
     id: String,
     seq: i64,
-    pictures: Arc<[Picture; 1]>,
-) -> Result<(), Error> {
-    let pictures = Pictures::new(&*pictures);
+    picture: Arc<Contents>,
+) -> Result<bool, Error> {
+    let function = match *picture {
+        Contents::Here(_) => "keep(seq, $3, $4, $5, $6, $7)",
+        Contents::There(_) => "put_objects(seq, $3, $4, $5, $6, $7, $8)",
+    };
+    let pictures = Columns::new(&picture);
     let mut values: Vec<Value<'_>> = vec![(&seq, Type::INT8), (&id, Type::TEXT)];
     values.extend(pictures.values());
-    let sql = "SELECT syncdiffusion.keep(seq, $3, $4, $5, $6, $7) FROM syncdiffusion.predictions
-        WHERE seq = $1 AND id = $2";
-    query(&client, sql, &values).await.map(drop)
+    let sql = format!("SELECT syncdiffusion.{function} FROM syncdiffusion.predictions WHERE seq = $1 AND id = $2");
+    Ok(!query(&client, &sql, &values).await?.is_empty())
 }
 
 /// Takes a node for dead. The answer is `moved`, `again` or `reaped`, and the numbers of what was canceled and failed.
@@ -348,20 +372,6 @@ pub(super) async fn adopt(
     );
     let values: [Value<'_>; 3] = [(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY), (&orphans, Type::INT8_ARRAY)];
     query(&client, &sql, &values).await
-}
-
-/// A setting that all nodes share, which is `made` if there was none.
-pub(super) async fn setting(client: Arc<Client>, name: &'static str, made: String) -> Result<String, Error> {
-    let values: [Value<'_>; 2] = [(&name, Type::TEXT), (&made, Type::TEXT)];
-    let insert = "INSERT INTO syncdiffusion.settings VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    query(&client, insert, &values).await?;
-    Ok(known(client, name).await?.unwrap_or(made))
-}
-
-/// A setting, if it was made.
-pub(super) async fn known(client: Arc<Client>, name: &'static str) -> Result<Option<String>, Error> {
-    let sql = "SELECT value FROM syncdiffusion.settings WHERE name = $1";
-    Ok(one(query(&client, sql, &[(&name, Type::TEXT)]).await?).map(|row| row.get(0)))
 }
 
 /// A node that holds nothing is no more, and nobody looks after what it accepted.

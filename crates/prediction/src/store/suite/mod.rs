@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::{
     Accepted, Board, Claimed, Memory, New, Outcome, Picture, Postgres, Record, Room, Sqlite, Store, Wants, Which,
 };
+use crate::bucket::Access;
 use crate::output::Wanted;
 use crate::time::Time;
 use crate::webhook::subscription::{EventKind, Webhook};
@@ -36,6 +37,8 @@ pub(super) enum Engine {
     Memory,
     Sqlite,
     Postgres,
+    /// The same with pictures in a bucket.
+    Bucket,
 }
 
 impl Engine {
@@ -60,8 +63,18 @@ impl Engine {
                 let store = Postgres::open(&server::database()?).unwrap();
                 nodes(store, |store| store.join().unwrap(), several, None)
             }
+            Self::Bucket => {
+                let store = Postgres::open(&server::database()?).unwrap();
+                store.keep_pictures(Some("s3://pictures/of/mine"), in_memory()).unwrap();
+                nodes(store, |store| store.join().unwrap(), several, None)
+            }
         })
     }
+}
+
+/// A bucket in memory.
+pub(super) fn in_memory() -> Access {
+    Access { memory: Some(Arc::default()), ..Access::default() }
 }
 
 /// Makes a test of each case, for each engine as one node and as several, or as several only.
@@ -130,6 +143,11 @@ macro_rules! cases {
             #[tokio::test]
             async fn postgres_of_several_nodes() {
                 run(Engine::Postgres, true).await;
+            }
+
+            #[tokio::test]
+            async fn bucket_of_several_nodes() {
+                run(Engine::Bucket, true).await;
             }
         }
     )* };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::Place;
+use crate::store::work::WIRE;
 
 super::cases!(
     first_in_first_out,
@@ -90,7 +91,7 @@ async fn what_was_interrupted_runs_alone(nodes: &Nodes) {
 
 async fn nodes_claim_what_they_can(nodes: &Nodes) {
     let (a, b) = (&*nodes.a, &*nodes.b);
-    a.accept(New { wire: 2, ..New::of(record("newer"), 1.0) }, Room::ANY).await.unwrap();
+    a.accept(New { wire: WIRE + 1, ..New::of(record("newer"), 1.0) }, Room::ANY).await.unwrap();
     a.accept(New::of(record("dear"), 100.0), Room::ANY).await.unwrap();
     accept(a, record("plain")).await;
     let wants = Wants { waited: Duration::from_hours(1), ..Wants::any(9) };
@@ -99,7 +100,7 @@ async fn nodes_claim_what_they_can(nodes: &Nodes) {
     let claimed = b.claim(wants).await.unwrap();
     assert_eq!(claimed.iter().map(|claimed| claimed.record.prediction.id.as_str()).collect::<Vec<_>>(), ["plain"]);
     assert_eq!(order(b, 9).await, ["dear"]);
-    let claimed = b.claim(Wants { wire: 2, ..Wants::any(9) }).await.unwrap();
+    let claimed = b.claim(Wants { wire: WIRE + 1, ..Wants::any(9) }).await.unwrap();
     assert_eq!(claimed[0].record.prediction.id, "newer");
 }
 

@@ -16,6 +16,7 @@ mod bench;
 mod hosts;
 mod late;
 mod models;
+mod objects;
 mod opening;
 mod proxy;
 mod tls;
