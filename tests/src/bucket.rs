@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,8 +30,6 @@ struct Inside {
     objects: Mutex<BTreeMap<String, Object>>,
     is_away: AtomicBool,
     is_holding: AtomicBool,
-    /// How many have put something and wait for the answer.
-    held: AtomicUsize,
 }
 
 #[derive(Clone, Debug)]
@@ -83,21 +81,11 @@ impl Bucket {
         self.inside.is_holding.store(is_holding, Ordering::SeqCst);
     }
 
-    /// How many have put something and wait for the answer.
-    pub fn held(&self) -> usize {
-        self.inside.held.load(Ordering::SeqCst)
-    }
-
     /// Has objects that contain a text in their name be older.
     pub fn age(&self, text: &str, by: Duration) {
         for (_, object) in self.inside.objects().iter_mut().filter(|(name, _)| name.contains(text)) {
             object.put_at -= by;
         }
-    }
-
-    /// Forgets objects that contain a text in their name.
-    pub fn lose(&self, text: &str) {
-        self.inside.objects().retain(|name, _| !name.contains(text));
     }
 }
 
@@ -126,12 +114,8 @@ async fn answer(
     match method {
         Method::PUT => {
             inside.objects().insert(key, Object { bytes: body, put_at: SystemTime::now() });
-            if inside.is_holding.load(Ordering::SeqCst) {
-                inside.held.fetch_add(1, Ordering::SeqCst);
-                while inside.is_holding.load(Ordering::SeqCst) {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                inside.held.fetch_sub(1, Ordering::SeqCst);
+            while inside.is_holding.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             [(header::ETAG, "\"1\"")].into_response()
         }

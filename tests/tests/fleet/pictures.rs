@@ -148,7 +148,7 @@ async fn what_a_killed_server_has_put_is_swept() {
     bucket.hold(true);
     assert_eq!(door.predict_async(&quick("b")).await.status, 202);
     // Its picture is there, and its end is not stored.
-    wait("nothing is put", || bucket.held() == 1).await;
+    wait("nothing is put", || bucket.pictures().len() == 2).await;
     worker.kill();
     bucket.hold(false);
     let orphans = bucket.pictures();

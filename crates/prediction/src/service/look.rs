@@ -18,6 +18,8 @@ use crate::wire::{Prediction, Status};
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is taken where there are none, once an answer of the store was lost.
 const ALONE: Duration = Duration::from_secs(1);
+/// The wait after pictures could not be read.
+const UNREAD: Duration = Duration::from_secs(1);
 /// How many predictions are asked for at once; of more each gets its turn.
 const MAX_ASKED: usize = 1000;
 /// How many of the newest predictions are searched for those of an asker.
@@ -92,10 +94,7 @@ impl Shared {
                 }
                 News::Ended(record) => {
                     if let Some(active) = of(record.seq) {
-                        // One that cannot be read now does not keep from the others.
-                        if let Err(error) = self.learn(active, *record).await {
-                            active.span.in_scope(|| tracing::error!(%error, "an end cannot be read; trying again"));
-                        }
+                        self.learn(active, *record);
                     }
                 }
                 News::Gone { seq } => {
@@ -120,21 +119,42 @@ impl Shared {
         }
     }
 
-    /// Publishes an end that another node stored, with the pictures that are stored beside it.
-    async fn learn(self: &Arc<Self>, active: &Arc<ActivePrediction>, record: Record) -> Result<(), StoreError> {
-        let bare = record.prediction.status == Status::Succeeded && record.prediction.output.is_none();
-        let seq = record.seq;
-        let whole =
-            if bare { self.store.get(active.id()).await?.filter(|stored| stored.record.seq == seq) } else { None };
-        if !active.phase().is_left() {
-            return Ok(());
+    /// Publishes an end that another node stored. Pictures that are stored beside it are read first, and nothing else
+    /// waits for them: where they cannot be read now, a later look brings the end again.
+    fn learn(self: &Arc<Self>, active: &Arc<ActivePrediction>, record: Record) {
+        let is_bare = record.prediction.status == Status::Succeeded && record.prediction.output.is_none();
+        if !is_bare {
+            return self.publish(active, record.prediction);
         }
-        let prediction = whole.map_or(record.prediction, Stored::into_prediction);
+        let seq = record.seq;
+        if !self.table().learning.insert(seq) {
+            return;
+        }
+        let (shared, active) = (Arc::clone(self), Arc::clone(active));
+        tokio::spawn(async move {
+            match shared.store.get(active.id()).await {
+                Ok(stored) => {
+                    let whole = stored.filter(|stored| stored.record.seq == seq);
+                    shared.publish(&active, whole.map_or(record.prediction, Stored::into_prediction));
+                }
+                Err(error) => {
+                    active.span.in_scope(|| tracing::warn!(%error, "the pictures of a prediction cannot be read yet"));
+                    tokio::time::sleep(UNREAD).await;
+                }
+            }
+            shared.table().learning.remove(&seq);
+        });
+    }
+
+    /// Publishes the end of a prediction that is left to other nodes.
+    fn publish(self: &Arc<Self>, active: &Arc<ActivePrediction>, prediction: Prediction) {
+        if !active.phase().is_left() {
+            return;
+        }
         // The node that stored it has counted it.
         self.forget(active);
         active.span.in_scope(|| tracing::info!(status = prediction.status.name(), "prediction ended on another node"));
         active.publish_end(prediction);
-        Ok(())
     }
 
     /// A prediction that is not active here, as the store and the node that runs it say.

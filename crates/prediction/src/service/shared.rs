@@ -4,7 +4,7 @@
 //! The other files of this folder add to [`Shared`] what happens at one point of a prediction's way. What always holds:
 //! locks are taken in the order table, prediction, feed, and never across an await.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -104,6 +104,8 @@ pub(super) struct Table {
     /// Ends that are decided and could not be stored yet, and why, by the number of the prediction. They are tried
     /// again; meanwhile nothing new is accepted.
     pub(super) unstored: BTreeMap<u64, String>,
+    /// Ends of other nodes whose pictures are being read, by number.
+    pub(super) learning: BTreeSet<u64>,
     /// The model that the workers have loaded, once the first has said which: new predictions show it.
     pub(super) model: Option<Model>,
     /// What the newest other node with a ready worker said last, for a node that has none.
@@ -203,6 +205,7 @@ impl Table {
             workers: Workers::new(workers),
             claims: 0,
             unstored: BTreeMap::new(),
+            learning: BTreeSet::new(),
             model: None,
             told: None,
             fleet: false,

@@ -139,7 +139,7 @@ pub(super) fn matches(known: &Known, asked: Option<&str>) -> Result<(), StoreErr
 /// # Errors
 /// If it is not, or cannot be read.
 pub(super) async fn is_theirs(place: &Place) -> Result<(), StoreError> {
-    if place.get(ROUND).await?.is_some() {
+    if place.get_soon(ROUND).await?.is_some() {
         return Ok(());
     }
     Err(StoreError::Engine(format!(

@@ -98,6 +98,11 @@ impl Place {
         self.bucket.get(&self.inside(key)).await.map_err(|failure| self.failed("read", &failure))
     }
 
+    /// The same, and does not wait for long.
+    pub(super) async fn get_soon(&self, key: &str) -> Result<Option<Got>, StoreError> {
+        timeout(PATIENCE, self.get(key)).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
     /// Removes objects; those that are gone now, and why others may be left.
     pub(super) async fn remove(&self, keys: &[String]) -> (Vec<String>, Option<StoreError>) {
         let (gone, failure) = self.bucket.remove(&self.folder, keys).await;

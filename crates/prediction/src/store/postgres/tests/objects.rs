@@ -12,6 +12,7 @@ use crate::bucket::Access;
 use crate::store::suite::{end, in_memory};
 use crate::store::work::{Beat as Beats, OBJECTS_WIRE};
 
+const NOWHERE: &str = "http://127.0.0.1:1";
 const URL: &str = "s3://pictures/of/mine";
 
 /// A node whose pictures go into a bucket, the bucket, and the URL of its database.
@@ -20,6 +21,9 @@ fn node() -> Option<(Postgres, Arc<InMemory>, String)> {
     let node = Postgres::open(&url).unwrap();
     let access = in_memory();
     assert_eq!(node.keep_pictures(Some(URL), access.clone()).unwrap().as_deref(), Some(URL));
+    // No round but those of the test.
+    let now = "UPDATE syncdiffusion.settings SET value = extract(epoch FROM now())::text WHERE name";
+    execute(&url, &format!("{now} = '{}'", agree::SWEPT));
     Some((node, access.memory.unwrap(), url))
 }
 
@@ -39,7 +43,8 @@ async fn until(bucket: &InMemory, count: usize) {
 
 /// A bucket that nobody answers for.
 fn refuse(store: &Postgres) {
-    let address = "http://127.0.0.1:1".to_owned();
+    crate::install_crypto();
+    let address = NOWHERE.to_owned();
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name.to_owned(), "x".to_owned().into()));
     let access = Access { endpoint: Some(address), environment: keys.to_vec(), ..Access::default() };
     let place = super::super::place::Place::new(URL, "folder", &access).unwrap();
@@ -86,6 +91,10 @@ async fn tables_and_the_bucket_are_beside_each_other() {
     after.keep_pictures(Some(URL), access.clone()).unwrap();
     finish(&after, "new", named(b"in the bucket", "new.png")).await;
     // The one that was started before reads both, if it can reach the bucket.
+    crate::install_crypto();
+    let environment = vec![("AWS_METADATA_ENDPOINT".to_owned(), NOWHERE.to_owned().into())];
+    let nowhere = Access { endpoint: Some(NOWHERE.to_owned()), environment, ..Access::default() };
+    before.shared.objects.set_access(nowhere);
     let error = before.get("new").await.unwrap_err().to_string();
     assert!(error.contains("the bucket `s3://pictures/of/mine` of the pictures cannot be"), "{error}");
     assert!(error.contains("set `AWS_ACCESS_KEY_ID`"), "{error}");
