@@ -33,6 +33,7 @@ impl Table {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: self.model.clone(),
             unusable: unusable.collect(),
+            workers: Some(self.workers.slots().len() as u64),
             ready: self.workers.slots().iter().filter(|slot| slot.is_ready() && !self.closing).count() as u64,
             free: if self.closing { 0 } else { self.workers.free() as u64 },
             units_per_second: self
@@ -79,6 +80,12 @@ impl Table {
     /// Whether new predictions are accepted, also for a worker that is yet to come.
     pub(super) fn takes_work(&self) -> bool {
         self.is_staffed() || (self.accepts_without_workers && self.told.is_some())
+    }
+
+    /// Whether this node looks after what others have left. One with workers leaves that to those without, as long as
+    /// there is one: where they are apart, those without workers are the ones that may send webhooks.
+    pub(super) fn adopts(&self) -> bool {
+        self.workers.slots().is_empty() || !self.others.iter().any(|about| about.workers == Some(0))
     }
 
     /// Whether a node draws what was accepted for a version of a model.
@@ -209,6 +216,18 @@ mod tests {
         assert!(table.serves("own") && table.serves("a") && !table.serves("b"));
         assert_eq!(table.others_ready(), 0);
         assert_eq!(table.about().unusable["unipc"], "not with own");
+    }
+
+    #[test]
+    fn nodes_without_workers_look_after_what_others_left() {
+        let (mut door, mut drawing) = (Table::new(0), Table::new(1));
+        let (of_door, of_drawing) = (door.about(), drawing.about());
+        assert!(door.adopts() && drawing.adopts(), "alone");
+        drawing.meet(vec![of_drawing.clone(), About::default()], None);
+        assert!(drawing.adopts(), "an older program does not say what it has");
+        drawing.meet(vec![of_door.clone(), of_drawing.clone()], None);
+        door.meet(vec![of_door, of_drawing], None);
+        assert!(door.adopts() && !drawing.adopts());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Phase;
-use crate::store::{About, Beat, Claim, Node, Peer, Said, StoreError, Watch};
+use crate::store::{About, Beat, Claim, Node, Outcome, Peer, Said, StoreError, Watch};
 
 /// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -101,7 +101,8 @@ impl Shared {
                     let unsure = self.unsure.swap(false, Ordering::Relaxed);
                     if nodes.len() > 1 || pulse.watch.buried() || unsure {
                         let (shared, untended) = (Arc::clone(self), Arc::clone(&pulse.untended));
-                        pulse.tending = Some(tokio::spawn(async move { shared.tend(dead, &untended).await }));
+                        let adopts = unsure || self.table().adopts();
+                        pulse.tending = Some(tokio::spawn(async move { shared.tend(dead, adopts, &untended).await }));
                     }
                 }
             }
@@ -125,14 +126,14 @@ impl Shared {
         self.table().meet(others.collect(), last);
     }
 
-    /// Takes from dead nodes what they held, and looks from now on after what nobody looks after. What cannot be done
-    /// is tried again after the next beat, and said once.
-    async fn tend(self: Arc<Self>, dead: Vec<(Node, u64)>, untended: &AtomicBool) {
+    /// Takes from dead nodes what they held and, if it `adopts`, looks from now on after what nobody looks after. What
+    /// cannot be done is tried again after the next beat, and said once.
+    async fn tend(self: Arc<Self>, dead: Vec<(Node, u64)>, adopts: bool, untended: &AtomicBool) {
         let tended = async {
             for (node, beat) in dead {
                 self.bury(node, beat).await?;
             }
-            self.take_over().await
+            if adopts { self.take_over().await } else { Ok(()) }
         };
         let failed = tended.await.err();
         let was_untended = untended.swap(failed.is_some(), Ordering::Relaxed);
@@ -182,8 +183,11 @@ impl Shared {
             tracing::warn!(seq = claim.seq, "a prediction was claimed without an answer; it is given back");
             let (shared, claim) = (Arc::clone(self), *claim);
             self.tasks.spawn(async move {
-                if let Err(error) = shared.store.give_back(&claim, false, String::new()).await {
-                    tracing::error!(%error, "a prediction could not be given back to the store");
+                match shared.store.give_back(&claim, false, String::new()).await {
+                    // Who waits for it here hears of that by a look.
+                    Ok(Outcome::Ended(_)) => shared.table().doubtful = true,
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "a prediction could not be given back to the store"),
                 }
             });
         }

@@ -203,6 +203,8 @@ pub struct About {
     pub model: Option<Model>,
     /// The schedulers that its model cannot be used with, by name, and why.
     pub unusable: BTreeMap<String, String>,
+    /// How many workers it has, in whatever state; `None` if its program does not say it.
+    pub workers: Option<u64>,
     /// How many workers are ready.
     pub ready: u64,
     /// How many predictions it could start at once.
@@ -219,7 +221,7 @@ impl About {
 
     /// What outlives a node: its model and its speed, without what it could do at once.
     pub(super) fn lasting(&self) -> Self {
-        Self { ready: 0, free: 0, ..self.clone() }
+        Self { workers: None, ready: 0, free: 0, ..self.clone() }
     }
 
     /// Whether it tells of another model than what is remembered, or of quite another speed.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::lane::{Commit, Tried};
+use super::lane::{Commit, Lane, Tried};
 use super::link::PATIENCE;
 use super::looks::{self, By};
-use super::rows::{self, Contents, number};
+use super::rows::{self, Contents, number, stored_id};
 use super::search::{self, Asked};
 use super::shared::lock;
 use super::writes::{self, Accept};
@@ -29,14 +29,6 @@ const MIN_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of pictures on their way into the bucket above which nothing more is claimed: what is drawn while the bucket
 /// is away waits in memory.
 const MAX_UNDER_WAY: usize = 512 << 20;
-
-/// What an id may not hold, because no text of PostgreSQL does.
-fn storable(text: &str) -> Result<(), StoreError> {
-    if text.contains('\0') {
-        return Err(StoreError::Engine("an id or a key with a zero character cannot be stored".to_owned()));
-    }
-    Ok(())
-}
 
 /// Adds a picture to a prediction; false if that is gone.
 fn add(lane: &Lane, id: String, seq: i64, picture: Contents) -> Answer<'static, bool> {
@@ -65,10 +57,8 @@ impl Store for Postgres {
 
     fn accept(&self, new: New, room: Room) -> Answer<'_, Accepted> {
         let New { record, units, tenant, wire, key, idempotent, inputs } = new;
-        let (id, version) = (record.prediction.id.clone(), record.prediction.version.clone());
-        let checked =
-            storable(&id).and_then(|()| storable(&tenant)).and_then(|()| storable(key.as_deref().unwrap_or("")));
-        let record = match checked.and_then(|()| rows::text(&record)) {
+        let (id, version) = (stored_id(&record.prediction.id).into_owned(), record.prediction.version.clone());
+        let record = match rows::text(&record) {
             Ok(record) => record,
             Err(error) => return ready(Err(error)),
         };
@@ -190,10 +180,16 @@ impl Store for Postgres {
                 shared.looks.read(|client| looks::news(client, (shared.me(), from), Arc::clone(&of))).await?;
             let stops = stops.iter().map(|row| {
                 let (seq, token) = rows::claim_of(row);
-                Ok(News::Stop(Claim { seq, token }))
+                News::Stop(Claim { seq, token })
             });
-            let told = told.iter().zip(&*of).map(|(row, awaited)| looks::told(row, awaited));
-            stops.chain(told).collect()
+            let told = told.iter().zip(&*of).map(|(row, awaited)| {
+                looks::told(row, awaited).unwrap_or_else(|_| {
+                    // That is logged, once, and nothing more is heard of it.
+                    shared.unreadable.skip(row);
+                    News::Gone { seq: awaited.seq }
+                })
+            });
+            Ok(stops.chain(told).collect())
         }))
     }
 
@@ -235,26 +231,16 @@ impl Store for Postgres {
 
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        Box::pin(self.run(async move {
-            if storable(&id).is_err() {
-                return Ok(None);
-            }
-            shared.stored(By::Id(&id)).await
-        }))
+        Box::pin(self.run(async move { shared.stored(By::Id(&id)).await }))
     }
 
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        Box::pin(self.run(async move {
-            if storable(&id).is_err() {
-                return Ok(None);
-            }
-            shared.picture(&id, &which).await
-        }))
+        Box::pin(self.run(async move { shared.picture(&id, &which).await }))
     }
 
     fn add_picture(&self, id: &str, seq: u64, picture: Picture) -> Answer<'_, ()> {
-        let (shared, id, seq) = (Arc::clone(&self.shared), id.to_owned(), number(seq));
+        let (shared, id, seq) = (Arc::clone(&self.shared), stored_id(id).into_owned(), number(seq));
         let Some(place) = shared.objects.for_new() else {
             let added = add(&self.lane, id, seq, Contents::Here(vec![picture]));
             return Box::pin(async move { added.await.map(drop) });
@@ -271,12 +257,7 @@ impl Store for Postgres {
 
     fn file(&self, name: &str) -> Answer<'_, Option<Arc<[u8]>>> {
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
-        Box::pin(self.run(async move {
-            if storable(&name).is_err() {
-                return Ok(None);
-            }
-            shared.file(&name).await
-        }))
+        Box::pin(self.run(async move { shared.file(&name).await }))
     }
 
     fn search(&self, query: Query<'_>) -> Answer<'_, Found> {
@@ -301,7 +282,7 @@ impl Store for Postgres {
     }
 
     fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()> {
-        let (id, seq) = (id.to_owned(), number(seq));
+        let (id, seq) = (stored_id(id).into_owned(), number(seq));
         self.lane.write(
             Commit::Durable,
             0,

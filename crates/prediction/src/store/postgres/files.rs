@@ -17,6 +17,11 @@ fn parse(about: &str) -> Result<ClientFile, StoreError> {
     serde_json::from_str(about).map_err(|error| StoreError::Corrupt(format!("a file of a client: {error}")))
 }
 
+/// Whether there may be a file of that id: a text of PostgreSQL has no zero character.
+fn may_be(id: &str) -> bool {
+    !id.contains('\0')
+}
+
 impl Common for Postgres {
     fn add(&self, file: &ClientFile, bytes: &[u8]) -> io::Result<bool> {
         let (shared, file, bytes) = (Arc::clone(&self.shared), file.clone(), bytes.to_vec());
@@ -48,6 +53,9 @@ impl Common for Postgres {
     }
 
     fn get(&self, id: &str) -> io::Result<Option<ClientFile>> {
+        if !may_be(id) {
+            return Ok(None);
+        }
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         let found = self.wait(async move {
             let sql = "SELECT about FROM syncdiffusion.client_files WHERE id = $1";
@@ -58,6 +66,9 @@ impl Common for Postgres {
     }
 
     fn read(&self, id: &str) -> io::Result<Option<Arc<[u8]>>> {
+        if !may_be(id) {
+            return Ok(None);
+        }
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         let found = self.wait(async move {
             let sql = "SELECT bytes FROM syncdiffusion.client_files WHERE id = $1";
@@ -78,6 +89,9 @@ impl Common for Postgres {
     }
 
     fn remove(&self, id: &str) -> io::Result<bool> {
+        if !may_be(id) {
+            return Ok(false);
+        }
         let id = Arc::new(id.to_owned());
         let remove = move |client: Arc<Client>| {
             let id = Arc::clone(&id);

@@ -132,7 +132,7 @@ impl Link {
     ///
     /// # Errors
     /// If there is no way to the database, at once if that was so a moment ago, or if it is late.
-    async fn client(&self) -> Result<Arc<Client>, StoreError> {
+    pub(super) async fn client(&self) -> Result<Arc<Client>, StoreError> {
         let mut state = self.state.lock().await;
         let client = self.reach(&mut state).await?;
         if state.is_late { Err(StoreError::Engine(UNCONFIRMED.to_owned())) } else { Ok(client) }

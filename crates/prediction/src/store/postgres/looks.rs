@@ -7,9 +7,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use super::rows::{self, Body, COLUMNS, Found, Value, number, query};
+use super::rows::{self, Body, COLUMNS, Found, Value, number, query, stored_id};
 use crate::store::error::StoreError;
-use crate::store::record::{Record, Which};
+use crate::store::record::{Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{About, Awaited, Beat, Board, Claim, News, Peer, Place, Said};
 use crate::time::Time;
@@ -149,7 +149,7 @@ pub(super) async fn news(
         return Ok((stops.await?, Vec::new()));
     }
     let numbers: Vec<i64> = of.iter().map(|awaited| number(awaited.seq)).collect();
-    let ids: Vec<&str> = of.iter().map(|awaited| awaited.id.as_str()).collect();
+    let ids: Vec<_> = of.iter().map(|awaited| stored_id(&awaited.id)).collect();
     let read: Vec<i32> = of.iter().map(|awaited| i32::try_from(awaited.read).unwrap_or(i32::MAX - 1)).collect();
     // Records are sent of what has ended only.
     let sql = "SELECT p.seq, CASE WHEN p.completed_at IS NULL THEN '' ELSE p.record END, p.status, p.attempts,
@@ -206,8 +206,9 @@ pub(super) enum By<'a> {
 
 /// A prediction without its pictures.
 pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Result<Stored, StoreError>>, Error> {
+    let id = if let By::Id(id) = by { stored_id(id) } else { "".into() };
     let (column, value): (_, Value<'_>) = match &by {
-        By::Id(id) => ("id", (id, Type::TEXT)),
+        By::Id(_) => ("id", (&id, Type::TEXT)),
         By::Seq(seq) => ("seq", (seq, Type::INT8)),
     };
     let sql = format!("SELECT {COLUMNS}, p.owed FROM syncdiffusion.predictions p WHERE p.{column} = $1");
@@ -221,11 +222,7 @@ pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Res
 }
 
 /// The first picture of what has ended, and the others if there are several, wherever they are.
-pub(super) async fn outputs(
-    client: Arc<Client>,
-    seq: i64,
-    several: bool,
-) -> Result<(Option<Body>, Vec<Body>), Error> {
+pub(super) async fn outputs(client: Arc<Client>, seq: i64, several: bool) -> Result<(Option<Body>, Vec<Body>), Error> {
     let first = rows::picture(&client, seq, &Which::FIRST).await?.map(|found| found.body);
     let more = if several { rows::more(&client, seq).await? } else { Vec::new() };
     Ok((first, more))
@@ -256,6 +253,9 @@ pub(super) async fn usage(client: Arc<Client>) -> Result<Vec<Usage>, Error> {
 
 /// What is served under a name.
 pub(super) async fn file(client: Arc<Client>, name: &str) -> Result<Option<Body>, Error> {
+    if name.contains('\0') {
+        return Ok(None);
+    }
     if let Some(body) = rows::named(&client, name).await? {
         return Ok(Some(body));
     }

@@ -1,6 +1,7 @@
 //! The statements: what is sent, and how the answers are read. None of them is named or prepared, so that a pooler may
 //! give each another connection.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,9 @@ use crate::store::error::StoreError;
 use crate::store::record::{Picture, Record, Which};
 use crate::time::Time;
 use crate::wire::{Metrics, Status};
+
+/// Before what stands for another character in an id; of the private use area, which hardly anybody uses.
+const ESCAPE: char = '\u{e000}';
 
 pub(super) const ENDED: &str = "status IN ('succeeded', 'failed', 'canceled')";
 
@@ -220,9 +224,19 @@ pub(super) async fn more(client: &Client, seq: i64) -> Result<Vec<Body>, Error> 
     Ok(rows.iter().map(|row| body(row, 0, 1)).collect())
 }
 
+/// An id as it is in its column. No text of PostgreSQL has a zero character.
+pub(super) fn stored_id(id: &str) -> Cow<'_, str> {
+    if id.contains(['\0', ESCAPE]) {
+        id.replace(ESCAPE, "\u{e000}e").replace('\0', "\u{e000}0").into()
+    } else {
+        id.into()
+    }
+}
+
 /// The number of an id.
 pub(super) async fn seq(client: &Client, id: &str) -> Result<Option<i64>, Error> {
-    let rows = query(client, "SELECT seq FROM syncdiffusion.predictions WHERE id = $1", &[(&id, Type::TEXT)]).await?;
+    let sql = "SELECT seq FROM syncdiffusion.predictions WHERE id = $1";
+    let rows = query(client, sql, &[(&stored_id(id), Type::TEXT)]).await?;
     Ok(rows.first().map(|row| row.get(0)))
 }
 

@@ -15,7 +15,7 @@ use super::rows::{self, Unreadable};
 use super::writes::{self, Asked, Estate};
 use crate::store::ends;
 use crate::store::error::StoreError;
-use crate::store::record::{Record, Stored};
+use crate::store::record::Record;
 use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
 use crate::time::Time;
 use crate::wire::Metrics;
@@ -273,6 +273,7 @@ impl Shared {
     pub(super) async fn adopt(&self) -> Result<Vec<Record>, StoreError> {
         let lost = lock(&self.lost).clone();
         let orphans = self.truth.call(|client| writes::orphans(client, self.me(), lost.clone())).await?;
+        let are_all = orphans.len() < writes::MAX_ORPHANS;
         let seqs: Vec<i64> = orphans.iter().map(|(seq, _)| *seq).collect();
         let adopted = if seqs.is_empty() {
             Vec::new()
@@ -284,7 +285,9 @@ impl Shared {
                 }
             })?
         };
-        lock(&self.lost).retain(|id| !lost.contains(id));
+        if are_all {
+            lock(&self.lost).retain(|id| !lost.contains(id));
+        }
         Ok(self.unreadable.records(&adopted))
     }
 

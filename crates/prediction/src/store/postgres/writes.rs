@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use super::rows::{self, Columns, Contents, Value, number, query};
+use super::rows::{self, Columns, Contents, Value, number, query, stored_id};
 use crate::store::error::StoreError;
 use crate::store::record::Record;
 use crate::store::usage::Usage;
@@ -174,7 +174,7 @@ pub(super) async fn stop(client: Arc<Client>, end: &Record, text: &str) -> Resul
     let sql = "SELECT syncdiffusion.stop($1, $2, $3, $4, $5, $6)";
     let values: [Value<'_>; 6] = [
         (&seq, Type::INT8),
-        (&end.prediction.id, Type::TEXT),
+        (&stored_id(&end.prediction.id), Type::TEXT),
         (&text, Type::TEXT),
         (&ended, Type::INT8),
         (&owes, Type::BOOL),
@@ -274,11 +274,8 @@ pub(super) async fn held_by(client: Arc<Client>, node: u64) -> Result<Vec<Row>, 
 
 /// The prediction of an id.
 pub(super) async fn find(client: Arc<Client>, id: &str) -> Result<Option<Row>, Error> {
-    if id.contains('\0') {
-        return Ok(None);
-    }
     let sql = format!("SELECT {} FROM syncdiffusion.predictions p WHERE p.id = $1", rows::COLUMNS);
-    Ok(one(query(&client, &sql, &[(&id, Type::TEXT)]).await?))
+    Ok(one(query(&client, &sql, &[(&stored_id(id), Type::TEXT)]).await?))
 }
 
 /// Removes a prediction.
@@ -343,12 +340,15 @@ pub(super) async fn orphans(client: Arc<Client>, node: u64, lost: Vec<String>) -
     // Most often none is lost, and then what this node looks after is not walked over.
     let mine = if lost.is_empty() { "false" } else { MINE };
     let sql = format!(
-        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} IS TRUE AND (keeper IS NULL OR {mine}) ORDER BY seq LIMIT 500"
+        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} IS TRUE AND (keeper IS NULL OR {mine}) ORDER BY seq
+        LIMIT {MAX_ORPHANS}"
     );
     let rows = query(&client, &sql, &[(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY)]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// How many are adopted at a time.
+pub(super) const MAX_ORPHANS: usize = 500;
 /// What somebody looks after.
 const KEPT: &str = "(owed OR completed_at IS NULL)";
 const MINE: &str = "(keeper = $1 AND id = ANY ($2))";
