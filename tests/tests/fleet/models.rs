@@ -23,7 +23,7 @@ async fn a_server_draws_what_was_accepted_for_its_model() {
     door.until("/predictions/held", |is| is["status"] == "processing").await;
     assert_eq!(door.predict_async(&quick("waits")).await.json["version"], "aaaa");
     let new = launch("bbbb");
-    new.until_health(&["READY"]).await;
+    new.until_health(&["READY", "BUSY"]).await;
     // What waits for the old model is not drawn by the new one, and the newest server says what new ones are for.
     let asked = new.predict(&quick("b")).await.json;
     assert_eq!((&asked["version"], &asked["status"]), (&json!("bbbb"), &json!("succeeded")));
@@ -104,7 +104,7 @@ async fn a_scheduler_that_the_model_rules_out_is_refused_by_servers_without_work
     ));
     // It does not beat, and is not to be taken for dead.
     let second = Server::launch_on(&database.url(), &["--workers", "0", "--lease", "10m"], &[]);
-    second.until_health(&["READY"]).await;
+    second.until_health(&["READY", "BUSY"]).await;
     let mut body = quick("c");
     body["input"]["scheduler"] = json!("unipc");
     assert_eq!(second.predict_async(&body).await.status, 202);

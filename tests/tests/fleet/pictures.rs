@@ -43,7 +43,7 @@ async fn wait(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn any_server_shows_what_lies_in_the_bucket() {
     let Some(database) = Database::start() else { return };
     let bucket = Bucket::start().await;
@@ -73,7 +73,7 @@ async fn any_server_shows_what_lies_in_the_bucket() {
     assert!(!door.log().contains("hush") && !worker.log().contains("hush"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_goes_away_and_comes_back() {
     let Some(database) = Database::start() else { return };
     let bucket = Bucket::start().await;
@@ -116,7 +116,7 @@ fn named(database: &Database) -> String {
     database.sql("SELECT count(*) FROM syncdiffusion.objects")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_frozen_server_puts_is_removed_when_its_end_is_refused() {
     let Some(database) = Database::start() else { return };
     let bucket = Bucket::start().await;
@@ -139,7 +139,7 @@ async fn what_a_frozen_server_puts_is_removed_when_its_end_is_refused() {
     assert_eq!(door.get("/predictions/held/output").await.status, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_server_has_put_is_swept() {
     let Some(database) = Database::start() else { return };
     let bucket = Bucket::start().await;

@@ -40,9 +40,9 @@ fn versions_work_side_by_side_as_far_as_the_newest_says() {
     };
     set("version", 7);
     Postgres::open(&url).unwrap();
-    set("least_version", 2);
+    set("least_version", 7);
     let error = refused(&url);
-    assert!(error.contains("is of version 7, which programs older than version 2 cannot use"), "{error}");
+    assert!(error.contains("is of version 7, which programs older than version 7 cannot use"), "{error}");
     set("version", 0);
     set("least_version", 0);
     let error = refused(&url);
