@@ -10,8 +10,8 @@ use tokio_postgres::{Client, Error};
 use super::rows::query;
 use crate::store::error::StoreError;
 
-/// The tables that each version adds to those of the one before. There are as many as the version that this program makes
-/// and knows.
+/// The tables that each version adds to those of the one before. There are as many as the version that this program
+/// makes and knows.
 pub(super) const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("objects.sql")];
 /// The version that this program makes and knows.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
