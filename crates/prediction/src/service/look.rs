@@ -137,6 +137,11 @@ impl Shared {
                     let whole = stored.filter(|stored| stored.record.seq == seq);
                     shared.publish(&active, whole.map_or(record.prediction, Stored::into_prediction));
                 }
+                // They are lost: what is known of it is told.
+                Err(error @ StoreError::Corrupt(_)) => {
+                    active.span.in_scope(|| tracing::error!(%error, "the pictures of a prediction are lost"));
+                    shared.publish(&active, record.prediction);
+                }
                 Err(error) => {
                     active.span.in_scope(|| tracing::warn!(%error, "the pictures of a prediction cannot be read yet"));
                     tokio::time::sleep(UNREAD).await;

@@ -87,13 +87,17 @@ impl Shared {
             Ok(Beat::Alive { node, held, nodes, last, .. }) => {
                 if std::mem::take(&mut pulse.failed) {
                     tracing::info!("the store answers again");
-                    self.unsure.store(true, Ordering::Relaxed);
+                    self.look_for_orphans();
                 }
                 pulse.said.retain(|claim, _| said.iter().any(|said| said.claim == *claim));
                 for said in said {
                     *pulse.said.entry(said.claim).or_default() += said.logs.len();
                 }
                 self.look_after(pulse, &held);
+                if self.table().wants(false).is_some() {
+                    // A store may have put off a claim.
+                    self.wake();
+                }
                 self.meet(node, &nodes, last.map(|last| *last));
                 let dead = pulse.watch.look(Instant::now(), &nodes);
                 // Who is dead now is so at the next beat, too.
@@ -109,7 +113,7 @@ impl Shared {
             Ok(Beat::Dead) => {
                 tracing::warn!("this server was taken for dead; it continues under a new name");
                 pulse.said.clear();
-                self.unsure.store(true, Ordering::Relaxed);
+                self.look_for_orphans();
                 self.drop_held();
             }
             Err(error) => {
@@ -117,6 +121,13 @@ impl Shared {
                     tracing::error!(%error, "the store does not answer");
                 }
             }
+        }
+    }
+
+    /// Has what nobody looks after be looked for after the next beat, unless that is others' to do.
+    fn look_for_orphans(&self) {
+        if self.table().adopts() {
+            self.unsure.store(true, Ordering::Relaxed);
         }
     }
 
@@ -138,7 +149,9 @@ impl Shared {
         let failed = tended.await.err();
         let was_untended = untended.swap(failed.is_some(), Ordering::Relaxed);
         if let Some(error) = failed {
-            self.unsure.store(true, Ordering::Relaxed);
+            if adopts {
+                self.unsure.store(true, Ordering::Relaxed);
+            }
             if !was_untended {
                 tracing::error!(%error, "what dead servers left could not be taken over; trying again");
             }

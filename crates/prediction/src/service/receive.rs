@@ -229,6 +229,9 @@ impl Shared {
                 match self.store.picture(active.id(), which.clone()).await {
                     Ok(Some(picture)) => break picture.bytes,
                     Ok(None) => return Err(format!("the picture that was given as `{field}` is not stored any more")),
+                    Err(StoreError::Corrupt(why)) => {
+                        return Err(format!("the picture that was given as `{field}` is lost: {why}"));
+                    }
                     Err(error) => {
                         tracing::error!(%error, field, "a picture cannot be read from the store; trying again");
                         tokio::time::sleep(RETRY).await;
