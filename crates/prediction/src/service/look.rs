@@ -122,8 +122,7 @@ impl Shared {
     /// Publishes an end that another node stored. Pictures that are stored beside it are read first, and nothing else
     /// waits for them: where they cannot be read now, a later look brings the end again.
     fn learn(self: &Arc<Self>, active: &Arc<ActivePrediction>, record: Record) {
-        let is_bare = record.prediction.status == Status::Succeeded && record.prediction.output.is_none();
-        if !is_bare {
+        if !record.is_bare() {
             return self.publish(active, record.prediction);
         }
         let seq = record.seq;

@@ -67,6 +67,11 @@ impl Record {
         self.key.as_ref().is_some_and(|key| other.key.as_ref().is_some_and(|other| key.name == other.name))
     }
 
+    /// Whether it is shown with pictures that are stored beside it, because its output says nothing of them.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.prediction.status == Status::Succeeded && self.prediction.output.is_none()
+    }
+
     /// Whether its end is to be delivered to a webhook.
     pub fn owes(&self) -> bool {
         self.webhook.as_ref().is_some_and(|webhook| webhook.wants(EventKind::Completed))
@@ -78,7 +83,8 @@ impl Record {
 pub struct Stored {
     /// The record.
     pub record: Record,
-    /// The first picture, encoded.
+    /// The first picture, encoded. An engine may leave it out where the output says where it is, or the prediction did
+    /// not succeed; so those after it.
     pub picture: Option<Arc<[u8]>>,
     /// Those after it.
     pub more: Vec<Arc<[u8]>>,

@@ -43,7 +43,7 @@ pub(super) fn write(shared: &Arc<Shared>, lane: &Lane, new: Accept, room: Room) 
 pub(super) async fn write_outside(
     shared: &Arc<Shared>,
     lane: &Lane,
-    place: &Place,
+    place: &Arc<Place>,
     new: Accept,
     room: Room,
 ) -> Result<Asked, StoreError> {
@@ -53,7 +53,7 @@ pub(super) async fn write_outside(
     let new = Accept { inputs: Contents::There(objects.clone()), wire: new.wire.max(OBJECTS_WIRE), ..new };
     let asked = write(shared, lane, new, room).await?;
     if asked.new.is_none() {
-        shared.discard(place, objects).await;
+        shared.discard(place, objects);
     }
     Ok(asked)
 }

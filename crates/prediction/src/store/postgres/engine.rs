@@ -249,7 +249,7 @@ impl Store for Postgres {
         Box::pin(self.run(async move {
             let objects = shared.put(&place, &[picture]).await?;
             if !add(&lane, id, seq, Contents::There(objects.clone())).await? {
-                shared.discard(&place, objects).await;
+                shared.discard(&place, objects);
             }
             Ok(())
         }))

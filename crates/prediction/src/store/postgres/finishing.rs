@@ -2,6 +2,7 @@
 //! names that nobody else has; if the end is refused then, they are removed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::lane::{Commit, Lane, Tried};
 use super::objects::Put;
@@ -89,16 +90,16 @@ pub(super) async fn again(shared: &Arc<Shared>, lane: &Lane, end: Finish) -> Res
 pub(super) async fn finish_outside(
     shared: &Arc<Shared>,
     lane: &Lane,
-    place: &Place,
+    place: &Arc<Place>,
     (claim, record): (Claim, Record),
     pictures: Vec<Picture>,
 ) -> Result<Outcome, StoreError> {
     let _under_way = shared.objects.count(pictures.iter().map(|picture| picture.bytes.len()).sum());
-    let mut objects = shared.objects.take(&claim);
-    let put = shared.put_drawn(place, claim, &pictures, &mut objects).await;
+    let mut kept = shared.objects.take(&claim, Instant::now());
+    let put = shared.put_drawn(place, claim, &pictures, &mut kept.objects).await;
     drop(pictures);
     let (record, contents) = match put {
-        Put::Done => (record, Contents::There(objects.clone())),
+        Put::Done => (record, Contents::There(kept.objects.clone())),
         // It ends as canceled, or is refused.
         Put::Late => (record, Contents::Here(Vec::new())),
         Put::Failed(why) => (ends::unstored(record, why), Contents::Here(Vec::new())),
@@ -115,13 +116,13 @@ pub(super) async fn finish_outside(
         Ok(outcome) => outcome,
         Err(error) => {
             // It is tried again, and may be stored.
-            shared.objects.keep(claim, objects);
+            shared.objects.keep(claim, kept);
             return Err(error);
         }
     };
     let is_stored = |ended: &Record| ended.prediction.status == status && status != Status::Canceled;
     if !(are_there && matches!(&outcome, Outcome::Ended(ended) if is_stored(ended))) {
-        shared.discard(place, objects).await;
+        shared.discard(place, kept.objects);
     }
     Ok(outcome)
 }

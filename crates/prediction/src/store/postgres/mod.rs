@@ -38,6 +38,7 @@ mod objects;
 mod orphans;
 mod place;
 mod previews;
+mod putting;
 mod rows;
 mod schema;
 mod search;
@@ -61,7 +62,7 @@ use connect::{connect, within};
 pub use inspect::{Inspected, inspect as inspect_database, inspect_pictures};
 use lane::Lane;
 use link::{Kind, Link, PATIENCE};
-use place::Objects;
+use putting::Objects;
 use shared::Shared;
 
 /// The engine.

@@ -15,7 +15,6 @@ use super::writes;
 use crate::store::error::StoreError;
 use crate::store::record::{Picture, Stored, Which};
 use crate::store::work::Claim;
-use crate::wire::Prediction;
 
 /// How often a request waits for the bucket.
 const RETRIES: RetryPolicy = RetryPolicy {
@@ -101,16 +100,17 @@ impl Shared {
         }
     }
 
-    /// A prediction with its outputs.
+    /// A prediction, with its outputs if its record does not say where they are.
     pub(super) async fn stored(&self, by: By<'_>) -> Result<Option<Stored>, StoreError> {
         for again in [true, false] {
             let found = self.looks.read(|client| looks::stored(client, by)).await?.transpose()?;
             let Some(stored) = found else { return Ok(None) };
-            let Prediction { status, input, .. } = &stored.record.prediction;
-            if !status.is_terminal() {
+            // A URL needs no bytes, and is told while the bucket is away.
+            if !stored.record.is_bare() {
                 return Ok(Some(stored));
             }
-            let (seq, several) = (rows::number(stored.record.seq), input.num_outputs > 1);
+            let several = stored.record.prediction.input.num_outputs > 1;
+            let seq = rows::number(stored.record.seq);
             let (first, others) = self.bytes.read(|client| looks::outputs(client, seq, several)).await?;
             let reading = async {
                 let (mut picture, mut more) = (None, Vec::new());
@@ -159,7 +159,11 @@ impl Shared {
     ///
     /// # Errors
     /// If one of them cannot be put; then none is in the bucket.
-    pub(super) async fn put(&self, place: &Place, pictures: &[Picture]) -> Result<Vec<Object>, StoreError> {
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        place: &Arc<Place>,
+        pictures: &[Picture],
+    ) -> Result<Vec<Object>, StoreError> {
         let mut objects = Vec::new();
         let putting = async {
             let mut retries = Retries::new(RETRIES);
@@ -179,7 +183,7 @@ impl Shared {
         };
         let put = timeout(PATIENCE, putting).await.unwrap_or_else(|_| Err(place.late()));
         if let Err(error) = put {
-            self.discard(place, objects).await;
+            self.discard(place, objects);
             return Err(error);
         }
         Ok(objects)
@@ -225,19 +229,23 @@ impl Shared {
         Put::Done
     }
 
-    /// Removes objects that no row names and none will. What cannot be removed now is removed later.
-    pub(super) async fn discard(&self, place: &Place, objects: Vec<Object>) {
+    /// Removes objects that no row names and none will, without anybody waiting for it. What cannot be removed now is
+    /// removed later.
+    pub(super) fn discard(self: &Arc<Self>, place: &Arc<Place>, objects: Vec<Object>) {
         let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
         if keys.is_empty() {
             return;
         }
-        let (gone, _) = place.remove(&keys).await;
-        let left: Vec<String> = keys.into_iter().filter(|key| !gone.contains(key)).collect();
-        if !left.is_empty()
-            && let Err(failure) = self.looks.call(|client| agree::outdate(client, left.clone())).await
-        {
-            // A sweep finds them.
-            tracing::debug!(error = %failure.error, "objects in the bucket are left to the sweep");
-        }
+        let (shared, place) = (Arc::clone(self), Arc::clone(place));
+        tokio::spawn(async move {
+            let (gone, _) = place.remove(&keys).await;
+            let left: Vec<String> = keys.into_iter().filter(|key| !gone.contains(key)).collect();
+            if !left.is_empty()
+                && let Err(failure) = shared.looks.call(|client| agree::outdate(client, left.clone())).await
+            {
+                // A sweep finds them.
+                tracing::debug!(error = %failure.error, "objects in the bucket are left to the sweep");
+            }
+        });
     }
 }

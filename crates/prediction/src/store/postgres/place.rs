@@ -1,16 +1,12 @@
-//! The bucket in which these servers have their pictures, and what a node knows of it.
+//! The bucket in which these servers have their pictures.
 //!
 //! An object has a random name in a folder of this database. So no node can overwrite what another has put, and servers
 //! of two databases do not meet in a bucket.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
 use object_store::Attribute;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::rows::Object;
@@ -19,12 +15,9 @@ use crate::output;
 use crate::random;
 use crate::store::error::StoreError;
 use crate::store::record::Picture;
-use crate::store::work::Claim;
 
 /// How long trying out a bucket may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For how long a picture that was drawn is put again and again.
-pub(super) const MAX_PUTTING: Duration = Duration::from_mins(15);
 
 /// A bucket, and the folder of a database in it.
 #[derive(Debug)]
@@ -130,99 +123,5 @@ impl Place {
             self.remove(&[key]).await.1.map_or(Ok(()), Err)
         };
         timeout(PATIENCE, probing).await.unwrap_or_else(|_| Err(self.late()))
-    }
-}
-
-/// What a node knows of pictures in a bucket.
-pub(super) struct Objects {
-    access: Mutex<Access>,
-    place: Mutex<Option<Arc<Place>>>,
-    /// Whether new pictures go there.
-    is_for_new: AtomicBool,
-    /// What was put for ends that are not stored yet, so that each is put once.
-    put: Mutex<HashMap<Claim, Vec<Object>>>,
-    /// Bytes of pictures that are on their way.
-    under_way: AtomicUsize,
-    /// For how long a picture that was drawn is put again and again.
-    pub(super) max_putting: Mutex<Duration>,
-    /// Notified when there may be something to remove.
-    pub(super) nudge: Arc<Notify>,
-}
-
-impl Default for Objects {
-    fn default() -> Self {
-        Self {
-            access: Mutex::default(),
-            place: Mutex::default(),
-            is_for_new: AtomicBool::default(),
-            put: Mutex::default(),
-            under_way: AtomicUsize::default(),
-            max_putting: Mutex::new(MAX_PUTTING),
-            nudge: Arc::default(),
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Objects {
-    /// Remembers how a bucket is reached.
-    pub(super) fn set_access(&self, access: Access) {
-        *lock(&self.access) = access;
-    }
-
-    pub(super) fn access(&self) -> Access {
-        lock(&self.access).clone()
-    }
-
-    /// Has new pictures go into a bucket, or only those that are there be read.
-    pub(super) fn set_place(&self, place: Arc<Place>, is_for_new: bool) {
-        *lock(&self.place) = Some(place);
-        self.is_for_new.store(is_for_new, Ordering::Relaxed);
-    }
-
-    /// The bucket, if this node knows of one.
-    pub(super) fn place(&self) -> Option<Arc<Place>> {
-        lock(&self.place).clone()
-    }
-
-    /// The bucket into which new pictures go, if there is one.
-    pub(super) fn for_new(&self) -> Option<Arc<Place>> {
-        self.place().filter(|_| self.is_for_new.load(Ordering::Relaxed))
-    }
-
-    /// What an earlier try to end a prediction has put.
-    pub(super) fn take(&self, claim: &Claim) -> Vec<Object> {
-        lock(&self.put).remove(claim).unwrap_or_default()
-    }
-
-    /// Remembers what was put for an end that could not be stored.
-    pub(super) fn keep(&self, claim: Claim, objects: Vec<Object>) {
-        lock(&self.put).insert(claim, objects);
-    }
-
-    /// How many bytes of pictures are on their way.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
-    }
-
-    /// Counts bytes as long as the answer is held.
-    pub(super) fn count(&self, bytes: usize) -> Counted<'_> {
-        self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        Counted { objects: self, bytes }
-    }
-}
-
-/// Bytes that are on their way.
-pub(super) struct Counted<'a> {
-    objects: &'a Objects,
-    bytes: usize,
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.objects.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::link::Link;
 use super::looks;
-use super::place::Objects;
+use super::putting::Objects;
 use super::rows::{self, Unreadable};
 use super::writes::{self, Asked, Estate};
 use crate::store::ends;
