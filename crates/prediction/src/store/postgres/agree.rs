@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::link::Link;
+use super::looks::QUICK;
 use super::place::{Place, name};
 use super::rows::{Value, query};
 use super::schema::VERSION;
@@ -16,6 +17,8 @@ use crate::store::error::StoreError;
 
 /// An object in the folder of a database, which says who may remove objects from it. See [`super::orphans`].
 pub(super) const ROUND: &str = "servers";
+/// An object beside it, which says that two databases have this folder. Nobody removes anything while it is there.
+pub(super) const MARK: &str = "two-databases";
 /// The setting with the rounds of removal so far, the last ones.
 pub(super) const ROUNDS: &str = "pictures_rounds";
 /// The setting with the time of the last one.
@@ -90,8 +93,11 @@ pub(super) fn about(about: &impl serde::Serialize) -> Result<String, StoreError>
 
 /// Notes objects that are to be removed.
 pub(super) async fn outdate(client: Arc<Client>, keys: Vec<String>) -> Result<(), Error> {
-    let sql = "INSERT INTO syncdiffusion.unneeded_objects SELECT * FROM unnest($1) ON CONFLICT DO NOTHING";
-    query(&client, sql, &[(&keys, Type::TEXT_ARRAY)]).await.map(drop)
+    let sql = format!(
+        "{QUICK} INSERT INTO syncdiffusion.unneeded_objects SELECT k.key FROM quick, unnest($1) AS k (key)
+        ON CONFLICT DO NOTHING"
+    );
+    query(&client, &sql, &[(&keys, Type::TEXT_ARRAY)]).await.map(drop)
 }
 
 /// The bucket of these servers: the one that is asked for, which must be theirs, or theirs. It is tried out.

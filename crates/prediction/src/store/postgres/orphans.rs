@@ -3,7 +3,9 @@
 //!
 //! A copy of the database, restored from a backup, has the same folder in the bucket, and knows nothing of what was put
 //! since. It must remove nothing. So each round of removal puts a new random name into an object, after it has written
-//! it down in the database: a copy does not know the names of later rounds, and stops there.
+//! it down in the database: of two databases, neither knows the names of the other's later rounds. That does not tell
+//! which of them is the copy, as either may be the first to make a round. So whoever finds a name that it does not know
+//! puts a mark beside it, and neither removes anything while that is there. The operator decides, and removes it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +15,8 @@ use tokio::time::sleep;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use super::agree::{ROUND, ROUNDS, SWEPT};
+use super::agree::{MARK, ROUND, ROUNDS, SWEPT};
+use super::looks::QUICK;
 use super::place::{Place, name};
 use super::rows::{Value, query};
 use super::settings;
@@ -22,8 +25,8 @@ use crate::store::error::StoreError;
 
 /// How often a node looks whether there is something to remove.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often one of the nodes looks through the bucket. Less than `MIN_AGE`, so that a copy of the database misses a
-/// round before what it does not know is old enough.
+/// How often one of the nodes looks through the bucket. At most half of `MIN_AGE`: of two databases that have the same
+/// folder, each makes a round, and one finds that of the other, before what it does not know is old enough.
 const ROUND_EVERY: Duration = Duration::from_hours(12);
 /// When to look again after a round that failed.
 const RETRY: Duration = Duration::from_mins(10);
@@ -33,12 +36,15 @@ pub(super) const MIN_AGE: Duration = Duration::from_hours(24);
 const CHUNK: i64 = 500;
 /// How many rounds are remembered, for nodes that were frozen in the middle of one.
 const ROUNDS_KEPT: usize = 8;
+/// What the mark says to whoever looks into the bucket.
+const MARK_SAYS: &str = "Two databases have their pictures in this folder. Neither removes any while this is here; the \
+    logs of their servers say what to do.";
 
 /// Looks after the bucket, as long as there is the store.
 pub(super) async fn upkeep(shared: Weak<Shared>) {
     let mut trouble = None;
     while let Some(store) = shared.upgrade() {
-        if let Some(place) = store.objects.place() {
+        if let Some(place) = store.objects.for_new() {
             let done = async {
                 drain(&store, &place).await?;
                 if due(&store).await? {
@@ -94,37 +100,52 @@ async fn unneeded(client: Arc<Client>) -> Result<Vec<String>, Error> {
 }
 
 async fn forget(client: Arc<Client>, keys: Vec<String>) -> Result<(), Error> {
-    let sql = "DELETE FROM syncdiffusion.unneeded_objects WHERE key = ANY ($1)";
-    query(&client, sql, &[(&keys, Type::TEXT_ARRAY)]).await.map(drop)
+    let sql = format!("{QUICK} DELETE FROM syncdiffusion.unneeded_objects o USING quick WHERE o.key = ANY ($1)");
+    query(&client, &sql, &[(&keys, Type::TEXT_ARRAY)]).await.map(drop)
 }
 
-/// Whether it is this database that removes objects.
+/// Whether it is this database that removes objects, and no other one.
 ///
 /// # Errors
-/// If it seems to be a copy of another one.
+/// If another one has the same folder, of which one is a copy.
 async fn confirm(shared: &Shared, place: &Place) -> Result<(), StoreError> {
-    // Whoever has removed the object wants this database to go on.
-    let Some(got) = place.get(ROUND).await? else { return Ok(()) };
+    let got = place.get(ROUND).await?;
     // Later than the object, and a round is written down before it is put.
     let rounds = shared.looks.read(|client| settings::known(client, ROUNDS)).await?.unwrap_or_default();
-    if rounds.split(' ').any(|round| round.as_bytes() == &*got.bytes) {
+    let round = if let Some(got) = got {
+        String::from_utf8_lossy(&got.bytes).into_owned()
+    } else {
+        // Somebody has removed it, and servers that start look for it.
+        let last = rounds.rsplit(' ').next().unwrap_or_default().to_owned();
+        place.put_as(ROUND, last.as_bytes(), "text/plain").await?;
+        last
+    };
+    if rounds.split(' ').all(|known| known != round) {
+        place.put_as(MARK, MARK_SAYS.as_bytes(), "text/plain").await?;
+    } else if place.get(MARK).await?.is_none() {
         return Ok(());
     }
+    // It is to be copied from the log.
+    let round: String = round.chars().filter(char::is_ascii_hexdigit).collect();
     Err(StoreError::Engine(format!(
-        "another database removes pictures from this bucket, of which this one seems to be a copy; if the other is gone \
-        permanently, remove the object {}",
-        place.shown(ROUND)
+        "two databases, of which one seems to be a copy of the other, have their pictures in one folder, and neither \
+        removes any; stop the servers of the other one permanently, or give it a bucket of its own, then execute in \
+        this one `UPDATE syncdiffusion.settings SET value = value || ' {round}' WHERE name = '{ROUNDS}'`, and then \
+        remove the object {}",
+        place.shown(MARK)
     )))
 }
 
 /// Whether it is time for a round, and this node is the one that makes it.
 async fn due(shared: &Shared) -> Result<bool, StoreError> {
     let take = async |client: Arc<Client>| {
-        let sql = "UPDATE syncdiffusion.settings SET value = extract(epoch FROM clock_timestamp())::text
-            WHERE name = $1 AND value::double precision < extract(epoch FROM clock_timestamp()) - $2 RETURNING name";
+        let sql = format!(
+            "{QUICK} UPDATE syncdiffusion.settings SET value = extract(epoch FROM clock_timestamp())::text FROM quick
+            WHERE name = $1 AND value::double precision < extract(epoch FROM clock_timestamp()) - $2 RETURNING name"
+        );
         let every = ROUND_EVERY.as_secs_f64();
         let values: [Value<'_>; 2] = [(&SWEPT, Type::TEXT), (&every, Type::FLOAT8)];
-        Ok(!query(&client, sql, &values).await?.is_empty())
+        Ok(!query(&client, &sql, &values).await?.is_empty())
     };
     Ok(shared.looks.call(take).await?)
 }
@@ -132,10 +153,12 @@ async fn due(shared: &Shared) -> Result<bool, StoreError> {
 /// Has the next round come soon.
 async fn postpone(shared: &Shared) -> Result<(), StoreError> {
     let put_off = async |client: Arc<Client>| {
-        let sql = "UPDATE syncdiffusion.settings
-            SET value = (extract(epoch FROM clock_timestamp()) - $2)::text WHERE name = $1";
+        let sql = format!(
+            "{QUICK} UPDATE syncdiffusion.settings SET value = (extract(epoch FROM clock_timestamp()) - $2)::text
+            FROM quick WHERE name = $1"
+        );
         let ago = ROUND_EVERY.as_secs_f64() - RETRY.as_secs_f64();
-        query(&client, sql, &[(&SWEPT, Type::TEXT), (&ago, Type::FLOAT8)]).await.map(drop)
+        query(&client, &sql, &[(&SWEPT, Type::TEXT), (&ago, Type::FLOAT8)]).await.map(drop)
     };
     Ok(shared.looks.call(put_off).await?)
 }
@@ -148,7 +171,8 @@ pub(super) async fn round(shared: &Shared, place: &Place, age: Duration) -> Resu
     let mut kept: Vec<&str> = rounds.split(' ').filter(|round| !round.is_empty()).collect();
     kept.push(&next);
     let kept = kept[kept.len().saturating_sub(ROUNDS_KEPT)..].join(" ");
-    if !shared.looks.call(async |client: Arc<Client>| settings::replace(client, ROUNDS, &rounds, &kept).await).await? {
+    // It outlives a crash: without it this database would be taken for another one.
+    if !shared.truth.call(async |client: Arc<Client>| settings::replace(client, ROUNDS, &rounds, &kept).await).await? {
         // Another node makes one.
         return Ok(0);
     }
@@ -158,12 +182,16 @@ pub(super) async fn round(shared: &Shared, place: &Place, age: Duration) -> Resu
     let before = got.put_at - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let (mut listed, mut removed) = (place.list(), 0);
     while let Some(page) = listed.next().await {
-        let old = page?.into_iter().filter(|object| object.put_at <= before && object.name != ROUND);
+        let old = page?
+            .into_iter()
+            .filter(|object| object.put_at <= before && ![ROUND, MARK].contains(&object.name.as_str()));
         let old: Vec<String> = old.map(|object| object.name).collect();
         let unknown = shared.looks.read(|client| unknown(client, old.clone())).await?;
         if unknown.is_empty() {
             continue;
         }
+        // The other database, if there is one, may have found this round meanwhile.
+        confirm(shared, place).await?;
         let (gone, error) = place.remove(&unknown).await;
         removed += gone.len() as u64;
         if let Some(error) = error {

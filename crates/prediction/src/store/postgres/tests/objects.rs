@@ -56,6 +56,18 @@ fn refuse(store: &Postgres) {
     store.shared.objects.set_place(Arc::new(place), true);
 }
 
+/// Executes the statement of an error, which lets a database go on once the mark is gone.
+fn go_on(url: &str, error: &str) {
+    let statement = error.split('`').find(|part| part.starts_with("UPDATE ")).expect(error);
+    execute(url, statement);
+}
+
+/// Removes an object as an operator does, by the path that is shown.
+async fn remove(bucket: &InMemory, place: &Place, key: &str) {
+    let shown = place.shown(key);
+    bucket.delete(&Path::from(shown.trim_matches('`').trim_start_matches("s3://pictures/"))).await.unwrap();
+}
+
 fn given(bytes: &[u8]) -> Picture {
     Picture { which: Which { kind: Kind::Input("image".to_owned()), n: 0 }, ..picture(bytes) }
 }
@@ -225,6 +237,8 @@ async fn orphans_are_swept_and_nothing_else() {
     let Some((a, bucket, url)) = node() else { return };
     end(&a, record("a"), b"png").await;
     let place = a.shared.objects.for_new().unwrap();
+    // Nothing is removed but by the test.
+    a.shared.objects.set_place(Arc::clone(&place), false);
     for _ in 0..3 {
         place.put(&picture(b"orphan")).await.unwrap();
     }
@@ -237,14 +251,52 @@ async fn orphans_are_swept_and_nothing_else() {
     execute(&url, &format!("UPDATE syncdiffusion.settings SET value = 'older' WHERE name = '{}'", agree::ROUNDS));
     place.put(&picture(b"of the other")).await.unwrap();
     let error = orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap_err().to_string();
-    assert!(error.contains("this one seems to be a copy"), "{error}");
     a.delete("a").await.unwrap();
     orphans::drain(&a.shared, &place).await.unwrap_err();
     assert_eq!(names(&bucket).await.len(), 3);
-    let shown = place.shown(agree::ROUND);
-    bucket.delete(&Path::from(shown.trim_matches('`').trim_start_matches("s3://pictures/"))).await.unwrap();
+    go_on(&url, &error);
+    orphans::drain(&a.shared, &place).await.unwrap_err();
+    remove(&bucket, &place, agree::MARK).await;
     orphans::drain(&a.shared, &place).await.unwrap();
     assert_eq!(orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(names(&bucket).await.len(), 1);
+    // What is lost of the agreement comes again.
+    remove(&bucket, &place, agree::ROUND).await;
+    agree::is_theirs(&place).await.unwrap_err();
+    assert_eq!(orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap(), 0);
+    agree::is_theirs(&place).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_databases_with_one_folder_none_removes_anything() {
+    let (Some((a, bucket, url)), Some(other)) = (node(), database()) else { return };
+    let copy = Postgres::open(&other).unwrap();
+    for name in ["pictures", "pictures_endpoint", "pictures_folder", agree::ROUNDS, agree::SWEPT] {
+        let value = a.known(name).unwrap().unwrap();
+        execute(&other, &format!("INSERT INTO syncdiffusion.settings VALUES ('{name}', '{value}')"));
+    }
+    let access = || Access { memory: Some(Arc::clone(&bucket)), ..Access::default() };
+    assert_eq!(copy.keep_pictures(None, access()).unwrap().as_deref(), Some(URL));
+    let (place, theirs) = (a.shared.objects.for_new().unwrap(), copy.shared.objects.for_new().unwrap());
+    end(&a, record("since"), b"png").await;
+    // Nothing is removed but by the test.
+    a.shared.objects.set_place(Arc::clone(&place), false);
+    copy.shared.objects.set_place(Arc::clone(&theirs), false);
+    // The copy is first, and cannot know yet that it is one.
+    assert_eq!(orphans::round(&copy.shared, &theirs, orphans::MIN_AGE).await.unwrap(), 0);
+    let error = orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains("of which one seems to be a copy"), "{error}");
+    let of_copy = orphans::round(&copy.shared, &theirs, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(of_copy.contains("of which one seems to be a copy"), "{of_copy}");
+    // Servers start all the same.
+    Postgres::open(&url).unwrap().keep_pictures(None, access()).unwrap();
+    // The operator says which of them goes on.
+    go_on(&url, &error);
+    remove(&bucket, &place, agree::MARK).await;
+    assert_eq!(orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap(), 0);
+    // The other one was left running with this folder.
+    orphans::round(&copy.shared, &theirs, Duration::ZERO).await.unwrap_err();
+    orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap_err();
     assert_eq!(names(&bucket).await.len(), 1);
 }
 
