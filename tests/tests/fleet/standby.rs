@@ -6,8 +6,8 @@ use tests::{Database, Server};
 
 use super::{fleet, quick, until};
 
-/// An answer that comes later than this was tried again.
-const MAX_ANSWER: Duration = Duration::from_secs(30);
+/// What has not come after this time does not come any more.
+const MAX_WAIT: Duration = Duration::from_mins(2);
 /// How many beats a server makes in two leases, and some more.
 const BEATS: u64 = 14;
 
@@ -17,7 +17,7 @@ fn number(database: &Database, sql: &str) -> u64 {
 
 /// Waits until the log of one of the servers says something.
 async fn one_logged(servers: &[Server], text: &str) {
-    let end = Instant::now() + 2 * MAX_ANSWER;
+    let end = Instant::now() + MAX_WAIT;
     while !servers.iter().any(|server| server.log().contains(text)) {
         assert!(Instant::now() < end, "nobody says `{text}`");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -27,6 +27,8 @@ async fn one_logged(servers: &[Server], text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_standby_stands_still_nothing_is_lost_and_nobody_is_taken_for_dead() {
     const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncdiffusion'";
+    const COMMITS: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep' AND query LIKE '%syncdiffusion.accept%'";
     const BEAT: &str = "SELECT min(beat) FROM syncdiffusion.nodes";
     let Some(mut database) = Database::start() else { return };
     database.add_standby();
@@ -37,11 +39,10 @@ async fn while_a_standby_stands_still_nothing_is_lost_and_nobody_is_taken_for_de
     door.until("/predictions/held", |is| is["status"] == "processing").await;
     database.pause_standby();
 
-    let asked = Instant::now();
     let refused = door.predict_async(&quick("late")).await;
     assert_eq!(refused.status, 503, "{}", refused.text);
     assert!(refused.text.contains("does not confirm"), "{}", refused.text);
-    assert!(asked.elapsed() < MAX_ANSWER, "it was tried again: {:?}", asked.elapsed());
+    assert_eq!(number(&database, COMMITS), 1, "it was tried again");
     door.until_health(&["UNHEALTHY"]).await;
     for n in 0..50 {
         assert_eq!(door.predict_async(&quick(&format!("refused-{n}"))).await.status, 503);
@@ -54,7 +55,8 @@ async fn while_a_standby_stands_still_nothing_is_lost_and_nobody_is_taken_for_de
     database.until(BEAT, |rows| rows.trim().parse::<u64>().unwrap() >= beats).await;
     assert_eq!(number(&database, "SELECT count(*) FROM syncdiffusion.nodes"), 3, "nobody was taken for dead");
     let connections = number(&database, CONNECTIONS);
-    assert!(connections <= 9, "{connections} connections of 3 servers");
+    // Three of each, and the one on which each may be trying whether commits are confirmed.
+    assert!(connections <= 12, "{connections} connections of 3 servers");
 
     database.resume_standby();
     for server in workers.iter().chain([&door]) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::lane::{Commit, Lane, Tried};
+use super::lane::{Commit, Lane, Taken, Tried};
 use super::looks::By;
 use super::place::Place;
 use super::rows::Contents;
@@ -19,7 +19,7 @@ pub(super) fn write(shared: &Arc<Shared>, lane: &Lane, new: Accept, room: Room) 
     let (id, units, size) = (new.id.clone(), new.units, new.inputs.size());
     let (shared, done, new) = (Arc::clone(shared), Arc::clone(shared), Arc::new(new));
     lane.write(
-        Commit::Durable,
+        (Commit::Durable, Taken::IfRoom),
         size,
         move |client| {
             let room = room.after(shared.handed_out.load(Ordering::Relaxed).saturating_sub(room.claims));

@@ -18,6 +18,24 @@ const MAX_START: Duration = Duration::from_secs(30);
 /// # Errors
 /// If none of the hosts lets it. What one says tells more than that another one is away.
 pub(super) async fn connect(address: &Address) -> Result<Client, StoreError> {
+    let (client, connection) = reach(address).await?;
+    tokio::spawn(Driver { connection, only_probes: false });
+    Ok(client)
+}
+
+/// The same for probes only: one that has not reached the standby has failed, and nothing is lost with it.
+///
+/// # Errors
+/// As for [`connect`].
+pub(super) async fn connect_to_probe(address: &Address) -> Result<Client, StoreError> {
+    let (client, connection) = reach(address).await?;
+    tokio::spawn(Driver { connection, only_probes: true });
+    Ok(client)
+}
+
+type Wire = Connection<Socket, Secured<Socket>>;
+
+async fn reach(address: &Address) -> Result<(Client, Wire), StoreError> {
     let mut failed: Option<Error> = None;
     let hosts = address.hosts();
     let several = hosts.len() > 1;
@@ -27,10 +45,9 @@ pub(super) async fn connect(address: &Address) -> Result<Client, StoreError> {
         let limit = if several || places.len() > 1 { address.patience() } else { 2 * address.patience() };
         for place in places {
             match timeout(limit, place.config.connect(address.tls.clone())).await {
-                Ok(Ok((client, connection))) => {
-                    tokio::spawn(Driver(connection));
+                Ok(Ok(made)) => {
                     address.remember(&place);
-                    return Ok(client);
+                    return Ok(made);
                 }
                 Ok(Err(error)) if failed.as_ref().is_none_or(|failed| failed.as_db_error().is_none()) => {
                     failed = Some(error);
@@ -82,19 +99,24 @@ pub(super) async fn break_off(address: &Address, token: &CancelToken) {
 }
 
 /// Moves the bytes of a connection.
-struct Driver(Connection<Socket, Secured<Socket>>);
+struct Driver {
+    connection: Wire,
+    only_probes: bool,
+}
 
 impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.0.poll_message(cx) {
+            match self.connection.poll_message(cx) {
                 Poll::Ready(Some(Ok(AsyncMessage::Notice(notice)))) => {
                     // The commit that this is about is on one server only, whatever the answer behind it says. The
                     // words are in the language of the server; where it comes from is not.
                     if notice.routine() == Some("SyncRepWaitForLSN") {
-                        tracing::error!("a commit has not reached the standby; its answer is dropped");
+                        if !self.only_probes {
+                            tracing::error!("a commit has not reached the standby; its answer is dropped");
+                        }
                         return Poll::Ready(());
                     }
                 }

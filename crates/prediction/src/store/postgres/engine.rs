@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::lane::{Commit, Lane, Tried};
+use super::lane::{Commit, Lane, Taken, Tried};
 use super::link::PATIENCE;
 use super::looks::{self, By};
 use super::rows::{self, Contents, number, stored_id};
 use super::search::{self, Asked};
-use super::shared::lock;
+use super::shared::{Straying, lock};
 use super::writes::{self, Accept};
 use super::{Postgres, accepting, agree, finishing, previews, sweep};
 use crate::preview::Preview;
@@ -34,7 +34,7 @@ const MAX_UNDER_WAY: usize = 512 << 20;
 fn add(lane: &Lane, id: String, seq: i64, picture: Contents) -> Answer<'static, bool> {
     let (size, picture) = (picture.size(), Arc::new(picture));
     lane.write(
-        Commit::Durable,
+        (Commit::Durable, Taken::IfRoom),
         size,
         move |client| writes::add_picture(client, id.clone(), seq, Arc::clone(&picture)),
         |added| Ok(added.outcome?),
@@ -88,7 +88,7 @@ impl Store for Postgres {
         // As it is stored.
         let now = Time::from_micros(Time::now().micros());
         self.lane.write(
-            Commit::Quick,
+            (Commit::Quick, Taken::Always),
             0,
             move |client| writes::claim(client, shared.me(), wants.clone(), now),
             move |Tried { outcome, in_doubt }| {
@@ -138,9 +138,8 @@ impl Store for Postgres {
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
         let (shared, said) = (Arc::clone(&self.shared), Arc::new(said));
         let about = agree::about(about);
-        if shared.strays.load(Ordering::Relaxed) > 0 && !shared.straying.swap(true, Ordering::Relaxed) {
-            let shared = Arc::clone(&shared);
-            drop(self.lane.steps(async move { shared.give_back_strays().await }));
+        if let Some(straying) = Straying::begin(&shared) {
+            drop(self.lane.steps(async move { straying.give_back().await }));
         }
         Box::pin(async move {
             if shared.is_dead() {
@@ -284,7 +283,7 @@ impl Store for Postgres {
     fn mark_delivered(&self, id: &str, seq: u64) -> Answer<'_, ()> {
         let (id, seq) = (stored_id(id).into_owned(), number(seq));
         self.lane.write(
-            Commit::Durable,
+            (Commit::Durable, Taken::Always),
             0,
             move |client| writes::mark_delivered(client, id.clone(), seq),
             |marked| Ok(marked.outcome?),

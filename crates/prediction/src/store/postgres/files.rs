@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::Postgres;
-use super::lane::Commit;
+use super::lane::{Commit, Taken};
 use super::rows::{NOW, Value, number, query};
 use crate::client_files::{ClientFile, Common, MAX_BYTES, MAX_FILES};
 use crate::store::error::StoreError;
@@ -100,7 +100,7 @@ impl Common for Postgres {
                 Ok(!query(&client, sql, &[(&*id, Type::TEXT)]).await?.is_empty())
             }
         };
-        let removed = self.lane.write(Commit::Durable, 0, remove, |removed| Ok(removed.outcome?));
+        let removed = self.lane.write((Commit::Durable, Taken::Always), 0, remove, |removed| Ok(removed.outcome?));
         self.wait(removed).map_err(io::Error::other)
     }
 
@@ -109,7 +109,7 @@ impl Common for Postgres {
             let sql = format!("DELETE FROM syncdiffusion.client_files WHERE expires_at <= {NOW}");
             query(&client, &sql, &[]).await.map(drop)
         };
-        let swept = self.lane.write(Commit::Durable, 0, sweep, |swept| Ok(swept.outcome?));
+        let swept = self.lane.write((Commit::Durable, Taken::Always), 0, sweep, |swept| Ok(swept.outcome?));
         self.wait(swept).map_err(io::Error::other)
     }
 }

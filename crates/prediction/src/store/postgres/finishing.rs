@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::{Commit, Lane, Tried};
+use super::lane::{Commit, Lane, Taken, Tried};
 use super::objects::Put;
 use super::place::Place;
 use super::rows::{self, Contents};
@@ -33,7 +33,7 @@ pub(super) fn write(shared: &Arc<Shared>, lane: &Lane, end: Finish) -> Answer<'s
     let (size, end, done) = (end.pictures.size(), Arc::new(end), Arc::clone(shared));
     let sent = Arc::clone(&end);
     lane.write(
-        Commit::Durable,
+        (Commit::Durable, Taken::Always),
         size,
         move |client| writes::finish(client, Arc::clone(&sent)),
         move |Tried { outcome, in_doubt }| {

@@ -111,6 +111,17 @@ pub(super) async fn warnings(client: &Client) -> Result<Vec<String>, Error> {
             "`client_min_messages` hides warnings: a commit that has not reached the standby cannot be told".to_owned(),
         );
     }
+    // Its arguments differ by version.
+    let refused = "SELECT p.oid::regprocedure::text, quote_ident(current_user)::text FROM pg_proc p
+        WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::regnamespace
+            AND p.proargtypes[2] = 'text'::regtype AND NOT has_function_privilege(p.oid, 'EXECUTE')";
+    for row in query(client, refused, &[]).await? {
+        let (function, role) = (row.get::<_, &str>(0), row.get::<_, &str>(1));
+        warnings.push(format!(
+            "the role may not probe whether commits are confirmed, so what an earlier call has stored may be taken for \
+            safe before it has reached the standby; `GRANT EXECUTE ON FUNCTION {function} TO {role}`"
+        ));
+    }
     // A role without rights sees the standbys, and not how they are.
     let standbys = "SELECT count(*) FILTER (WHERE sync_state = 'async'),
         count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) FROM pg_stat_replication";

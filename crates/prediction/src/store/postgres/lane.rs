@@ -25,9 +25,9 @@ use crate::store::error::StoreError;
 const MAX_BATCH: usize = 64;
 /// Bytes after which a transaction takes no more.
 const MAX_BYTES: usize = 16 << 20;
-/// How many calls wait at most.
-const MAX_WAITING: usize = 10_000;
-/// How many bytes wait at most behind others.
+/// How many calls wait where nothing more that can be refused is taken.
+pub(super) const MAX_WAITING: usize = 10_000;
+/// How many bytes wait behind others where that is so.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 /// How long a transaction holds its locks whose node is frozen in the middle.
 const MAX_IDLE: Duration = Duration::from_secs(5);
@@ -43,6 +43,15 @@ pub(super) enum Commit {
     /// Its commit waits for the disk only if others do that come with it. It is not tried a second time when its answer
     /// is lost.
     Quick,
+}
+
+/// Whether a write may be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// What is new: it is refused while too much waits.
+    IfRoom,
+    /// All else: what has begun is to end, however long that takes.
+    Always,
 }
 
 /// What came of a write.
@@ -128,8 +137,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Counts one more, if there is room for it.
-    fn add(&self, bytes: usize) -> Result<(), StoreError> {
+    fn add(&self, bytes: usize) {
+        self.works.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts one more if there is room for it.
+    fn add_if_room(&self, bytes: usize) -> Result<(), StoreError> {
         let works = self.works.fetch_add(1, Ordering::Relaxed);
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if works < MAX_WAITING && (before == 0 || before + bytes <= MAX_WAITING_BYTES) {
@@ -163,7 +177,7 @@ impl Lane {
     /// Sends a statement of about `size` bytes; `done` is called after its commit.
     pub(super) fn write<W, F, T, U>(
         &self,
-        commit: Commit,
+        (commit, taken): (Commit, Taken),
         size: usize,
         work: W,
         done: impl FnOnce(Tried<T>) -> Result<U, StoreError> + Send + 'static,
@@ -174,7 +188,14 @@ impl Lane {
         T: Send + 'static,
         U: Send + 'static,
     {
-        if let Err(full) = self.waiting.add(size) {
+        let counted = match taken {
+            Taken::IfRoom => self.waiting.add_if_room(size),
+            Taken::Always => {
+                self.waiting.add(size);
+                Ok(())
+            }
+        };
+        if let Err(full) = counted {
             let refused = done(Tried { outcome: Err(Failure::before(full)), in_doubt: false });
             return Box::pin(std::future::ready(refused));
         }
@@ -183,14 +204,12 @@ impl Lane {
         self.send(Work::Single(Box::new(statement)), answer)
     }
 
-    /// Does what takes several statements, by itself.
+    /// Does what takes several statements, by itself. It is always taken.
     pub(super) fn steps<U: Send + 'static>(
         &self,
         steps: impl Future<Output = Result<U, StoreError>> + Send + 'static,
     ) -> Answer<'static, U> {
-        if let Err(full) = self.waiting.add(0) {
-            return Box::pin(std::future::ready(Err(full)));
-        }
+        self.waiting.add(0);
         let (to, answer) = oneshot::channel();
         let steps = async move { _ = to.send(steps.await) };
         self.send(Work::Steps(Box::pin(steps)), answer)
@@ -250,11 +269,7 @@ async fn together(link: &Link, mut batch: Vec<Box<dyn Single>>) {
     let is_durable = batch.iter().any(|single| single.commit() == Commit::Durable);
     if batch.len() > 1 || !is_durable {
         let bytes = batch.iter().map(|single| single.size()).sum();
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '{}s'{}",
-            (MAX_IDLE + time_to_send(bytes)).as_secs(),
-            if is_durable { "" } else { "; SET LOCAL synchronous_commit = off" }
-        );
+        let begin = begin(bytes, is_durable);
         match link.once_with(bytes, |client| transaction(client, &begin, &mut batch)).await {
             Ok(()) => return batch.into_iter().for_each(|single| single.answer(None)),
             // Nothing of it was done.
@@ -277,12 +292,28 @@ async fn together(link: &Link, mut batch: Vec<Box<dyn Single>>) {
     }
 }
 
+/// How a transaction begins that sends this many bytes.
+fn begin(bytes: usize, is_durable: bool) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '{}s'{}",
+        (MAX_IDLE + time_to_send(bytes)).as_secs(),
+        if is_durable { "" } else { "; SET LOCAL synchronous_commit = off" }
+    )
+}
+
 /// Does a write in a transaction of its own. Where the answer only takes too long, the next try ends this at once.
 async fn alone(link: &Link, mut single: Box<dyn Single>) {
     let mut tries = 0;
     let failed = loop {
         tries += 1;
-        let tried = link.once_with(single.size(), |client| single.run(client)).await;
+        let size = single.size();
+        let tried = match single.commit() {
+            Commit::Durable => link.once_with(size, |client| single.run(client)).await,
+            Commit::Quick => {
+                let (begin, only) = (begin(size, false), std::slice::from_mut(&mut single));
+                link.once_with(size, |client| transaction(client, &begin, only)).await
+            }
+        };
         let Err(failure) = tried else {
             if !single.in_doubt() {
                 break None;

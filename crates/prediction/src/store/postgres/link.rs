@@ -3,7 +3,8 @@
 //! A call that has no answer in time is given up. What becomes of its connection depends on what the link is for: where
 //! nothing is written, it is replaced. Where something is, the call may be a commit that waits for a standby, behind
 //! which every further try would wait, too, each on another connection that the server keeps. So the connection stays,
-//! nothing more is sent, and callers get an error at once until the database has answered.
+//! nothing more is sent, and callers get an error at once until the database has answered. That may be on another
+//! connection, which is tried now and then ([`super::probe`]): the late one may lead nowhere any more.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,12 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
 use super::address::Address;
 use super::connect::{break_off, connect};
 use super::explain::Failure;
+use super::probe;
 use crate::store::error::StoreError;
 
 /// How often a call is made again at once when others are in its way.
@@ -34,8 +35,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// How long trouble lasts before it is looked for its end: most often the next call finds that it is over.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// A write that locks nothing, to see whether commits are confirmed.
-const PROBE: &str = "SELECT pg_logical_emit_message(true, 'syncdiffusion', '')";
+/// How long a probe waits on the connection that is late until one is sent on another, and until the next one is, give
+/// or take half of it. Tests wait for it.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
 /// Why nothing is written.
 const UNCONFIRMED: &str = "the database does not confirm what is written; see in `pg_stat_activity` whether it waits \
     for a standby (`SyncRep`) or for a lock";
@@ -253,11 +255,7 @@ impl Link {
     /// Makes sure that all that this server has committed is confirmed. What an earlier call has done without an answer
     /// can be seen, and might be on this server alone.
     pub(super) async fn confirm(&self) -> Result<(), Failure> {
-        self.call(async |client: Arc<Client>| {
-            let probed = client.batch_execute(PROBE).await;
-            probed.or_else(|error| if is_refused(&error) { Ok(()) } else { Err(error) })
-        })
-        .await
+        self.call(async |client: Arc<Client>| probe::probe(&client).await).await
     }
 
     /// Makes a call, again if others were in its way.
@@ -287,13 +285,14 @@ impl Link {
 }
 
 /// Waits for the end of the trouble of a link that writes: until a commit is confirmed, on the connection that is late
-/// or on a new one. There is never more than one such commit.
+/// or on another one, by which it is replaced then.
 async fn watch(link: Weak<Link>) {
     let mut wait = LOOK_AFTER;
     loop {
         sleep(wait / 2 + random_part(wait)).await;
         wait = (2 * wait).min(MAX_WAIT);
         let Some(reached) = link.upgrade() else { return };
+        let address = Arc::clone(&reached.address);
         let client = {
             let mut state = reached.state.lock().await;
             if !state.is_late && reached.ends_watch(false) {
@@ -303,10 +302,15 @@ async fn watch(link: Weak<Link>) {
         };
         drop(reached);
         let Ok(client) = client else { continue };
-        let confirmed = client.batch_execute(PROBE).await.err().is_none_or(|error| is_refused(&error));
+        let confirmed = confirmed(&address, &client).await;
         let Some(reached) = link.upgrade() else { return };
         let mut state = reached.state.lock().await;
-        if confirmed && state.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, &client)) {
+        let is_current = state.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, &client));
+        if let Some(confirmed) = confirmed.filter(|_| is_current) {
+            if confirmed == Confirmed::Elsewhere {
+                tracing::warn!("a connection to the database that does not answer is replaced");
+                state.client = None;
+            }
             state.is_late = false;
             reached.ends_watch(true);
             return;
@@ -314,10 +318,36 @@ async fn watch(link: Weak<Link>) {
     }
 }
 
-/// Whether a server does not let this role probe, but has answered at least.
-fn is_refused(error: &Error) -> bool {
-    let refusals = [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::UNDEFINED_FUNCTION, SqlState::FEATURE_NOT_SUPPORTED];
-    error.code().is_some_and(|code| refusals.contains(code))
+/// Where a commit was confirmed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Confirmed {
+    Here,
+    Elsewhere,
+}
+
+/// Waits until a commit is confirmed on a connection, or on another one to the database: this one may lead to a server,
+/// or through a pooler, that is dead and does not say so. `None` if this connection is lost.
+///
+/// On this one there is never more than one such commit, and one on another is broken off when it takes too long.
+async fn confirmed(address: &Arc<Address>, client: &Client) -> Option<Confirmed> {
+    let mut here = pin!(probe::probe(client));
+    loop {
+        tokio::select! {
+            probed = here.as_mut() => return probed.is_ok().then_some(Confirmed::Here),
+            () = sleep(ELSEWHERE_AFTER / 2 + random_part(ELSEWHERE_AFTER)) => {}
+        }
+        // A task: it breaks off what it has begun, whatever comes first here.
+        let address = Arc::clone(address);
+        let elsewhere = tokio::spawn(async move { probe::is_confirmed(&address, PATIENCE).await });
+        tokio::select! {
+            probed = here.as_mut() => return probed.is_ok().then_some(Confirmed::Here),
+            is_confirmed = elsewhere => {
+                if is_confirmed.unwrap_or(false) {
+                    return Some(Confirmed::Elsewhere);
+                }
+            }
+        }
+    }
 }
 
 /// How long it takes to send bytes where the line is slow: 1 MiB a second.

@@ -38,6 +38,7 @@ mod objects;
 mod orphans;
 mod place;
 mod previews;
+mod probe;
 mod putting;
 mod rows;
 mod schema;

@@ -22,7 +22,7 @@ const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
 pub(super) const LOCK: i64 = 0x7379_6e63_6469_6666;
 /// How long a node waits for others that start.
-const MAX_TURN: &str = "20s";
+pub(super) const MAX_TURN: &str = "20s";
 /// How long a step waits for whoever uses a table. Meanwhile everybody else waits behind it.
 const MAX_WAIT: &str = "2s";
 
@@ -31,19 +31,20 @@ const MAX_WAIT: &str = "2s";
 /// # Errors
 /// If the server, the database or the role is not fit; nothing is changed then.
 pub(super) async fn prepare(client: &Client) -> Result<(), StoreError> {
-    bring(client, STEPS).await
+    bring(client, STEPS, MAX_TURN).await
 }
 
-/// Brings the tables to the version after some steps.
-pub(super) async fn bring(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
+/// Brings the tables to the version after some steps. It waits for its turn for at most `max_turn`, a time as
+/// PostgreSQL reads it.
+pub(super) async fn bring(client: &Client, steps: &[&str], max_turn: &str) -> Result<(), StoreError> {
     server(client).await?;
     let lock = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{MAX_TURN}'; SELECT pg_advisory_xact_lock({LOCK});
+        "BEGIN; SET LOCAL lock_timeout = '{max_turn}'; SELECT pg_advisory_xact_lock({LOCK});
         SET LOCAL lock_timeout TO DEFAULT"
     );
     client.batch_execute(&lock).await.map_err(|error| match error.code() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => StoreError::Engine(format!(
-            "another server has been checking or making the tables for {MAX_TURN}; see in `pg_stat_activity` what it \
+            "another server has been checking or making the tables for {max_turn}; see in `pg_stat_activity` what it \
             waits for"
         )),
         _ => error.into(),

@@ -69,6 +69,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A look for claims that this node was not told of. There is one at a time, which is over when this is dropped.
+pub(super) struct Straying(Arc<Shared>);
+
+impl Straying {
+    /// Begins one, if there is to be another.
+    pub(super) fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let begins = shared.strays.load(Ordering::Relaxed) > 0 && !shared.straying.swap(true, Ordering::Relaxed);
+        begins.then(|| Self(Arc::clone(shared)))
+    }
+
+    /// Gives back what is found. To be called in the order of claims.
+    pub(super) async fn give_back(self) -> Result<(), StoreError> {
+        self.0.give_back_strays().await
+    }
+}
+
+impl Drop for Straying {
+    fn drop(&mut self) {
+        self.0.straying.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     pub(super) fn me(&self) -> Node {
         self.node.load(Ordering::Relaxed)
@@ -155,14 +177,8 @@ impl Shared {
         Ok(Beat::Dead)
     }
 
-    /// Gives back what this node holds without having been told. To be called in the order of claims.
-    pub(super) async fn give_back_strays(&self) -> Result<(), StoreError> {
-        let given_back = self.look_for_strays().await;
-        self.straying.store(false, Ordering::Relaxed);
-        given_back
-    }
-
-    async fn look_for_strays(&self) -> Result<(), StoreError> {
+    /// Gives back what this node holds without having been told.
+    async fn give_back_strays(&self) -> Result<(), StoreError> {
         let held = self.truth.call(|client| writes::held_by(client, self.me())).await?;
         for row in &held {
             let claim = Claim { seq: row.get::<_, i64>(0) as u64, token: row.get(5) };

@@ -2,6 +2,9 @@
 
 use std::thread::JoinHandle;
 
+use super::super::lane::{Commit, Taken, Tried};
+use super::super::probe;
+use super::super::schema::{self, LOCK, STEPS};
 use super::*;
 use crate::client_files::{ClientFile, Common};
 use crate::store::suite::server::Server;
@@ -16,8 +19,11 @@ fn holds(url: &str, what: &str) -> bool {
     attempt(url, &format!("DO $$ BEGIN ASSERT ({what}); END $$")).is_ok()
 }
 
+#[track_caller]
 fn until(mut what: impl FnMut() -> bool) {
+    let end = Instant::now() + MAX_WAIT;
     while !what() {
+        assert!(Instant::now() < end, "it does not come");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -31,7 +37,9 @@ fn wait_for(url: &str, standbys: &str) {
 /// Has commits wait for a standby that is not there. The thread ends when they do not wait any more.
 fn lose_standby(url: &str) -> JoinHandle<()> {
     wait_for(url, "nobody");
+    let end = Instant::now() + MAX_WAIT;
     loop {
+        assert!(Instant::now() < end, "commits do not wait");
         let own = url.to_owned();
         let waits = thread::spawn(move || execute(&own, COMMIT));
         until(|| {
@@ -103,8 +111,9 @@ async fn a_commit_that_waits_for_a_standby_is_sent_once() {
         assert_eq!(alive(&store).await, me, "beats do not wait");
         assert!(Store::get(&*store, "held").await.unwrap().is_some());
     }
-    // Those of the store, of `waits`, and the one that asks; the canceled one is gone.
-    let few = "SELECT count(*) <= 6 FROM pg_stat_activity WHERE application_name = 'syncdiffusion'";
+    // Those of the store, of `waits`, and the one that asks; the canceled one is gone. For each of the two links that
+    // are late, another one may be tried.
+    let few = "SELECT count(*) <= 8 FROM pg_stat_activity WHERE application_name = 'syncdiffusion'";
     assert!(holds(&url, few), "each try takes a connection");
 
     wait_for(&url, "");
@@ -118,6 +127,72 @@ async fn a_commit_that_waits_for_a_standby_is_sent_once() {
     until(|| upload(&store, "c").join().unwrap().is_ok());
     assert!(Common::get(&*store, "a").unwrap().is_some());
     assert_eq!(alive(&store).await, me);
+}
+
+#[tokio::test]
+async fn a_connection_that_stays_late_is_left_for_one_that_is_answered() {
+    let Some((a, proxy, b)) = nodes() else { return };
+    accept(&a, record("before")).await;
+    proxy.freeze();
+    let error = a.accept(New::of(record("late"), 1.0), Room::ANY).await.unwrap_err().to_string();
+    assert!(error.contains("does not confirm"), "{error}");
+    until(|| a.trouble().is_none());
+    accept(&a, record("after")).await;
+    assert_eq!(ids(&all(&b).await), ["after", "before"]);
+}
+
+/// The next write would wait behind the late one, too, on another connection.
+#[tokio::test]
+async fn while_a_write_waits_for_a_lock_no_other_connection_is_better() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let Some(url) = database().filter(|_| !server::is_pooled()) else { return };
+    Postgres::open(&url).unwrap();
+    let address = Address::parse(&url).unwrap();
+    assert!(until_confirmed(&address, PATIENCE).await);
+    let holder = connect(&address).await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE syncdiffusion.predictions").await.unwrap();
+    let own = url.clone();
+    let waits = thread::spawn(move || execute(&own, "UPDATE syncdiffusion.predictions SET owed = owed"));
+    let is_late = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '2 s'";
+    until(|| holds(&url, is_late));
+    assert!(!probe::is_confirmed(&address, PATIENCE).await);
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    waits.join().unwrap();
+    assert!(until_confirmed(&address, PATIENCE).await);
+}
+
+/// Probes on one connection after the other until one is confirmed.
+async fn until_confirmed(address: &Address, patience: Duration) -> bool {
+    let end = Instant::now() + MAX_WAIT;
+    while Instant::now() < end {
+        if probe::is_confirmed(address, patience).await {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_claim_does_not_wait_for_a_standby_when_what_came_with_it_fails() {
+    let Some(server) = Server::start(&["", "fsync=off"]) else { return };
+    let url = server.url("postgres");
+    let store = Postgres::open(&url).unwrap();
+    accept(&store, record("a")).await;
+    let waits = lose_standby(&url);
+    gather(&store);
+    let fails = store.lane.write(
+        (Commit::Quick, Taken::Always),
+        0,
+        |client| async move { client.batch_execute("SELECT 1 / 0").await },
+        |tried: Tried<()>| tried.outcome.map_err(StoreError::from),
+    );
+    let claims = store.claim(Wants::any(1));
+    assert!(fails.await.unwrap_err().to_string().contains("division by zero"));
+    assert_eq!(claims.await.unwrap().len(), 1);
+    assert!(store.trouble().is_none());
+    wait_for(&url, "");
+    waits.join().unwrap();
 }
 
 #[tokio::test]
@@ -146,15 +221,11 @@ fn a_start_does_not_wait_for_ever() {
     let address = Address::parse(&url).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // As a server that is stopped while it makes the tables.
-    let holder = runtime.block_on(async {
-        let client = connect(&address).await.unwrap();
-        client
-            .batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({})", super::super::schema::LOCK))
-            .await
-            .unwrap();
-        client
+    let error = runtime.block_on(async {
+        let holder = connect(&address).await.unwrap();
+        holder.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await.unwrap();
+        let late = connect(&address).await.unwrap();
+        schema::bring(&late, STEPS, "100ms").await.unwrap_err().to_string()
     });
-    let error = Postgres::open(&url).err().unwrap().to_string();
-    assert!(error.contains("another server has been checking or making the tables for 20s"), "{error}");
-    drop(holder);
+    assert!(error.contains("another server has been checking or making the tables for 100ms"), "{error}");
 }

@@ -14,6 +14,7 @@ macro_rules! answered {
 
 mod bench;
 mod hosts;
+mod lane;
 mod late;
 mod models;
 mod objects;
@@ -26,7 +27,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address::Address;
 use super::connect::connect;
@@ -39,6 +40,9 @@ use crate::store::{
 };
 use crate::wire::{Metrics, Status};
 use proxy::Proxy;
+
+/// What has not come after this time does not come any more.
+const MAX_WAIT: Duration = Duration::from_mins(3);
 
 /// A node behind a proxy, and another one that is not; `None` where there is no PostgreSQL, or not directly.
 fn nodes() -> Option<(Postgres, Proxy, Postgres)> {

@@ -41,7 +41,13 @@ async fn names(bucket: &InMemory) -> Vec<Path> {
 
 /// Waits until a bucket has this many pictures.
 async fn until(bucket: &InMemory, count: usize) {
-    while names(bucket).await.len() != count {
+    let end = Instant::now() + MAX_WAIT;
+    loop {
+        let found = names(bucket).await;
+        if found.len() == count {
+            return;
+        }
+        assert!(Instant::now() < end, "not {count} but {found:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -70,6 +70,19 @@ fn a_role_needs_rights() {
         ),
     );
     Postgres::open(&guest).unwrap();
+    execute(
+        &url,
+        "DO $$ BEGIN EXECUTE (
+            SELECT 'REVOKE EXECUTE ON FUNCTION ' || oid::regprocedure::text || ' FROM PUBLIC' FROM pg_proc
+            WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype
+        ); END $$",
+    );
+    Postgres::open(&guest).unwrap();
+    let warnings = inspect_database(&guest).unwrap().warnings;
+    let warning = warnings.last().unwrap();
+    assert!(warning.contains("may not probe whether commits are confirmed"), "{warnings:?}");
+    execute(&url, warning.rsplit('`').nth(1).unwrap());
+    assert_eq!(inspect_database(&guest).unwrap().warnings.len(), warnings.len() - 1, "what it says helps");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A proxy between a store and its database. It can lose an answer together with its connection, or be slow, and it
-//! looks whether statements are named.
+//! A proxy between a store and its database. It can lose an answer together with its connection, be slow, or let
+//! connections hang, and it looks whether statements are named.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -22,6 +22,9 @@ struct State {
     lost: AtomicU32,
     named: AtomicBool,
     is_slow: AtomicBool,
+    /// How many connections were made, and how many of the first of them hang.
+    made: AtomicU32,
+    frozen: AtomicU32,
 }
 
 impl Proxy {
@@ -51,6 +54,11 @@ impl Proxy {
     /// Answers have a mebibyte a second from now on, on each connection.
     pub(super) fn slow_down(&self) {
         self.state.is_slow.store(true, Ordering::SeqCst);
+    }
+
+    /// Passes nothing on any more from the connections that there are, and leaves them open.
+    pub(super) fn freeze(&self) {
+        self.state.frozen.store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// How many answers were lost.
@@ -91,10 +99,14 @@ fn pass(to: &mut TcpStream, bytes: &[u8], state: &State) -> io::Result<()> {
 fn join(client: TcpStream, server: UnixStream, state: &Arc<State>) {
     let (mut from_client, mut to_server, shared) =
         (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(state));
+    let number = state.made.fetch_add(1, Ordering::SeqCst);
     thread::spawn(move || {
         let mut is_first = true;
         while let Ok((kind, bytes)) = part(&mut from_client, !is_first) {
             is_first = false;
+            if number < shared.frozen.load(Ordering::SeqCst) {
+                continue;
+            }
             let mut names = bytes[bytes.len().min(5)..].split(|byte| *byte == 0);
             let name = match kind {
                 b'P' => names.next(),

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::super::schema::{self, STEPS};
+use super::super::schema::{self, MAX_TURN, STEPS};
 use super::*;
 
 /// A version to come: it adds to the tables, and could not be made twice.
@@ -21,7 +21,7 @@ async fn client(url: &str) -> Client {
 /// Makes the steps of a version to come.
 async fn bring(url: &str, more: &[&'static str]) -> Result<(), String> {
     let steps = [STEPS, more].concat();
-    schema::bring(&client(url).await, &steps).await.map_err(|error| error.to_string())
+    schema::bring(&client(url).await, &steps, MAX_TURN).await.map_err(|error| error.to_string())
 }
 
 /// The text that a query returns.
