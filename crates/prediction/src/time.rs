@@ -18,9 +18,10 @@ impl Time {
         Self(Timestamp::now())
     }
 
-    /// Seconds from an earlier point to this one; 0 if it is later.
+    /// Seconds from an earlier point to this one, to the microsecond, so that they are the same when they are read
+    /// again; 0 if it is later.
     pub fn since(self, earlier: Self) -> f64 {
-        self.0.duration_since(earlier.0).as_secs_f64().max(0.0)
+        self.0.duration_since(earlier.0).as_micros().max(0) as f64 / 1e6
     }
 
     /// The time after a duration.

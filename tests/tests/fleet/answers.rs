@@ -29,6 +29,35 @@ async fn what_one_accepts_another_computes_and_all_show() {
 }
 
 #[tokio::test]
+async fn an_answer_is_of_now_also_for_what_ended_elsewhere() {
+    let Some(database) = Database::start() else { return };
+    let (door, workers) = fleet(&database, 1).await;
+    let other = &workers[0];
+    for round in 0..10 {
+        let body = |seed: u64| json!({"id": "a", "input": {"prompt": "a", "width": 512, "seed": seed}});
+        let (first, second) = (2 * round, 2 * round + 1);
+        assert_eq!(door.predict_async(&body(first)).await.status, 202);
+        other.ended("a").await;
+        assert_eq!(door.get("/predictions/a").await.json["status"], "succeeded", "all say the same");
+        assert_eq!(other.json("DELETE", "/predictions/a", &[], &json!(null)).await.status, 204);
+        // The server that accepted it has not looked since.
+        let made = match round % 3 {
+            0 => door.json("PUT", "/predictions/a", &[("prefer", "respond-async")], &body(second)).await,
+            1 => door.predict_async(&body(second)).await,
+            _ => {
+                assert_eq!(door.get("/predictions/a").await.status, 404);
+                door.json("PUT", "/predictions/a", &[("prefer", "respond-async")], &body(second)).await
+            }
+        };
+        assert_eq!((made.status, &made.json["input"]["seed"]), (202, &json!(second)), "{}", made.text);
+        let ended = other.ended("a").await;
+        assert_eq!((&ended["status"], &ended["input"]["seed"]), (&json!("succeeded"), &json!(second)));
+        assert_eq!(door.json("DELETE", "/predictions/a", &[], &json!(null)).await.status, 204);
+        assert_eq!(door.get("/predictions/a").await.status, 404);
+    }
+}
+
+#[tokio::test]
 async fn any_server_cancels_and_streams() {
     let Some(database) = Database::start() else { return };
     let (door, workers) = fleet(&database, 1).await;

@@ -38,6 +38,17 @@ fn a_wrong_url_is_explained() {
 }
 
 #[test]
+fn a_server_without_workers_needs_a_database() {
+    let output = Command::new(binary())
+        .args(["serve", "--host", "127.0.0.1", "--port", "0", "--workers", "0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--database"), "{said}");
+}
+
+#[test]
 fn a_database_that_is_not_fit_is_left_alone() {
     let Some(database) = Database::start() else { return };
     let url = database.url();

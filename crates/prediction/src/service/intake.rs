@@ -198,6 +198,9 @@ impl Shared {
     async fn admit(self: &Arc<Self>, mut request: Request) -> Result<Submitted, Refused> {
         let Request { idempotent, detached, ref name, ref key, .. } = request;
         let (name, key) = (name.clone(), key.clone());
+        if let Some(id) = &request.id {
+            self.catch_up(id).await;
+        }
         let repeats = move |active: &ActivePrediction| idempotent || (key.is_some() && active.accepted().key == key);
         // Whoever waits or runs already needs no pictures.
         let known = request.id.as_ref().filter(|_| request.names_pictures()).and_then(|id| self.active(id));

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Stop;
@@ -20,6 +22,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const ALONE: Duration = Duration::from_secs(1);
 /// The wait after pictures could not be read.
 const UNREAD: Duration = Duration::from_secs(1);
+/// For how long an answer waits for the pictures of an end.
+const MAX_LEARNING: Duration = Duration::from_secs(2);
 /// How many predictions are asked for at once; of more each gets its turn.
 const MAX_ASKED: usize = 1000;
 /// How many of the newest predictions are searched for those of an asker.
@@ -98,14 +102,42 @@ impl Shared {
                     }
                 }
                 News::Gone { seq } => {
-                    if let Some(active) = of(seq).filter(|active| active.phase().is_left()) {
-                        self.forget(active);
-                        active.leave();
+                    if let Some(active) = of(seq) {
+                        self.lose(active);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Looks what has become of a prediction that is left to other nodes, so that what is answered is of now and not of
+    /// the last look. If the store does not answer, it stays as it was.
+    pub(super) async fn catch_up(self: &Arc<Self>, id: &str) {
+        let left = self.active(id).filter(|active| active.phase().is_left() && active.seq() > 0);
+        let Some(active) = left.filter(|_| self.table().fleet) else { return };
+        let awaited = Awaited { id: id.to_owned(), seq: active.seq(), read: active.read() };
+        let Ok(news) = self.store.news(&[awaited]).await else { return };
+        for news in news {
+            match news {
+                News::Ended(record) if record.seq == active.seq() => self.learn(&active, *record),
+                News::Gone { seq } if seq == active.seq() => self.lose(&active),
+                // Progress is for the look, which reads on where it was.
+                _ => {}
+            }
+        }
+        let is_learned = || !self.table().learning.contains(&active.seq());
+        if !is_learned() {
+            _ = timeout(MAX_LEARNING, active.until(|phase| !phase.is_left())).await;
+        }
+    }
+
+    /// A prediction that is left to other nodes is gone.
+    fn lose(&self, active: &Arc<ActivePrediction>) {
+        if active.phase().is_left() {
+            self.forget(active);
+            active.leave();
+        }
     }
 
     /// Another node was asked to stop what runs here.
@@ -208,6 +240,7 @@ impl Shared {
     /// A prediction that has not ended: one that is active here, or one that another node looks after, which is shown
     /// here as long as somebody holds it.
     pub(super) async fn find(self: &Arc<Self>, id: &str) -> Result<Option<Arc<ActivePrediction>>, StoreError> {
+        self.catch_up(id).await;
         if let Some(active) = self.active(id) {
             return Ok(Some(active));
         }

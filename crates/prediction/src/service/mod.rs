@@ -163,6 +163,7 @@ impl Service {
     /// # Errors
     /// If the store cannot be read.
     pub async fn get(&self, id: &str) -> Result<Option<Prediction>, StoreError> {
+        self.shared.catch_up(id).await;
         if let Some(prediction) = self.shared.look(id).await {
             return Ok(Some(prediction));
         }
@@ -204,7 +205,8 @@ impl Service {
         let Found { records, looked } = self.shared.store.search(query).await?;
         let mut listed = Vec::new();
         for record in records {
-            let known = self.shared.look(&record.prediction.id).await;
+            let has_ended = record.prediction.status.is_terminal();
+            let known = if has_ended { None } else { self.shared.look(&record.prediction.id).await };
             listed.push((record.seq, known.unwrap_or(record.prediction)));
         }
         Ok((listed, looked))
@@ -224,7 +226,9 @@ impl Service {
     /// # Errors
     /// If the store cannot be written.
     pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        self.shared.store.delete(id).await
+        let deleted = self.shared.store.delete(id).await?;
+        self.shared.catch_up(id).await;
+        Ok(deleted)
     }
 
     /// The newest prediction of other nodes that has not ended and that one of these asked for, and who did.
@@ -238,6 +242,11 @@ impl Service {
     /// Whether a prediction has been submitted and has not ended, as far as this node knows.
     pub fn is_active(&self, id: &str) -> bool {
         self.shared.active(id).is_some()
+    }
+
+    /// Looks what other nodes have made of a prediction that has not ended, as far as this node knows.
+    pub async fn catch_up(&self, id: &str) {
+        self.shared.catch_up(id).await;
     }
 
     /// Whether it is this node that ends a prediction, or accepts it.

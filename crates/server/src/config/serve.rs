@@ -46,6 +46,7 @@ pub(crate) struct Serve {
     pub(crate) worker: WorkerArgs,
     /// Workers for each device; 0 with `--database` leaves the work to other servers
     #[arg(long, env = "SYNCDIFFUSION_WORKERS", default_value_t = 1, value_parser = count, help_heading = "Worker")]
+    #[arg(requires_if("0", "database"))]
     pub(crate) workers: usize,
     /// How long a worker may take to load; 0 means no limit
     #[arg(long, env = "COG_SETUP_TIMEOUT", default_value = "30m", value_parser = duration, help_heading = "Worker")]

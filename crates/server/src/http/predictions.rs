@@ -53,6 +53,7 @@ async fn put(
         return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
     }
     // A prediction that exists is returned whatever else the request says.
+    app.service.catch_up(&id).await;
     if app.service.is_active(&id) && accept::wants_events(&head.headers) {
         return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
     }

@@ -60,6 +60,9 @@ impl Address {
             return Err(wrong("it does not begin with `postgres://`"));
         }
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        if base.matches('@').count() > 1 {
+            return Err(wrong("there is more than one `@`; one in the password is written as `%40`"));
+        }
         let (mut mode, mut root, mut rest, mut names) = (None, None, Vec::new(), Vec::new());
         for part in query.split('&').filter(|part| !part.is_empty()) {
             match form_urlencoded::parse(part.as_bytes()).next() {
@@ -335,6 +338,7 @@ mod tests {
             ("postgres:///a", "names no host"),
             ("postgres://u:hush@h", "names no database"),
             ("postgres://u:hush@h:x/a", "invalid value for option `port`"),
+            ("postgres://u:hush@hush@h/a", "one in the password is written as `%40`"),
             ("postgres://u:hush@h/a?ssl=1", "unknown option `ssl`"),
             ("postgres://u:hush@h/a?sslmode=sometimes", "`sslmode` is"),
             ("postgres://u:hush@h/a?sslrootcert=/no/such", "`/no/such`"),
