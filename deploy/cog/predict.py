@@ -46,7 +46,7 @@ class Predictor(BasePredictor):
         ),
         preset: str = Input(
             description="What is left out: fast is about a quarter of the work, by a stride of 32, blend smooth, sync_mode canvas with a "
-            "sync_weight of 10, and scheduler unipc with 20 steps",
+            "sync_weight of 30, and scheduler unipc with 20 steps",
             default="default",
             choices=["default", "fast"],
         ),

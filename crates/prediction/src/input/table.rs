@@ -185,7 +185,7 @@ pub const TABLE: [Field; COUNT] = [
         Kind::Choice(&["default", "fast"]),
         Default::Text("default"),
         "What is left out: fast is about a quarter of the work, by a stride of 32, blend smooth, sync_mode canvas with a \
-         sync_weight of 10, and scheduler unipc with 20 steps",
+         sync_weight of 30, and scheduler unipc with 20 steps",
         "what is given wins",
     ),
     field(
@@ -258,7 +258,7 @@ pub const FAST: [(&str, Default); 6] = [
     ("stride", Default::Integer(32)),
     ("sync_mode", Default::Text("canvas")),
     // Moves the panorama as far as 20 moves windows.
-    ("sync_weight", Default::Number(10.0)),
+    ("sync_weight", Default::Number(30.0)),
 ];
 
 const fn field(

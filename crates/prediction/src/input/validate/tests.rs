@@ -269,7 +269,7 @@ fn the_fast_preset_is_for_what_is_left_out() {
     let fast = input(json!({"prompt": "a", "preset": "fast"}));
     let spelled = json!({
         "prompt": "a", "stride": 32, "blend": "smooth", "scheduler": "unipc", "num_inference_steps": 20,
-        "sync_mode": "canvas", "sync_weight": 10,
+        "sync_mode": "canvas", "sync_weight": 30,
     });
     assert_eq!(fast, input(spelled));
     let given = json!({
