@@ -37,7 +37,7 @@ STRIDES = (8, 16, 32)
 MOST = 1.25
 ORIGINAL_LOOP = 10
 # Of the canvas; the weight of the original is 20.
-RECOMMENDED_WEIGHT = 10
+RECOMMENDED_WEIGHT = 30
 # Of the panoramas that follow a picture.
 COMMON = "a landscape"
 WINDOW = 512
