@@ -244,11 +244,6 @@ impl Service {
         self.shared.active(id).is_some()
     }
 
-    /// Looks what other nodes have made of a prediction that has not ended, as far as this node knows.
-    pub async fn catch_up(&self, id: &str) {
-        self.shared.catch_up(id).await;
-    }
-
     /// Whether it is this node that ends a prediction, or accepts it.
     pub fn is_held(&self, id: &str) -> bool {
         self.shared.active(id).is_some_and(|active| !active.phase().is_left())

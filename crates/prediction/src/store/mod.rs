@@ -41,6 +41,7 @@ mod error;
 mod jobs;
 mod lease;
 mod memory;
+mod mutex;
 mod postgres;
 mod queue;
 mod record;

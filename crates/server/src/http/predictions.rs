@@ -53,13 +53,8 @@ async fn put(
         return Err(Error::invalid("id", "prediction ID must match the ID supplied in the URL"));
     }
     // A prediction that exists is returned whatever else the request says.
-    app.service.catch_up(&id).await;
-    if app.service.is_active(&id) && accept::wants_events(&head.headers) {
-        return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
-    }
     if let Some(known) = app.service.get(&id).await? {
         if !known.status.is_terminal() && accept::wants_events(&head.headers) {
-            // Another server accepted it.
             return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
         }
         return Ok(existing(known));

@@ -8,10 +8,11 @@ use super::lane::{Commit, Lane, Taken, Tried};
 use super::looks::By;
 use super::place::Place;
 use super::rows::Contents;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::writes::{self, Accept, Asked};
 use crate::store::api::Answer;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 use crate::store::work::{Accepted, OBJECTS_WIRE, Room};
 
 /// Writes an acceptance.

@@ -1,7 +1,7 @@
 //! The URL of a database: what it says of the server, and whether the connection is secured.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
@@ -12,6 +12,7 @@ use url::form_urlencoded;
 
 use super::tls::Tls;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 
 /// How long making a connection may take where there is another address to try, unless the URL says otherwise.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -156,11 +157,11 @@ impl Address {
 
     /// This one let a connection in.
     pub(super) fn remember(&self, place: &Place) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.name);
+        *lock(&self.last) = Some(place.name);
     }
 
     fn last(&self) -> Option<Name> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last)
     }
 
     /// How to connect to each of the hosts.

@@ -115,11 +115,19 @@ pub(super) async fn agree(
         (Some(known), _) => known,
         (None, Some(url)) => begin(link, me, url, access).await?,
     };
-    matches(&known, asked)?;
+    tried(&known, asked, access).await.map(Some)
+}
+
+/// The bucket that the settings name, which must be the one that is asked for, and theirs. It is tried out.
+///
+/// # Errors
+/// If another one is asked for, or this one cannot be used.
+pub(super) async fn tried(known: &Known, asked: Option<&str>, access: &Access) -> Result<Place, StoreError> {
+    matches(known, asked)?;
     let place = known.place(access)?;
     is_theirs(&place).await?;
     place.probe().await?;
-    Ok(Some(place))
+    Ok(place)
 }
 
 /// A URL without the slash at its end.
@@ -131,7 +139,7 @@ fn plain(url: &str) -> &str {
 ///
 /// # Errors
 /// If it is another one.
-pub(super) fn matches(known: &Known, asked: Option<&str>) -> Result<(), StoreError> {
+fn matches(known: &Known, asked: Option<&str>) -> Result<(), StoreError> {
     let Some(asked) = asked.map(plain).filter(|asked| *asked != known.url) else { return Ok(()) };
     let url = &known.url;
     Err(StoreError::Engine(format!(

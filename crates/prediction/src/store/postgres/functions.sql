@@ -195,14 +195,6 @@ CREATE OR REPLACE FUNCTION syncdiffusion.claim(
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    -- To lock takes a number of the transactions, which are not for a queue that is empty.
-    IF NOT EXISTS (
-        SELECT FROM syncdiffusion.predictions p
-        WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
-    ) THEN RETURN; END IF;
-    -- A node that is taken for dead in this moment finds out here, and not by the key of the table.
-    PERFORM FROM syncdiffusion.nodes WHERE node = me FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN; END IF;
     RETURN QUERY
         WITH next AS MATERIALIZED (
             SELECT p.seq, p.rank, p.attempts > 0 AS suspect FROM syncdiffusion.predictions p
@@ -210,14 +202,20 @@ BEGIN
                 AND p.wire <= most_wire AND p.units <= most_units AND p.queued_at <= clock_timestamp() - waited
                 AND (own_version IS NULL OR p.version IS NULL OR p.version = own_version)
             ORDER BY p.rank, p.seq LIMIT places FOR UPDATE OF p SKIP LOCKED
+        ), alive AS MATERIALIZED (
+            -- A node that is taken for dead in this moment finds out here, and not by the key of the table. It does not
+            -- wait for that: `reap` locks nodes first. To lock takes a number of the transactions, which are not for a
+            -- queue that is empty.
+            SELECT n.node FROM syncdiffusion.nodes n WHERE n.node = me AND EXISTS (SELECT FROM next)
+            FOR KEY SHARE SKIP LOCKED
         ), placed AS (
             SELECT seq, suspect, row_number() OVER line AS at, count(*) FILTER (WHERE suspect) OVER line AS suspects
             FROM next WINDOW line AS (ORDER BY rank, seq)
         )
         UPDATE syncdiffusion.predictions p
-            SET status = 'processing', node = me, claim = gen_random_uuid(), attempts = p.attempts + 1, begun = true,
+            SET status = 'processing', node = alive.node, claim = gen_random_uuid(), attempts = p.attempts + 1, begun = true,
                 started_at = claimed_at
-            FROM placed
+            FROM placed, alive
             WHERE p.seq = placed.seq AND (placed.suspects = 0 OR (alone AND placed.suspect AND placed.at = 1))
             RETURNING p.seq, p.claim, p.attempts, p.units, p.tenant, p.record, p.rank;
 END $$;

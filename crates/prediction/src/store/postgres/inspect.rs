@@ -67,15 +67,13 @@ async fn look_at_pictures(
     let known = if has_settings { link.read(agree::known).await? } else { None };
     let place = match (known, asked) {
         (None, None) => return Ok(None),
-        (Some(known), asked) => {
-            agree::matches(&known, asked)?;
-            let place = known.place(access)?;
-            agree::is_theirs(&place).await?;
+        (Some(known), asked) => agree::tried(&known, asked, access).await?,
+        (None, Some(url)) => {
+            let place = Place::new(url, "trial", access)?;
+            place.probe().await?;
             place
         }
-        (None, Some(url)) => Place::new(url, "trial", access)?,
     };
-    place.probe().await?;
     Ok(Some(format!("`{}` can be written to, read and listed", place.url())))
 }
 

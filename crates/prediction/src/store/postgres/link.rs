@@ -7,7 +7,7 @@
 //! connection, which is tried now and then ([`super::probe`]): the late one may lead nowhere any more.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -19,6 +19,7 @@ use super::connect::{break_off, connect};
 use super::explain::Failure;
 use super::probe;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 
 /// How often a call is made again at once when others are in its way.
 pub(super) const MAX_TRIES: u32 = 5;
@@ -103,11 +104,11 @@ impl Link {
     /// Why the last call had no answer, if so. Where something is written, this is over by itself when the database
     /// confirms it again, whether or not there is anything to write.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).why.clone()
+        lock(&self.trouble).why.clone()
     }
 
     fn note(&self, why: Option<String>) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = lock(&self.trouble);
         let begins = why.is_some() && self.writes() && !trouble.is_watched;
         trouble.why = why;
         if begins {
@@ -118,7 +119,7 @@ impl Link {
 
     /// Ends the watch if there is no trouble any more, or if it is over now.
     fn ends_watch(&self, is_over: bool) -> bool {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = lock(&self.trouble);
         let ends = is_over || trouble.why.is_none();
         if ends {
             *trouble = Trouble::default();

@@ -13,6 +13,7 @@ use super::rows::{self, Body, Object};
 use super::shared::Shared;
 use super::writes;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 use crate::store::record::{Picture, Stored, Which};
 use crate::store::work::Claim;
 
@@ -52,6 +53,23 @@ impl From<StoreError> for Unread {
     }
 }
 
+/// Asks the bucket, again and again as long as there are retries.
+async fn retried<T, F>(retries: &mut Retries, ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match retries.next_wait(&Failure::transient(())) {
+            Some(wait) => sleep(wait).await,
+            None => return Err(error),
+        }
+    }
+}
+
 impl Shared {
     /// The bucket that pictures are read from.
     async fn place(&self) -> Result<Arc<Place>, StoreError> {
@@ -73,21 +91,10 @@ impl Shared {
             Body::There(key) => key,
         };
         let place = self.place().await?;
-        let reading = async {
-            let mut retries = Retries::new(RETRIES);
-            loop {
-                let error = match place.get(&key).await {
-                    Ok(Some(got)) => return Ok(got.bytes),
-                    Ok(None) => return Err(Unread::Missing(place.shown(&key))),
-                    Err(error) => error,
-                };
-                match retries.next_wait(&Failure::transient(())) {
-                    Some(wait) => sleep(wait).await,
-                    None => return Err(error.into()),
-                }
-            }
-        };
-        timeout(PATIENCE, reading).await.unwrap_or_else(|_| Err(place.late().into()))
+        let mut retries = Retries::new(RETRIES);
+        let reading = retried(&mut retries, || place.get(&key));
+        let got = timeout(PATIENCE, reading).await.unwrap_or_else(|_| Err(place.late()))?;
+        got.map(|got| got.bytes).ok_or_else(|| Unread::Missing(place.shown(&key)))
     }
 
     /// What a look finds, with its bytes. It is made again when these are missing: the prediction may have been
@@ -168,16 +175,7 @@ impl Shared {
         let putting = async {
             let mut retries = Retries::new(RETRIES);
             for picture in pictures {
-                loop {
-                    let error = match place.put(picture).await {
-                        Ok(object) => break objects.push(object),
-                        Err(error) => error,
-                    };
-                    match retries.next_wait(&Failure::transient(())) {
-                        Some(wait) => sleep(wait).await,
-                        None => return Err(error),
-                    }
-                }
+                objects.push(retried(&mut retries, || place.put(picture)).await?);
             }
             Ok(())
         };
@@ -197,7 +195,7 @@ impl Shared {
         pictures: &[Picture],
         objects: &mut Vec<Object>,
     ) -> Put {
-        let most = *super::shared::lock(&self.objects.max_putting);
+        let most = *lock(&self.objects.max_putting);
         let (until, mut retries) = (Instant::now() + most, Retries::new(PUTTING));
         let missing: Vec<_> =
             pictures.iter().filter(|picture| objects.iter().all(|object| object.which != picture.which)).collect();

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Which};
 use crate::time::Time;
 use crate::wire::{Metrics, Status};
@@ -67,7 +68,7 @@ impl Unreadable {
     /// Skips what cannot be read.
     pub(super) fn skip(&self, row: &Row) -> Option<Record> {
         let read = record(row).inspect_err(|error| {
-            if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(row.get(0)) {
+            if lock(&self.0).insert(row.get(0)) {
                 tracing::error!(%error, "a record is left out; DELETE of its prediction removes it");
             }
         });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -15,6 +15,7 @@ use super::rows::{self, Unreadable};
 use super::writes::{self, Asked, Estate};
 use crate::store::ends;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 use crate::store::record::Record;
 use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
 use crate::time::Time;
@@ -62,11 +63,6 @@ pub(super) struct Shared {
     pub(super) unreadable: Unreadable,
     /// Pictures that lie in a bucket.
     pub(super) objects: Objects,
-}
-
-/// Locks a mutex; what panicked while it held one has left it whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A look for claims that this node was not told of. There is one at a time, which is over when this is dropped.

@@ -7,8 +7,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::rows::{ENDED, NOW, Value, number, query};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::store::error::StoreError;
+use crate::store::mutex::lock;
 use crate::store::record::Retention;
 
 /// The greatest number of predictions that a step removes.

@@ -27,10 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::store::error::StoreError;
 use crate::store::jobs::Jobs;
+use crate::store::mutex::lock;
 use crate::store::work::Node;
 pub use inspect::{Finding, inspect};
 use readers::Readers;
-use shared::{Shared, lock};
+use shared::Shared;
 use writer::Writer;
 
 /// The engine.

@@ -1,7 +1,7 @@
 //! What the nodes of a store share: its jobs and its threads; how ends are stored and records removed.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::disk::Disk;
 use super::readers::Readers;
@@ -12,6 +12,7 @@ use crate::store::api::Answer;
 use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::jobs::Jobs;
+use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Retention};
 use crate::time::Time;
 
@@ -25,11 +26,6 @@ pub(super) struct Shared {
     pub(super) readers: Arc<Readers>,
     pub(super) writer: Writer,
     pub(super) _lock: File,
-}
-
-/// Locks a mutex; what panicked while it held one has left it whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Change = Box<dyn FnOnce(&mut Jobs) + Send>;
