@@ -87,7 +87,13 @@ pub(super) fn pictures(serve: &Serve) -> Option<Check> {
     const NAME: &str = "pictures";
     let database = serve.database.as_ref()?;
     match inspect_pictures(database.reveal(), serve.pictures.as_deref(), serve.outputs.access()) {
-        Ok(found) => found.map(|found| Check::ok(NAME, found)),
+        Ok(found) => found.map(|Inspected { found, warnings }| {
+            if warnings.is_empty() {
+                Check::ok(NAME, found)
+            } else {
+                Check::warning(NAME, warnings.join("; "), "see the section on backups in docs/fleet.md")
+            }
+        }),
         // Without a database there is nothing to say of its pictures, and `data` says why there is none.
         Err(_) if inspect_database(database.reveal()).is_err() => None,
         Err(error) => Some(Check::problem(

@@ -1,4 +1,4 @@
--- The transitions: see schema.sql and objects.sql.
+-- The transitions: see schema.sql, objects.sql and holders.sql.
 
 -- How much waits: exactly while that is little, else as it was a second ago (`is_old`).
 CREATE OR REPLACE FUNCTION syncdiffusion.waits(OUT waiting bigint, OUT units double precision, OUT is_old boolean)
@@ -168,7 +168,7 @@ BEGIN
                         WHERE p.tenant = new_tenant AND p.node IS NULL AND p.completed_at IS NULL
                             AND p.rank >= b.floor)
                 ) + greatest(new_units, 1e-3),
-                new_wire, new_version, (SELECT n.node FROM syncdiffusion.nodes n WHERE n.node = me FOR KEY SHARE),
+                new_wire, new_version, (SELECT h.node FROM syncdiffusion.holders h WHERE h.node = me FOR KEY SHARE),
                 syncdiffusion.size(contents), new_record
             FROM syncdiffusion.board b
             ON CONFLICT DO NOTHING;
@@ -204,9 +204,9 @@ BEGIN
             ORDER BY p.rank, p.seq LIMIT places FOR UPDATE OF p SKIP LOCKED
         ), alive AS MATERIALIZED (
             -- A node that is taken for dead in this moment finds out here, and not by the key of the table. It does not
-            -- wait for that: `reap` locks nodes first. To lock takes a number of the transactions, which are not for a
+            -- wait for that: `reap` locks holders first. To lock takes a number of the transactions, which are not for a
             -- queue that is empty.
-            SELECT n.node FROM syncdiffusion.nodes n WHERE n.node = me AND EXISTS (SELECT FROM next)
+            SELECT h.node FROM syncdiffusion.holders h WHERE h.node = me AND EXISTS (SELECT FROM next)
             FOR KEY SHARE SKIP LOCKED
         ), placed AS (
             SELECT seq, suspect, row_number() OVER line AS at, count(*) FILTER (WHERE suspect) OVER line AS suspects
@@ -313,6 +313,7 @@ DECLARE
 BEGIN
     PERFORM FROM syncdiffusion.nodes n WHERE n.node = dead AND n.beat = stands FOR UPDATE;
     IF NOT FOUND THEN outcome := 'moved'; RETURN; END IF;
+    PERFORM FROM syncdiffusion.holders h WHERE h.node = dead FOR UPDATE;
     IF EXISTS (
         SELECT FROM syncdiffusion.predictions p WHERE p.node = dead AND p.status = 'processing' AND NOT EXISTS (
             SELECT FROM unnest(numbers, tokens) AS k (seq, claim) WHERE k.seq = p.seq AND k.claim = p.claim

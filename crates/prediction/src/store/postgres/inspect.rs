@@ -8,18 +8,19 @@ use super::address::Address;
 use super::agree;
 use super::connect::{connect, within};
 use super::link::{Kind, Link};
+use super::orphans;
 use super::place::Place;
 use super::rows::query;
 use super::schema;
 use crate::bucket::Access;
 use crate::store::error::StoreError;
 
-/// A database that can be used.
+/// A database, or its bucket, that can be used.
 #[derive(Debug)]
 pub struct Inspected {
     /// What it is.
     pub found: String,
-    /// Why it may lose what it has confirmed.
+    /// Why it may lose what it has confirmed, or keep what it need not.
     pub warnings: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ pub fn inspect(url: &str) -> Result<Inspected, StoreError> {
 ///
 /// # Errors
 /// If it cannot be used, or they have another one.
-pub fn inspect_pictures(url: &str, asked: Option<&str>, access: Access) -> Result<Option<String>, StoreError> {
+pub fn inspect_pictures(url: &str, asked: Option<&str>, access: Access) -> Result<Option<Inspected>, StoreError> {
     let (address, asked) = (Address::parse(url)?, asked.map(str::to_owned));
     apart(async move { look_at_pictures(address, asked.as_deref(), &access).await })
 }
@@ -61,20 +62,25 @@ async fn look_at_pictures(
     address: Address,
     asked: Option<&str>,
     access: &Access,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<Inspected>, StoreError> {
     let link = Link::new(Arc::new(address), Kind::Looks);
     let has_settings = schema::has_settings(&*link.client().await?).await?;
     let known = if has_settings { link.read(agree::known).await? } else { None };
-    let place = match (known, asked) {
+    let (place, rival) = match (known, asked) {
         (None, None) => return Ok(None),
-        (Some(known), asked) => agree::tried(&known, asked, access).await?,
+        (Some(known), asked) => {
+            let place = agree::tried(&known, asked, access).await?;
+            let rival = orphans::rival(&link, &place).await?;
+            (place, rival)
+        }
         (None, Some(url)) => {
             let place = Place::new(url, "trial", access)?;
             place.probe().await?;
-            place
+            (place, None)
         }
     };
-    Ok(Some(format!("`{}` can be written to, read and listed", place.url())))
+    let found = format!("`{}` can be written to, read and listed", place.url());
+    Ok(Some(Inspected { found, warnings: rival.into_iter().collect() }))
 }
 
 async fn look(address: &Address) -> Result<Inspected, StoreError> {

@@ -16,6 +16,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::agree::{MARK, ROUND, ROUNDS, SWEPT};
+use super::link::Link;
 use super::looks::QUICK;
 use super::place::{Place, name};
 use super::rows::{Value, query};
@@ -109,31 +110,55 @@ async fn forget(client: Arc<Client>, keys: Vec<String>) -> Result<(), Error> {
 /// # Errors
 /// If another one has the same folder, of which one is a copy.
 async fn confirm(shared: &Shared, place: &Place) -> Result<(), StoreError> {
-    let got = place.get(ROUND).await?;
-    // Later than the object, and a round is written down before it is put.
-    let rounds = shared.looks.read(|client| settings::known(client, ROUNDS)).await?.unwrap_or_default();
-    let round = if let Some(got) = got {
-        String::from_utf8_lossy(&got.bytes).into_owned()
+    let (round, rounds) = last_round(&shared.looks, place).await?;
+    let round = if let Some(round) = round {
+        round
     } else {
         // Somebody has removed it, and servers that start look for it.
         let last = rounds.rsplit(' ').next().unwrap_or_default().to_owned();
         place.put_as(ROUND, last.as_bytes(), "text/plain").await?;
         last
     };
-    if rounds.split(' ').all(|known| known != round) {
+    if is_foreign(&round, &rounds) {
         place.put_as(MARK, MARK_SAYS.as_bytes(), "text/plain").await?;
-    } else if place.get(MARK).await?.is_none() {
+    } else if place.get_soon(MARK).await?.is_none() {
         return Ok(());
     }
+    Err(StoreError::Engine(two_databases(place, &round)))
+}
+
+/// What to do about another database with the same folder, if there is one. Nothing is changed.
+///
+/// # Errors
+/// If the bucket or the database does not answer.
+pub(super) async fn rival(looks: &Link, place: &Place) -> Result<Option<String>, StoreError> {
+    let (Some(round), rounds) = last_round(looks, place).await? else { return Ok(None) };
+    let found = is_foreign(&round, &rounds) || place.get_soon(MARK).await?.is_some();
+    Ok(found.then(|| two_databases(place, &round)))
+}
+
+/// The last round of removal by the bucket, unless somebody has removed that object, and the rounds of this database.
+async fn last_round(looks: &Link, place: &Place) -> Result<(Option<String>, String), StoreError> {
+    let got = place.get_soon(ROUND).await?;
+    // Later than the object, and a round is written down before it is put.
+    let rounds = looks.read(|client| settings::known(client, ROUNDS)).await?.unwrap_or_default();
+    Ok((got.map(|got| String::from_utf8_lossy(&got.bytes).into_owned()), rounds))
+}
+
+fn is_foreign(round: &str, rounds: &str) -> bool {
+    rounds.split(' ').all(|known| known != round)
+}
+
+fn two_databases(place: &Place, round: &str) -> String {
     // It is to be copied from the log.
     let round: String = round.chars().filter(char::is_ascii_hexdigit).collect();
-    Err(StoreError::Engine(format!(
+    format!(
         "two databases, of which one seems to be a copy of the other, have their pictures in one folder, and neither \
         removes any; stop the servers of the other one permanently, or give it a bucket of its own, then execute in \
         this one `UPDATE syncdiffusion.settings SET value = value || ' {round}' WHERE name = '{ROUNDS}'`, and then \
         remove the object {}",
         place.shown(MARK)
-    )))
+    )
 }
 
 /// Whether it is time for a round, and this node is the one that makes it.

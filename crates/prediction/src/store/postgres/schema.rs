@@ -12,7 +12,8 @@ use crate::store::error::StoreError;
 
 /// The tables that each version adds to those of the one before. There are as many as the version that this program
 /// makes and knows.
-pub(super) const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("objects.sql")];
+pub(super) const STEPS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("objects.sql"), include_str!("holders.sql")];
 /// The version that this program makes and knows.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
 /// The functions of all versions, made again with each step: nodes of the version before call them, too.

@@ -361,7 +361,7 @@ pub(super) async fn adopt(
     orphans: Vec<i64>,
 ) -> Result<Vec<Row>, Error> {
     let sql = format!(
-        "WITH me AS MATERIALIZED (SELECT node FROM syncdiffusion.nodes WHERE node = $1 FOR KEY SHARE),
+        "WITH me AS MATERIALIZED (SELECT node FROM syncdiffusion.holders WHERE node = $1 FOR KEY SHARE),
         found AS MATERIALIZED (
             SELECT seq FROM syncdiffusion.predictions
             WHERE seq = ANY ($3) AND {KEPT} AND (keeper IS NULL OR {MINE}) ORDER BY seq FOR UPDATE SKIP LOCKED

@@ -88,6 +88,25 @@ async fn an_acceptance_whose_answer_is_lost_is_found() {
     assert_eq!((proxy.lost(), all(&b).await[0].seq), (3, again));
 }
 
+/// Its rows change with every beat, and whoever looks for one walks over all that it was since the oldest snapshot.
+#[tokio::test]
+async fn no_life_needs_the_table_of_the_beats() {
+    let Some(url) = database().filter(|_| !server::is_pooled()) else { return };
+    let node = Postgres::open(&url).unwrap();
+    let other = connect(&Address::parse(&url).unwrap()).await.unwrap();
+    other.batch_execute("BEGIN; LOCK TABLE syncdiffusion.nodes IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    accept(&node, with_webhook("a")).await;
+    let first = claim(&node).await;
+    node.give_back(&first.claim, false, String::new()).await.unwrap();
+    let claimed = claim(&node).await;
+    let ended = node.finish(&claimed.claim, succeeded(&claimed), vec![picture(b"png")]).await.unwrap();
+    assert!(matches!(ended, Outcome::Ended(_)));
+    accept(&node, record("b")).await;
+    assert!(matches!(node.stop("b").await.unwrap(), Stopped::Ended(_)));
+    assert!(node.get("a").await.unwrap().is_some());
+    other.batch_execute("COMMIT").await.unwrap();
+}
+
 #[tokio::test]
 async fn an_end_whose_answer_is_lost_is_found() {
     let Some((a, proxy, b)) = nodes() else { return };

@@ -288,12 +288,18 @@ async fn of_two_databases_with_one_folder_none_removes_anything() {
     // Nothing is removed but by the test.
     a.shared.objects.set_place(Arc::clone(&place), false);
     copy.shared.objects.set_place(Arc::clone(&theirs), false);
+    let told = |url: &str| crate::store::inspect_pictures(url, None, access()).unwrap().unwrap().warnings.join("; ");
+    assert_eq!((told(&url), told(&other)), (String::new(), String::new()));
     // The copy is first, and cannot know yet that it is one.
     assert_eq!(orphans::round(&copy.shared, &theirs, orphans::MIN_AGE).await.unwrap(), 0);
+    let before = told(&url);
     let error = orphans::round(&a.shared, &place, Duration::ZERO).await.unwrap_err().to_string();
     assert!(error.contains("of which one seems to be a copy"), "{error}");
+    assert_eq!(before, told(&url));
+    assert!(error.ends_with(&before), "`doctor` tells what the log does: {before}");
     let of_copy = orphans::round(&copy.shared, &theirs, Duration::ZERO).await.unwrap_err().to_string();
     assert!(of_copy.contains("of which one seems to be a copy"), "{of_copy}");
+    assert!(of_copy.ends_with(&told(&other)), "{}", told(&other));
     // Servers start all the same.
     Postgres::open(&url).unwrap().keep_pictures(None, access()).unwrap();
     // The operator says which of them goes on.
@@ -345,7 +351,7 @@ async fn older_programs_are_kept_away_once_there_is_a_bucket() {
         execute(&url, &format!("DO $$ BEGIN {sql}; END $$"));
     };
     let found = crate::store::inspect_database(&url).unwrap().found;
-    assert!(found.ends_with("it has tables of version 1, which the first start brings to version 2"), "{found}");
+    assert!(found.ends_with("it has tables of version 1, which the first start brings to version 3"), "{found}");
     let a = Postgres::open(&url).unwrap();
     least(1);
     // One that beats and does not say what it knows is of an older program.

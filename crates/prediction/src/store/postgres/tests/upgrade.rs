@@ -64,6 +64,30 @@ async fn servers_that_start_together_upgrade_once_and_old_ones_go_on() {
 }
 
 #[tokio::test]
+async fn what_nodes_of_version_2_hold_is_theirs_after_an_upgrade() {
+    let Some(url) = url() else { return };
+    schema::bring(&client(&url).await, &STEPS[..2], MAX_TURN).await.unwrap();
+    // One that works, and one that has left nothing behind.
+    execute(&url, "INSERT INTO syncdiffusion.nodes VALUES (7), (8)");
+    execute(
+        &url,
+        "INSERT INTO syncdiffusion.predictions (seq, id, status, tenant, units, rank, wire, node, claim, attempts, begun,
+            record) VALUES (nextval('syncdiffusion.numbers'), 'a', 'processing', '', 1, 1, 1, 7, gen_random_uuid(), 1,
+            true, '{}')",
+    );
+    let new = Postgres::open(&url).unwrap();
+    execute(&url, "DELETE FROM syncdiffusion.nodes WHERE node = 8");
+    let forget = client(&url).await.batch_execute("DELETE FROM syncdiffusion.nodes WHERE node = 7").await;
+    assert!(forget.unwrap_err().as_db_error().unwrap().message().contains("violates foreign key"));
+    // An old program registers as it always did.
+    execute(&url, "INSERT INTO syncdiffusion.nodes VALUES (9)");
+    let holders = "SELECT string_agg(node::text, ' ' ORDER BY node) FROM syncdiffusion.holders WHERE node > 6";
+    assert_eq!(text(&url, holders).await, "7 9");
+    accept(&new, record("b")).await;
+    assert_eq!(claim(&new).await.record.prediction.id, "b");
+}
+
+#[tokio::test]
 async fn an_upgrade_that_fails_changes_nothing() {
     let Some(url) = url() else { return };
     drop(Postgres::open(&url).unwrap());
