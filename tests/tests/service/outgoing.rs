@@ -54,6 +54,26 @@ async fn private_urls_are_rejected_with_the_request() {
         }
     }
     assert!(!server.log().contains("hush"));
+    // Long ones are stored with their prediction, and cannot be called.
+    for length in [8193, 70_000, 5 << 20] {
+        let url = format!("https://example.com/{}/", "x".repeat(length - "https://example.com//".len()));
+        for field in ["webhook", "output_file_prefix"] {
+            let refused = server.predict(&body(field, &url)).await;
+            assert_eq!((refused.status, &refused.json["detail"][0]["loc"]), (422, &json!(["body", field])), "{length}");
+            assert!(refused.text.contains("8192 bytes") && refused.text.len() < 500, "{length}");
+        }
+        let input = json!({"prompt": "a", "num_inference_steps": 1});
+        let asks = json!({"input": input, "webhook": url});
+        let refused = server.json("POST", "/v1/models/syncdiffusion/panorama/predictions", &[], &asks).await;
+        assert!(refused.status == 422 && refused.text.contains("8192 bytes"), "{length}: {}", refused.status);
+        for field in ["webhook", "user", "safety_identifier"] {
+            let asks = json!({"prompt": "a", "num_inference_steps": 1, field: url});
+            let refused = server.json("POST", "/v1/images/generations", &[], &asks).await;
+            assert_eq!((refused.status, &refused.json["error"]["param"]), (400, &json!(field)), "{length}");
+            assert!(refused.text.contains("8192 bytes"), "{length}");
+        }
+    }
+    assert_eq!(server.get("/predictions").await.json["results"], json!([]));
     let told = server.predict(&body("webhook", "http://127.0.0.1/x")).await.text;
     assert!(told.contains("`127.0.0.1` is a loopback address") && told.contains("--allow-private-urls"), "{told}");
 }

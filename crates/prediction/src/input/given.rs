@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use super::data_uri;
 use super::table::{self, Kind, MAX_PROMPTS};
-use super::validate::{MAX_TEXT, MAX_TEXTS, MAX_URL};
+use super::validate::{MAX_TEXT, MAX_TEXTS};
+use crate::outgoing::MAX_URL;
 
 /// How many unknown names are kept for the log.
 const MAX_NAMES: usize = 16;
@@ -149,9 +150,9 @@ fn whole(value: Value) -> Given {
     Given { value, ..Given::default() }
 }
 
-/// The beginning of a text, in bytes.
+/// The beginning of a text, of that many bytes or a little more, so that one that is too long stays too long.
 fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+    &text[..text.ceil_char_boundary(limit)]
 }
 
 /// A name of an input.
@@ -348,7 +349,10 @@ mod tests {
             }
         }
         assert!(read(&format!(r#"{{"width":[{}0]}}"#, "0,".repeat(1000))).value.to_string().len() > 100);
-        let long = read(&format!(r#"{{"prompt":"{}"}}"#, "ü".repeat(MAX_TEXT)));
-        assert_eq!(long.value["prompt"].as_str().map(str::len), Some(MAX_TEXT));
+        for (field, limit) in [("prompt", MAX_TEXT), ("image", MAX_URL)] {
+            let long = read(&format!(r#"{{"{field}":"{}"}}"#, "日".repeat(limit)));
+            let kept = long.value[field].as_str().unwrap().len();
+            assert!((limit + 1..limit + 4).contains(&kept), "{field}: {kept}, which is still refused");
+        }
     }
 }

@@ -24,6 +24,9 @@ use url::Host;
 
 /// Redirects that are followed, one after the other.
 const MAX_REDIRECTS: usize = 10;
+/// The longest URL of a client in bytes: it is stored with its prediction, and one of 64 KiB cannot be called. Those
+/// that a bucket has signed have two thousand.
+pub const MAX_URL: usize = 8 << 10;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -47,6 +50,9 @@ impl std::fmt::Debug for Gate {
 /// Why a URL is not called. The message does not repeat the URL, which may contain secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// It is longer than [`MAX_URL`].
+    #[error("the URL is longer than the maximum of {MAX_URL} bytes; send a shorter one")]
+    TooLong,
     /// It cannot be parsed.
     #[error("this is not a URL: {0}; write one such as `https://example.com/path`")]
     NotAUrl(url::ParseError),
@@ -77,6 +83,9 @@ impl Gate {
     /// # Errors
     /// Why it is not called.
     pub fn check(&self, url: &str) -> Result<Url, Refused> {
+        if url.len() > MAX_URL {
+            return Err(Refused::TooLong);
+        }
         let url = Url::parse(url).map_err(Refused::NotAUrl)?;
         self.judge(&url)?;
         Ok(url)

@@ -56,6 +56,9 @@ fn only_the_web_is_called() {
     assert!(gate.check("http://例え.テスト/パス?q=ü").is_ok());
     assert!(matches!(gate.check("not a url"), Err(Refused::NotAUrl(_))));
     assert!(matches!(gate.check("http://"), Err(Refused::NotAUrl(_))));
+    let of_length = |length: usize| format!("http://a/{}", "x".repeat(length - "http://a/".len()));
+    assert!(gate.check(&of_length(MAX_URL)).is_ok());
+    assert_eq!(gate.check(&of_length(MAX_URL + 1)), Err(Refused::TooLong));
     for (url, scheme) in
         [("ftp://example.com", "ftp"), ("file:///etc/passwd", "file"), ("data:,x", "data"), ("gopher://x", "gopher")]
     {

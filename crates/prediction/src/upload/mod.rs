@@ -93,7 +93,8 @@ pub(crate) struct Uploader {
 /// # Errors
 /// Why the gate does not accept it.
 pub fn check_prefix(prefix: &str, gate: &Gate) -> Result<(), Refused> {
-    gate.check(&format!("{prefix}{}", put::name(Format::default(), None))).map(drop)
+    // With the longest of its names, so that no picture finds its URL too long.
+    gate.check(&format!("{prefix}{}", put::name(Format::Webp, Some(u32::MAX)))).map(drop)
 }
 
 impl Uploader {

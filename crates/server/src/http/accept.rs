@@ -7,6 +7,9 @@ use axum::http::{HeaderMap, HeaderName, header};
 use super::error::Error;
 use crate::units;
 
+/// The longest header of a trace in bytes: it is stored with its prediction.
+const MAX_TRACE: usize = 8 << 10;
+
 /// How a client wants to be answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefer {
@@ -76,11 +79,14 @@ pub(super) fn cancel_after(headers: &HeaderMap) -> Result<Option<Duration>, Erro
     Ok(Some(duration))
 }
 
-/// The headers of a trace, to be passed on.
+/// The headers of a trace, to be passed on; one that is too long is left out, as W3C's rules allow.
 pub(super) fn trace(headers: &HeaderMap) -> Vec<(String, String)> {
     [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")]
         .into_iter()
-        .filter_map(|name| Some((name.to_string(), headers.get(&name)?.to_str().ok()?.to_owned())))
+        .filter_map(|name| {
+            let value = headers.get(&name)?.to_str().ok().filter(|value| value.len() <= MAX_TRACE)?;
+            Some((name.to_string(), value.to_owned()))
+        })
         .collect()
 }
 
@@ -120,6 +126,16 @@ mod tests {
         for bad in ["4", "25h", "soon", ""] {
             assert!(cancel_after(&headers("cancel-after", bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_trace_that_is_too_long_is_left_out() {
+        let long = |length: usize| "x".repeat(length).parse().unwrap();
+        let read = |length: usize| {
+            let parent = (HeaderName::from_static("traceparent"), "00-1-2-01".parse().unwrap());
+            trace(&HeaderMap::from_iter([parent, (HeaderName::from_static("tracestate"), long(length))])).len()
+        };
+        assert_eq!((read(MAX_TRACE), read(MAX_TRACE + 1)), (2, 1));
     }
 
     proptest::proptest! {

@@ -14,6 +14,9 @@ use super::room::{Bodies, Pages};
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 
+/// The longest `Host` in bytes that is used: the longest name, and a port.
+const MAX_HOST: usize = 253 + 6;
+
 /// The state of the router. Cloned for every request.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -48,7 +51,9 @@ impl App {
             return url.trim_end_matches('/').to_owned();
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+        let plain = |host: &&str| {
+            host.len() <= MAX_HOST && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+        };
         match host.filter(plain) {
             Some(host) => format!("http://{host}"),
             None => format!("http://localhost:{}", self.port),

@@ -16,14 +16,13 @@ use serde_json::{Map, Value};
 
 use crate::input::table::{self, Field, Kind, TABLE};
 use crate::input::{data_uri, fitted};
+use crate::outgoing::MAX_URL;
 use crate::shown::shown_up_to;
 
 /// The longest text in bytes. Two of them and several short ones, each character escaped, fit into a frame.
 pub(super) const MAX_TEXT: usize = 1 << 20;
 /// The bytes of several texts together.
 pub(super) const MAX_TEXTS: usize = 1 << 18;
-/// The longest URL of a picture in bytes; those that a bucket has signed have two thousand.
-pub(super) const MAX_URL: usize = 8 << 10;
 /// How many characters of a value a message repeats.
 const MAX_VALUE: usize = 100;
 const _: () = assert!(6 * (2 * MAX_TEXT + MAX_TEXTS) < protocol::frame::MAX_LINE);

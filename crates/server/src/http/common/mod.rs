@@ -17,7 +17,7 @@ pub(super) use late::answer;
 pub(super) use order::{Ended, Order, end, ended, id};
 pub(super) use picture::base64;
 pub(super) use pictures::{Picture, Pictures};
-pub(super) use scalar::Scalar;
+pub(super) use scalar::{MAX_TEXT, Scalar};
 
 /// A seed where none is asked for. 32 bits, so that every client can represent it.
 pub(super) fn random_seed() -> u64 {

@@ -33,7 +33,7 @@ impl Picture {
         let mut sent = Sent::default();
         let is = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
         let value = if is("http://") || is("https://") {
-            &text[..text.floor_char_boundary(MAX_URL)]
+            &text[..text.ceil_char_boundary(MAX_URL)]
         } else {
             sent.insert_text("image", text)
         };

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use prediction::outgoing::MAX_URL;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// How many bytes are kept of a text.
-const MAX_TEXT: usize = 8 << 10;
+/// The longest text in bytes that is used for what it says.
+pub(crate) const MAX_TEXT: usize = MAX_URL;
 
 /// A value of JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,7 +77,8 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(text[..text.floor_char_boundary(MAX_TEXT)].to_owned()))
+        // What is too long stays too long, so whoever uses it can tell.
+        Ok(Scalar::Text(text[..text.ceil_char_boundary(MAX_TEXT + 1)].to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
@@ -110,8 +112,11 @@ mod tests {
         ] {
             assert_eq!(read(text), value, "{text}");
         }
-        let long = read(&format!("\"{}\"", "ü".repeat(MAX_TEXT)));
-        assert!(long.text().is_some_and(|text| text.len() <= MAX_TEXT));
+        for letter in ["x", "ü", "日", "🏔"] {
+            let long = read(&format!("\"{}\"", letter.repeat(MAX_TEXT + 1)));
+            let kept = long.text().unwrap().len();
+            assert!((MAX_TEXT + 1..MAX_TEXT + 5).contains(&kept), "{letter}: {kept}");
+        }
         assert!(read("\"\"").is_absent() && read("\"\"").text().is_none() && !read("0").is_absent());
     }
 }

@@ -4,7 +4,7 @@ use prediction::shown::shown_up_to;
 use serde::Deserialize;
 
 use super::errors::Fault;
-use crate::http::common::Scalar;
+use crate::http::common::{MAX_TEXT, Scalar};
 
 /// The most pictures of a request.
 const MAX_N: i64 = 10;
@@ -67,6 +67,11 @@ pub(super) enum Form {
 impl Own {
     /// What nobody can have here.
     pub(super) fn check(&self) -> Result<(), Fault> {
+        for (name, value) in [("safety_identifier", &self.safety_identifier), ("user", &self.user)] {
+            if value.text().is_some_and(|text| text.len() > MAX_TEXT) {
+                return Err(Fault::invalid(name, format!("`{name}` is longer than the maximum of {MAX_TEXT} bytes")));
+            }
+        }
         match self.background.text() {
             Some("transparent") => {
                 return Err(Fault::invalid("background", "pictures are opaque; use `opaque` or `auto`"));
