@@ -95,6 +95,14 @@ pub(crate) fn name(format: Format) -> io::Result<String> {
     Ok(format!("{}.{}", hex::encode(random::bytes::<20>()?), format.extension()))
 }
 
+/// Whether a text could be a name that [`name`] made.
+pub(crate) fn is_name(text: &str) -> bool {
+    let ends = [Format::Png, Format::Jpeg, Format::Webp].map(Format::extension);
+    text.split_once('.').is_some_and(|(random, end)| {
+        random.len() == 40 && random.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && ends.contains(&end)
+    })
+}
+
 /// Writes a picture whole, or not at all.
 ///
 /// # Errors
@@ -216,5 +224,9 @@ mod tests {
         let (one, other) = (name(Format::Png).unwrap(), name(Format::Png).unwrap());
         assert!(one != other && one.len() == 44 && one.strip_suffix(".png").is_some(), "{one}");
         assert!(name(Format::Jpeg).unwrap().strip_suffix(".jpg").is_some());
+        assert!([Format::Png, Format::Jpeg, Format::Webp].iter().all(|format| is_name(&name(*format).unwrap())));
+        for other in ["", "a.png", &one[..40], &format!("{one}x"), &one.to_uppercase(), &one.replace(".png", ".gif")] {
+            assert!(!is_name(other), "{other}");
+        }
     }
 }

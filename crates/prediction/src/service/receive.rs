@@ -109,6 +109,14 @@ fn look_at(
     Ok(Seen { bytes: bytes.into(), format, size, laid })
 }
 
+/// The name in the URL of a file of this server, under whatever address the client reaches it: nobody else has names
+/// like these.
+fn file_of(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let (_, name) = rest.rsplit_once("/files/")?;
+    output::is_name(name).then_some(name)
+}
+
 impl Shared {
     /// Receives the pictures that an input names; it then has their URLs on this server, whose address is `base`.
     /// What is kept of the panorama, if that is less than is drawn, decides with `fitting` how `image` lies in it.
@@ -160,18 +168,25 @@ impl Shared {
         let (bytes, _fetched) = match sent {
             Some(sent) => (sent.map_err(invalid)?, None),
             None if head(url).is_some() => return Err(invalid("the data URI has no data".to_owned())),
-            None => match url.strip_prefix(base).and_then(|path| path.strip_prefix("/files/")) {
-                Some(name) => {
-                    let stored = self.store.file(name).await.map_err(Unreceived::Store)?;
-                    let gone = "this server has no such file, or no longer keeps it; send the picture again";
-                    (stored.ok_or_else(|| invalid(gone.to_owned()))?.to_vec(), None)
+            None => {
+                let here = url.strip_prefix(base).and_then(|path| path.strip_prefix("/files/"));
+                let stored = match file_of(url).or(here) {
+                    Some(name) => self.store.file(name).await.map_err(Unreceived::Store)?,
+                    None => None,
+                };
+                match stored {
+                    Some(bytes) => (bytes.to_vec(), None),
+                    None if here.is_some() => {
+                        let gone = "this server has no such file, or no longer keeps it; send the picture again";
+                        return Err(invalid(gone.to_owned()));
+                    }
+                    None => match self.picture_intake.fetcher.fetch(url).await {
+                        Ok((bytes, room)) => (bytes, room),
+                        Err(Unfetched::Refused(why)) => return Err(invalid(why)),
+                        Err(Unfetched::Full) => return Err(Unreceived::Full),
+                    },
                 }
-                None => match self.picture_intake.fetcher.fetch(url).await {
-                    Ok((bytes, room)) => (bytes, room),
-                    Err(Unfetched::Refused(why)) => return Err(invalid(why)),
-                    Err(Unfetched::Full) => return Err(Unreceived::Full),
-                },
-            },
+            }
         };
         let geometry = self.table().geometry();
         // What is made of it is decoded, too.
@@ -255,5 +270,29 @@ impl Shared {
         }
         active.given.read(hashes);
         Ok((pictures, rgb))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_this_server_are_known_by_their_name() {
+        let name = output::name(Format::Webp).unwrap();
+        for base in ["http://localhost:5000", "https://panorama.example", "http://[::1]:5000/below"] {
+            assert_eq!(file_of(&format!("{base}/files/{name}")), Some(&*name), "{base}");
+        }
+        for other in [
+            format!("http://a/{name}"),
+            format!("http://a/files/{name}?x"),
+            format!("http://a/files/{name}/x"),
+            format!("ftp://a/files/{name}"),
+            format!("/files/{name}"),
+            "http://a/files/photo.jpg".to_owned(),
+            "http://a/files/".to_owned(),
+        ] {
+            assert_eq!(file_of(&other), None, "{other}");
+        }
     }
 }
