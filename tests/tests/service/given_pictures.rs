@@ -46,8 +46,8 @@ impl Host {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
         let serve = get(move |Path(name): Path<String>| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            std::future::ready(Self::answer(&name))
+            let before = counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Self::answer(&name, before))
         });
         let routes = Router::new().route("/{name}", serve);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,9 +56,10 @@ impl Host {
         Self { url, asked }
     }
 
-    fn answer(name: &str) -> Response {
+    fn answer(name: &str, before: usize) -> Response {
         let (media, bytes) = match name {
             "picture.png" => ("image/png", QUARTERS),
+            "once.png" if before == 0 => ("image/png", QUARTERS),
             // A type that is not true does not matter, and neither does a name.
             "lie.gif" => ("text/html", JPEG),
             "page.png" => ("image/png", &b"<!doctype html><title>no picture</title>"[..]),
@@ -175,6 +176,60 @@ async fn nothing_is_fetched_for_what_there_is_no_room_for() {
     server.json("POST", "/predictions/busy/cancel", &[], &json!({})).await;
     server.ended("busy").await;
     assert_eq!((server.predict(&asks).await.status, host.count()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_repeated_request_needs_neither_its_picture_nor_room() {
+    let (dir, host) = (tempfile::tempdir().unwrap(), Host::start().await);
+    let go = dir.path().join("go");
+    let server = Server::start(&["--queue-size", "0"]).await;
+    let prompt = format!("until={}", go.display());
+    let asks = body(&json!({"image": format!("{}/once.png", host.url), "prompt": prompt}));
+    let (key, at_once) = (("idempotency-key", "k"), ("prefer", "respond-async"));
+    let first = server.json("POST", "/predictions", &[key, at_once], &asks).await;
+    assert_eq!(first.status, 202, "{}", first.text);
+    // It takes all the room that there is, and its picture is gone.
+    let again = server.json("POST", "/predictions", &[key, at_once], &asks).await;
+    assert_eq!((again.status, &again.json["id"], host.count()), (202, &first.json["id"], 1), "{}", again.text);
+    let other = server.json("POST", "/predictions", &[key, at_once], &body(&json!({"prompt": "b"}))).await;
+    assert!(other.status == 422 && other.text.contains("`Idempotency-Key`"), "{}", other.text);
+    std::fs::write(&go, "").unwrap();
+    let ended = server.ended(first.json["id"].as_str().unwrap()).await;
+    let later = server.json("POST", "/predictions", &[key], &asks).await;
+    assert_eq!((later.status, &later.json, host.count()), (200, &ended, 1));
+    let new = server.json("POST", "/predictions", &[("idempotency-key", "l")], &asks).await;
+    assert!(new.status == 422 && new.text.contains("404") && host.count() == 2, "{}", new.text);
+}
+
+#[tokio::test]
+async fn a_repeated_edit_needs_its_picture_once() {
+    let (server, host) = (Server::start(&[]).await, Host::start().await);
+    let asks = json!({"prompt": "a", "num_inference_steps": 4, "image": format!("{}/once.png", host.url)});
+    let edit = async || server.json("POST", "/v1/images/edits", &[("idempotency-key", "k")], &asks).await;
+    let (first, again) = (edit().await, edit().await);
+    assert_eq!((first.status, again.status, host.count()), (200, 200, 1), "{} {}", first.text, again.text);
+    assert_eq!(first.json["data"][0]["prediction_id"], again.json["data"][0]["prediction_id"]);
+}
+
+#[tokio::test]
+async fn a_file_of_this_server_is_known_under_every_address() {
+    let server = Server::start(&["--allow-private-urls=false"]).await;
+    let port = server.url.rsplit_once(':').unwrap().1;
+    let host = format!("localhost:{port}");
+    let made = server.json("POST", "/predictions", &[("host", &host)], &body(&json!({"image": uri(QUARTERS)}))).await;
+    let url = made.json["input"]["image"].as_str().unwrap();
+    assert!(made.json["status"] == "succeeded" && url.starts_with(&format!("http://{host}/files/")), "{}", made.text);
+    // Through another address, and behind a proxy that nobody here knows.
+    let path = url.strip_prefix(&format!("http://{host}")).unwrap();
+    for address in [url.to_owned(), format!("https://panorama.example/below{path}")] {
+        let again = server.predict(&body(&json!({ "image": address }))).await;
+        assert_eq!((again.status, &again.json["status"]), (200, &json!("succeeded")), "{address}: {}", again.text);
+        assert_eq!(file(&server, &again.json["input"]["image"]).await.2, QUARTERS);
+    }
+    // One that is not here is another server's, which the guard judges.
+    let unknown = format!("http://{host}/files/{}.png", "0".repeat(40));
+    let refused = server.predict(&body(&json!({ "image": unknown }))).await;
+    assert!(refused.status == 422 && refused.text.contains("--allow-private-urls"), "{}", refused.text);
 }
 
 #[tokio::test]

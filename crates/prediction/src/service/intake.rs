@@ -198,6 +198,12 @@ impl Shared {
     async fn admit(self: &Arc<Self>, mut request: Request) -> Result<Submitted, Refused> {
         let Request { idempotent, detached, ref name, ref key, .. } = request;
         let (name, key) = (name.clone(), key.clone());
+        // Whatever has become of the pictures of the first request, or of the room, since.
+        if let Some(key) = &key
+            && let Some(stored) = self.store.of_key(&name, &key.name).await?
+        {
+            return Self::repeated(key, stored);
+        }
         if let Some(id) = &request.id {
             self.catch_up(id).await;
         }
@@ -362,8 +368,9 @@ impl Shared {
 
     /// The store knows the id of a request, or its key.
     fn found(&self, active: &Arc<ActivePrediction>, stored: Stored, idempotent: bool) -> Result<Submitted, Refused> {
-        if active.accepted().shares_key(&stored.record) {
-            return self.repeated(active, stored);
+        if let Some(key) = active.accepted().key.as_ref().filter(|_| active.accepted().shares_key(&stored.record)) {
+            self.release(active, Refused::Exists(active.id().to_owned()));
+            return Self::repeated(key, stored);
         }
         let (id, ended) = (active.id().to_owned(), stored.record.prediction.status.is_terminal());
         if !idempotent {
@@ -381,12 +388,9 @@ impl Shared {
     }
 
     /// The store knows the key of a request: it repeats an earlier one, or uses its key for something else.
-    fn repeated(&self, active: &Arc<ActivePrediction>, stored: Stored) -> Result<Submitted, Refused> {
-        let repeats = stored.record.key == active.accepted().key;
-        let refused = if repeats { Refused::Exists(active.id().to_owned()) } else { Refused::KeyUsed };
-        let refused = self.release(active, refused);
-        if !repeats {
-            return Err(refused);
+    fn repeated(key: &Key, stored: Stored) -> Result<Submitted, Refused> {
+        if stored.record.key.as_ref() != Some(key) {
+            return Err(Refused::KeyUsed);
         }
         let prediction = Box::new(stored.into_prediction());
         Ok(if prediction.status.is_terminal() { Submitted::Ended(prediction) } else { Submitted::Live(prediction) })

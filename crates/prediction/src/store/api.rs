@@ -89,6 +89,9 @@ pub trait Store: Send + Sync + 'static {
     /// The prediction of an id.
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>>;
 
+    /// The prediction of a tenant's `Idempotency-Key`.
+    fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>>;
+
     /// One of the pictures of a prediction.
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>>;
 

@@ -113,6 +113,10 @@ impl Store for Flaky {
         self.inner.get(id)
     }
 
+    fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
+        self.inner.of_key(tenant, key)
+    }
+
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
         self.inner.picture(id, which)
     }

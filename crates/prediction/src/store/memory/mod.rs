@@ -172,6 +172,10 @@ impl Store for Memory {
         ready(shelf.seq(id).and_then(|seq| shelf.stored(seq)))
     }
 
+    fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
+        ready(self.shelf().of_key(&(tenant.to_owned(), key.to_owned())))
+    }
+
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
         let shelf = self.shelf();
         let pictures = shelf.seq(id).and_then(|seq| shelf.pictures.get(&seq));

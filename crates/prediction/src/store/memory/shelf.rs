@@ -157,10 +157,15 @@ impl Shelf {
         self.jobs.find(id).or_else(|| self.ids.get(id).copied())
     }
 
+    /// The prediction of a tenant's key.
+    pub(super) fn of_key(&self, key: &(String, String)) -> Option<Stored> {
+        self.stored(*self.keys.get(key)?)
+    }
+
     pub(super) fn accept(&mut self, new: New, room: &Room, node: Node) -> Accepted {
         let New { mut record, units, tenant, wire, key, idempotent, inputs } = new;
         let key = key.map(|key| (tenant.clone(), key));
-        if let Some(stored) = key.as_ref().and_then(|key| self.stored(*self.keys.get(key)?)) {
+        if let Some(stored) = key.as_ref().and_then(|key| self.of_key(key)) {
             return Accepted::Known(Box::new(stored));
         }
         if let Some(stored) = self.seq(&record.prediction.id).and_then(|seq| self.stored(seq))

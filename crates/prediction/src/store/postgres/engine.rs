@@ -234,6 +234,11 @@ impl Store for Postgres {
         Box::pin(self.run(async move { shared.stored(By::Id(&id)).await }))
     }
 
+    fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
+        let (shared, tenant, key) = (Arc::clone(&self.shared), tenant.to_owned(), key.to_owned());
+        Box::pin(self.run(async move { shared.stored(By::Key(&tenant, &key)).await }))
+    }
+
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         Box::pin(self.run(async move { shared.picture(&id, &which).await }))

@@ -202,17 +202,21 @@ pub(super) async fn place(client: Arc<Client>, seq: i64, mixed: bool) -> Result<
 pub(super) enum By<'a> {
     Id(&'a str),
     Seq(i64),
+    /// By tenant and `Idempotency-Key`.
+    Key(&'a str, &'a str),
 }
 
 /// A prediction without its pictures.
 pub(super) async fn stored(client: Arc<Client>, by: By<'_>) -> Result<Option<Result<Stored, StoreError>>, Error> {
-    let id = if let By::Id(id) = by { stored_id(id) } else { "".into() };
-    let (column, value): (_, Value<'_>) = match &by {
-        By::Id(_) => ("id", (&id, Type::TEXT)),
-        By::Seq(seq) => ("seq", (seq, Type::INT8)),
+    let sql = |is: &str| format!("SELECT {COLUMNS}, p.owed FROM syncdiffusion.predictions p WHERE {is}");
+    let rows = match by {
+        By::Id(id) => query(&client, &sql("p.id = $1"), &[(&stored_id(id), Type::TEXT)]).await?,
+        By::Seq(seq) => query(&client, &sql("p.seq = $1"), &[(&seq, Type::INT8)]).await?,
+        By::Key(tenant, key) => {
+            let values: [Value<'_>; 2] = [(&tenant, Type::TEXT), (&key, Type::TEXT)];
+            query(&client, &sql("p.tenant = $1 AND p.key = $2"), &values).await?
+        }
     };
-    let sql = format!("SELECT {COLUMNS}, p.owed FROM syncdiffusion.predictions p WHERE p.{column} = $1");
-    let rows = query(&client, &sql, &[value]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let record = match rows::record(row) {
         Ok(record) => record,

@@ -252,6 +252,17 @@ impl Store for Sqlite {
         })
     }
 
+    fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
+        let (tenant, key) = (tenant.to_owned(), key.to_owned());
+        Box::pin(async move {
+            let found = self.shared.readers.read(move |connection| rows::seq_of_key(connection, &tenant, &key)).await?;
+            match found {
+                Some(seq) => self.stored(seq).await,
+                None => Ok(None),
+            }
+        })
+    }
+
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
         let id = id.to_owned();
         self.shared.readers.read(move |connection| {

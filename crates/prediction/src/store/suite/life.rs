@@ -195,6 +195,11 @@ async fn a_key_finds_its_prediction(nodes: &Nodes) {
             panic!("the same key")
         };
         assert_eq!(known.record.prediction.id, "a");
+        for node in [a, b] {
+            let found = node.of_key("", "k").await.unwrap().unwrap();
+            assert_eq!(found.record.prediction.id, "a");
+            assert_eq!(found.record.prediction.status, known.record.prediction.status);
+        }
         if let Some(claimed) = a.claim(Wants::any(1)).await.unwrap().pop() {
             a.finish(&claimed.claim, succeeded(&claimed), Vec::new()).await.unwrap();
         }
@@ -204,7 +209,12 @@ async fn a_key_finds_its_prediction(nodes: &Nodes) {
         "a key is its tenant's"
     );
     assert!(matches!(b.accept(keyed("d", "", "l"), Room::ANY).await.unwrap(), Accepted::New(_)));
+    for (tenant, key, id) in [("other", "k", "c"), ("", "l", "d")] {
+        assert_eq!(a.of_key(tenant, key).await.unwrap().unwrap().record.prediction.id, id);
+    }
+    assert!(a.of_key("other", "l").await.unwrap().is_none());
     assert!(a.delete("a").await.unwrap());
+    assert!(b.of_key("", "k").await.unwrap().is_none());
     assert!(matches!(b.accept(keyed("b", "", "k"), Room::ANY).await.unwrap(), Accepted::New(_)), "it is gone with it");
 }
 
