@@ -286,6 +286,38 @@ async fn secrets_are_in_no_log_error_or_metric() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_not_utf_8_is_refused_in_json() {
+    let server = Server::start(&[]).await;
+    let body = json!({"input": {"prompt": "a"}});
+    for (method, path) in [
+        ("GET", "/predictions/%FF"),
+        ("PUT", "/predictions/%FF"),
+        ("DELETE", "/predictions/a%C3"),
+        ("POST", "/predictions/%FF/cancel"),
+        ("GET", "/predictions/%FF/output"),
+        ("GET", "/predictions/%FF/stream"),
+        ("GET", "/predictions/%FF/link"),
+        ("GET", "/view/%FF/picture?key=a"),
+        ("GET", "/files/%FF"),
+        ("GET", "/v1/predictions/%FF"),
+        ("POST", "/v1/predictions/%FF/cancel"),
+        ("POST", "/v1/models/%FF/panorama/predictions"),
+        ("GET", "/v1/models/%FF/panorama"),
+        ("GET", "/v1/models/%FF"),
+        ("GET", "/v1/files/%FF"),
+        ("GET", "/v1/files/output/%FF"),
+        ("GET", "/v1/files/stream/%FF"),
+    ] {
+        let answer = server.json(method, path, &[], &body).await;
+        let kind = answer.headers["content-type"].to_str().unwrap();
+        assert!(answer.status == 400 && kind.ends_with("json"), "{method} {path}: {} {kind}", answer.status);
+        let said =
+            if answer.json["detail"].is_string() { &answer.json["detail"] } else { &answer.json["error"]["message"] };
+        assert!(said.as_str().is_some_and(|said| said.contains("UTF-8")), "{method} {path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn a_response_before_the_end_of_a_body_closes_the_connection() {
     let server = Server::start(&["--max-body", "1MiB", "--api-token", "right"]).await;
     let say = async |head: &str, length: usize, body: &[u8]| {

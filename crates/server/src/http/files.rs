@@ -5,7 +5,7 @@
 //! it exists.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,6 +13,7 @@ use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
 use prediction::output;
 
 use super::error::Error;
+use super::path::Path;
 use super::state::App;
 
 pub(super) fn router() -> Router<App> {

@@ -5,7 +5,7 @@
 //! list of keys is kept.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
 use super::error::Error;
+use super::path::Path;
 use super::state::App;
 
 /// What keys are made for; a webhook is never signed under this name.

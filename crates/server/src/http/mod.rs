@@ -20,6 +20,7 @@ mod observe;
 mod openai;
 mod origin;
 mod pages;
+mod path;
 mod predictions;
 mod replicate;
 mod room;

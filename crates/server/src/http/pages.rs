@@ -1,6 +1,6 @@
 //! The entrance: the discovery document, the OpenAPI document, and the pages for people with their files.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::accept;
 use super::error::Error;
 use super::health::COG_VERSION;
+use super::path::Path;
 use super::state::App;
 use crate::openapi;
 use crate::page::{DOCS, File, PLAYGROUND, VERSION, VIEW};

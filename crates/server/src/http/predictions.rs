@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,6 +25,7 @@ use super::error::Error;
 use super::events;
 use super::head::Head;
 use super::list::list;
+use super::path::Path;
 use super::state::App;
 use crate::telemetry;
 

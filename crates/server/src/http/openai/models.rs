@@ -1,12 +1,13 @@
 //! The model under the names that clients know.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use prediction::shown::shown_up_to;
 use serde_json::{Value, json};
 
 use super::errors::Fault;
 use crate::config::ModelName;
+use crate::http::path::Path;
 use crate::http::state::App;
 
 /// A name that means the model whatever its own is.

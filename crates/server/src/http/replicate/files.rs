@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -20,6 +20,7 @@ use super::list::Page;
 use crate::http::auth::Caller;
 use crate::http::body;
 use crate::http::error::Error;
+use crate::http::path::Path;
 use crate::http::state::App;
 
 /// The longest name of a file in bytes.

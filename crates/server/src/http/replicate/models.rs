@@ -1,7 +1,7 @@
 //! The model, its only version, and searches that find it.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
@@ -15,6 +15,7 @@ use crate::http::body;
 use crate::http::error::Error;
 use crate::http::health::COG_VERSION;
 use crate::http::openai;
+use crate::http::path::Path;
 use crate::http::state::App;
 use crate::openapi;
 

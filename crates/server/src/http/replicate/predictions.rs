@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -23,6 +23,7 @@ use crate::config::ModelName;
 use crate::http::accept;
 use crate::http::error::Error;
 use crate::http::head::Head;
+use crate::http::path::Path;
 use crate::http::state::App;
 use crate::telemetry;
 

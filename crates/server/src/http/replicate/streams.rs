@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::Event as Frame;
 use axum::response::{IntoResponse as _, Response};
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use super::view::{Pictures, STREAM, View};
 use crate::http::error::Error;
 use crate::http::events::answer;
+use crate::http::path::Path;
 use crate::http::predictions::picture_of;
 use crate::http::state::App;
 
