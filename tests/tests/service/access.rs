@@ -248,6 +248,16 @@ async fn a_link_shows_one_picture_without_a_token() {
         }
         assert_eq!(server.get(&format!("/view/other/picture?key={key}")).await.status, 404, "a key is for one picture");
     }
+    // Whoever may see one picture sees no other that has its id later.
+    let key =
+        async || server.send(with_token("/predictions/first/link")).await.json["key"].as_str().unwrap().to_owned();
+    let shown = async |key: &str| server.get(&format!("/view/first/picture?key={key}")).await.status;
+    let before = key().await;
+    assert_eq!(shown(&before).await, 200);
+    let body = json!({ "id": "first", "input": { "prompt": "b" } });
+    let headers = [("authorization", authorization.as_str())];
+    assert_eq!(server.json("POST", "/predictions", &headers, &body).await.json["status"], "succeeded");
+    assert_eq!((shown(&before).await, shown(&key().await).await), (404, 200));
     assert_eq!(server.get("/predictions/first/link").await.status, 401);
     assert_eq!(server.send(with_token("/predictions/none/link")).await.status, 404);
     let key = server.send(with_token("/predictions/first/link")).await.json["key"].as_str().unwrap().to_owned();

@@ -69,6 +69,25 @@ async fn names_of_streams_and_pictures_outlive_the_process() {
 }
 
 #[tokio::test]
+async fn names_do_not_open_what_has_their_id_later() {
+    let server = Server::start(&[]).await;
+    let again = json!({"id": "a/b", "input": {"prompt": "a", "num_inference_steps": 2}});
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(server.predict(&again).await.json["status"], "succeeded");
+        let listed = server.get("/v1/predictions").await.json["results"][0].clone();
+        names.push([path(&server, &listed["urls"]["stream"]), path(&server, &listed["output"])]);
+        for name in &names[names.len() - 1] {
+            assert_eq!(server.get(name).await.status, 200, "{name}");
+        }
+    }
+    assert_ne!(names[0], names[1]);
+    for name in &names[0] {
+        assert_problem(&server.get(name).await, 404);
+    }
+}
+
+#[tokio::test]
 async fn webhooks_have_the_form_of_the_api() {
     let server = Server::start(&[]).await;
     let receiver = Receiver::start(&[]).await;

@@ -19,7 +19,7 @@ use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde_json::{Value, json};
 
-use super::view::{Pictures, STREAM, View};
+use super::view::{Made, Pictures, View};
 use crate::http::error::Error;
 use crate::http::events::answer;
 use crate::http::path::Path;
@@ -35,23 +35,28 @@ pub(super) fn router() -> Router<App> {
 
 /// The picture of a prediction.
 async fn picture(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Error> {
-    let (id, n) = app.view.picture_of(&name).ok_or(Error::NoFile)?;
-    picture_of(&app, id, n, None).await.map_err(|error| match error {
+    let (made, n) = app.view.picture_of(&name).ok_or(Error::NoFile)?;
+    // In this order: the id may be used again in between, and the picture is then of before.
+    let picture = picture_of(&app, made.id.clone(), n, None).await.map_err(|error| match error {
         Error::Unknown(_) | Error::NoPicture(..) => Error::NoFile,
         other => other,
-    })
+    })?;
+    app.service.get(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
+    Ok(picture)
 }
 
 /// The events of a prediction, from its beginning, also after its end.
 async fn events(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let id = app.view.signer.id(STREAM, &name).ok_or(Error::NoFile)?;
+    let made = app.view.stream_of(&name).ok_or(Error::NoFile)?;
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let writer = Writer { view: app.view.clone(), base: app.base(&headers) };
-    let mut response = if let Some(follower) = app.service.follow(&id, last).await? {
+    // In this order, as above.
+    let follower = app.service.follow(&made.id, last).await?;
+    let known = app.service.get(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
+    let writer = Writer { view: app.view.clone(), base: app.base(&headers), made };
+    let mut response = if let Some(follower) = follower {
         answer(frames(&app, follower, writer))
     } else {
-        let ended = app.service.get(&id).await?.ok_or(Error::NoFile)?;
-        answer(stream::iter(writer.ended(&ended).into_iter().map(Ok::<_, Infallible>)))
+        answer(stream::iter(writer.ended(&known).into_iter().map(Ok::<_, Infallible>)))
     };
     response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
     Ok(response.into_response())
@@ -70,7 +75,7 @@ fn frames(
                 return Some((Ok(frame), (over, follower, writer, waiting)));
             }
             match over.run_until_cancelled(follower.next()).await.flatten()? {
-                News::Item(item) => waiting.extend(writer.item(follower.id(), &item)),
+                News::Item(item) => waiting.extend(writer.item(&item)),
                 // What was missed is in the logs of the prediction; the picture and the end are still to come.
                 News::Missed(_) | News::Preview(_) => {}
             }
@@ -83,16 +88,18 @@ fn frames(
 struct Writer {
     view: View,
     base: String,
+    /// The prediction.
+    made: Made,
 }
 
 impl Writer {
     /// An event of a prediction that runs.
-    fn item(&self, id: &str, Item { id: number, event }: &Item) -> Vec<Frame> {
+    fn item(&self, Item { id: number, event }: &Item) -> Vec<Frame> {
         let at = |n: usize| format!("{number}:{n}");
         match event {
             Event::Log(line) => vec![frame("logs", &at(0), line.trim_end_matches(['\r', '\n']))],
             Event::Output(picture, n) => {
-                let text = self.view.picture((id, *n), picture, &self.base, Pictures::Whole);
+                let text = self.view.picture((&self.made, *n), picture, &self.base, Pictures::Whole);
                 vec![frame("output", &at(0), &text)]
             }
             Event::Completed(prediction) => end(prediction, at),
@@ -108,7 +115,7 @@ impl Writer {
             frames.push(frame("logs", "1:0", logs));
         }
         for (n, picture) in (0..).zip(prediction.output.iter().flat_map(Output::pictures)) {
-            let text = self.view.picture((&prediction.id, n), picture, &self.base, Pictures::Whole);
+            let text = self.view.picture((&self.made, n), picture, &self.base, Pictures::Whole);
             frames.push(frame("output", &format!("2:{n}"), &text));
         }
         frames.extend(end(prediction, |n| format!("3:{n}")));

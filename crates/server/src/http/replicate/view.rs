@@ -1,6 +1,7 @@
 //! A prediction as Replicate's clients read it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use prediction::capability::Signer;
 use prediction::webhook::Translate;
@@ -12,9 +13,9 @@ use serde::Serialize;
 use crate::config::ModelName;
 
 /// What a name of a stream is made for.
-pub(super) const STREAM: &str = "stream";
+const STREAM: &str = "stream";
 /// What a name of a picture is made for.
-pub(super) const OUTPUT: &str = "output";
+const OUTPUT: &str = "output";
 
 /// How predictions are shown.
 #[derive(Clone, Debug)]
@@ -32,6 +33,36 @@ pub(super) enum Pictures {
     Whole,
     /// As a URL: a list of whole pictures would be long.
     Linked,
+}
+
+/// A prediction by its id and when it was made, so that names of one do not open what has its id later. As text, it is
+/// `MICROSECONDS/ID`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    pub(super) id: String,
+    micros: i64,
+}
+
+impl Made {
+    pub(super) fn of(prediction: &Prediction) -> Self {
+        Self { id: prediction.id.clone(), micros: prediction.created_at.micros() }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (micros, id) = text.split_once('/')?;
+        Some(Self { id: id.to_owned(), micros: micros.parse().ok()? })
+    }
+
+    /// Whether this is the prediction.
+    pub(super) fn is(&self, prediction: &Prediction) -> bool {
+        self.id == prediction.id && self.micros == prediction.created_at.micros()
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}/{}", self.micros, self.id)
+    }
 }
 
 /// What stands for a picture that a list leaves out: the beginning of its data URI.
@@ -119,7 +150,7 @@ impl View {
             urls: Urls {
                 cancel: format!("{get}/cancel"),
                 web: format!("{base}/playground#{id}"),
-                stream: format!("{base}/v1/files/{STREAM}/{}", self.signer.name(STREAM, &prediction.id)),
+                stream: format!("{base}/v1/files/{STREAM}/{}", self.stream_name(prediction)),
                 get,
             },
         }
@@ -142,7 +173,8 @@ impl View {
 
     /// The output, if there is any.
     fn output<'a>(&self, prediction: &'a Prediction, base: &str, pictures: Pictures) -> Option<Shape<'a>> {
-        let Prediction { id, input, output, urls, .. } = prediction;
+        let Prediction { input, output, urls, .. } = prediction;
+        let of = Made::of(prediction);
         let left_out = left_out(input.output_format);
         let shown: Vec<Cow<'a, str>> = match output {
             Some(output) => (0..)
@@ -150,11 +182,11 @@ impl View {
                 .map(|(n, text)| {
                     // A list has URLs that need a token.
                     let text: &str = if **text == urls.picture(n) { left_out } else { text };
-                    self.picture((id, n), text, base, pictures)
+                    self.picture((&of, n), text, base, pictures)
                 })
                 .collect(),
             None if prediction.status == Status::Succeeded => {
-                (0..input.num_outputs).map(|n| self.picture((id, n), left_out, base, pictures)).collect()
+                (0..input.num_outputs).map(|n| self.picture((&of, n), left_out, base, pictures)).collect()
             }
             None => return None,
         };
@@ -164,7 +196,7 @@ impl View {
     /// A picture of a prediction, by its number: a data URI, or its URL.
     pub(super) fn picture<'a>(
         &self,
-        (id, n): (&str, u32),
+        (of, n): (&Made, u32),
         text: &'a str,
         base: &str,
         pictures: Pictures,
@@ -173,16 +205,26 @@ impl View {
         if !text.starts_with("data:") || !is_linked {
             return text.into();
         }
-        let (name, end) = (self.signer.name(OUTPUT, &format!("{n}/{id}")), format_of(text).extension());
+        let (name, end) = (self.signer.name(OUTPUT, &format!("{n}/{of}")), format_of(text).extension());
         format!("{base}/v1/files/{OUTPUT}/{name}.{end}").into()
     }
 
+    /// The name of the events of a prediction.
+    fn stream_name(&self, prediction: &Prediction) -> String {
+        self.signer.name(STREAM, &Made::of(prediction).to_string())
+    }
+
+    /// The prediction whose events have a name.
+    pub(super) fn stream_of(&self, name: &str) -> Option<Made> {
+        Made::read(&self.signer.id(STREAM, name)?)
+    }
+
     /// The prediction and the number of the picture of a name.
-    pub(super) fn picture_of(&self, name: &str) -> Option<(String, u32)> {
+    pub(super) fn picture_of(&self, name: &str) -> Option<(Made, u32)> {
         let name = [".png", ".jpg", ".webp"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let named = self.signer.id(OUTPUT, name)?;
-        let (n, id) = named.split_once('/')?;
-        Some((id.to_owned(), n.parse().ok()?))
+        let (n, made) = named.split_once('/')?;
+        Some((Made::read(made)?, n.parse().ok()?))
     }
 }
 
@@ -211,6 +253,10 @@ mod tests {
         .unwrap()
     }
 
+    fn made_at(text: &str) -> Time {
+        serde_json::from_value(json!(text)).unwrap()
+    }
+
     fn view() -> View {
         View { model: "acme/pano".parse().unwrap(), signer: Signer::random().unwrap() }
     }
@@ -231,7 +277,8 @@ mod tests {
             assert_eq!(shown["urls"][name], format!("http://x/{path}"));
         }
         let stream = shown["urls"]["stream"].as_str().unwrap().strip_prefix("http://x/v1/files/stream/").unwrap();
-        assert_eq!(view.signer.id(STREAM, stream).as_deref(), Some("a/b"));
+        assert!(view.stream_of(stream).unwrap().is(&prediction("processing", &json!(null))));
+        assert_eq!(view.stream_of(&view.signer.name(STREAM, "a/b")), None, "a name of an earlier build");
         assert!(shown["urls"].as_object().unwrap().values().all(Value::is_string));
         assert_eq!(
             (&shown["output"], &shown["error"], &shown["data_removed"]),
@@ -254,6 +301,9 @@ mod tests {
     #[test]
     fn a_picture_is_what_clients_take_for_a_file() {
         let view = view();
+        let made = Made::of(&prediction("succeeded", &json!(null)));
+        let later = Prediction { created_at: made_at("2026-11-24T06:08:01Z"), ..prediction("succeeded", &json!(null)) };
+        assert!(made.id == later.id && !made.is(&later), "the id is used again");
         let output = |output: Value, base: &str, pictures: Pictures| {
             shown(&view, &prediction("succeeded", &output), base, pictures)["output"].as_str().unwrap().to_owned()
         };
@@ -267,10 +317,7 @@ mod tests {
             output(json!(["data:image/png;base64,AA"]), "https://x", linked),
         ] {
             let name = link.strip_prefix("https://x/v1/files/output/").unwrap();
-            assert!(
-                view.picture_of(name) == Some(("a/b".to_owned(), 0)) && name.strip_suffix(".png").is_some(),
-                "{name}"
-            );
+            assert!(view.picture_of(name) == Some((made.clone(), 0)) && name.strip_suffix(".png").is_some(), "{name}");
         }
         for pictures in [whole, linked] {
             assert_eq!(output(json!("http://bucket/x.png"), "https://x", pictures), "http://bucket/x.png");
@@ -279,7 +326,7 @@ mod tests {
         several.input.num_outputs = 2;
         let several = shown(&view, &several, "https://x", whole)["output"].clone();
         let first = several[0].as_str().unwrap().strip_prefix("https://x/v1/files/output/").unwrap();
-        assert_eq!((view.picture_of(first), &several[1]), (Some(("a/b".to_owned(), 0)), &json!("http://bucket/x.png")));
+        assert_eq!((view.picture_of(first), &several[1]), (Some((made, 0)), &json!("http://bucket/x.png")));
         let body = view.translate(&prediction("succeeded", &data)).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert!(body["output"].as_str().unwrap().starts_with("http://here/v1/files/output/"), "{body}");
