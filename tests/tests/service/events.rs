@@ -42,6 +42,28 @@ async fn a_post_can_stream_events() {
     assert_eq!(refused.status, 422);
 }
 
+#[tokio::test]
+async fn what_has_ended_is_streamed_to_those_who_repeat_their_request() {
+    let server = Server::start(&[]).await;
+    let body = json!({"input": {"prompt": "a", "num_inference_steps": 2}});
+    let streams = ("accept", "text/event-stream");
+    let put = server.json("PUT", "/predictions/p", &[], &body).await.json;
+    let posted = server.json("POST", "/predictions", &[("idempotency-key", "k")], &body).await.json;
+    for (method, path, headers, ended) in [
+        ("PUT", "/predictions/p", &[streams][..], &put),
+        ("POST", "/predictions", &[streams, ("idempotency-key", "k")], &posted),
+    ] {
+        assert_eq!(ended["status"], "succeeded");
+        let answer = server.json(method, path, headers, &body).await;
+        assert_eq!((answer.status, &answer.headers["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+        let frames = frames(&answer.text);
+        let (_, name, data) = frames.last().unwrap_or_else(|| panic!("{}", answer.text));
+        assert_eq!((name.as_str(), data), ("completed", ended));
+        // Whoever wants no events is answered as before.
+        assert_eq!(server.json(method, path, &headers[1..], &body).await.json, *ended);
+    }
+}
+
 /// Previews have no ids, and are for streams that ask for them only.
 #[tokio::test]
 async fn a_stream_can_ask_for_previews() {

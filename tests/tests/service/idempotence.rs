@@ -113,6 +113,21 @@ async fn ids_are_never_paths() {
 }
 
 #[tokio::test]
+async fn an_id_that_no_url_can_name_is_refused() {
+    let server = Server::start(&[]).await;
+    for id in [".", ".."] {
+        let refused = server.predict(&json!({"id": id, "input": {"prompt": "a", "num_inference_steps": 1}})).await;
+        assert_eq!((refused.status, &refused.json["detail"][0]["loc"]), (422, &json!(["body", "id"])), "{id}");
+        assert!(refused.text.contains(&format!("`{id}` cannot be an id")), "{}", refused.text);
+    }
+    for id in ["...", ".a", "a..", "./."] {
+        let made = server.predict(&json!({"id": id, "input": {"prompt": "a", "num_inference_steps": 1}})).await;
+        let path = made.json["urls"]["get"].as_str().unwrap().strip_prefix(&server.url).unwrap();
+        assert_eq!((made.status, &server.get(path).await.json["id"]), (200, &json!(id)), "{id}");
+    }
+}
+
+#[tokio::test]
 async fn predictions_are_listed_and_deleted() {
     let server = Server::start(&[]).await;
     for n in 0..5 {

@@ -55,12 +55,25 @@ async fn put(
     }
     // A prediction that exists is returned whatever else the request says.
     if let Some(known) = app.service.get(&id).await? {
-        if !known.status.is_terminal() && accept::wants_events(&head.headers) {
+        if accept::wants_events(&head.headers) {
             return events::attach(&app, &id, 0, Prefer::read(&head.headers).preview).await;
         }
         return Ok(existing(known));
     }
     make(&app, &head, body, Some(id), true).await
+}
+
+/// Refuses an id that no URL can name, or that is too long.
+fn check_id(id: &str) -> Result<(), Error> {
+    if matches!(id, "." | "..") {
+        let message = format!("`{id}` cannot be an id: clients and proxies remove it from a path; choose another");
+        return Err(Error::invalid("id", message));
+    }
+    if id.len() > MAX_ID {
+        let message = format!("an id of {} bytes is longer than the maximum of {MAX_ID}", id.len());
+        return Err(Error::invalid("id", message));
+    }
+    Ok(())
 }
 
 /// Submits a prediction and answers as the client prefers.
@@ -86,10 +99,7 @@ async fn make(
         .map_err(|refused| Error::invalid("output_file_prefix", refused.to_string()))?;
     let cancel_after = accept::cancel_after(headers)?;
     if let Some(id) = &id {
-        if id.len() > MAX_ID {
-            let message = format!("an id of {} bytes is longer than the maximum of {MAX_ID}", id.len());
-            return Err(Error::invalid("id", message));
-        }
+        check_id(id)?;
         Span::current().record("prediction_id", id);
     }
     if !body.input.unknown.is_empty() {
@@ -120,7 +130,9 @@ async fn make(
     drop(body.room);
     let ticket = match submitted {
         Submitted::New(ticket) => ticket,
-        Submitted::Live(known) if streams => return events::attach(app, &known.id, 0, prefer.preview).await,
+        Submitted::Live(known) | Submitted::Ended(known) if streams => {
+            return events::attach(app, &known.id, 0, prefer.preview).await;
+        }
         // A repeated POST is answered as the first one is.
         Submitted::Live(known) if !idempotent && !prefer.respond_async => match app.service.join(&known.id).await? {
             Some(ticket) => return Ok(wait(ticket, prefer).await),
