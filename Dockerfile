@@ -55,7 +55,9 @@ ENV SYNCDIFFUSION_MODEL=demo
 
 FROM programs AS with-sd2
 COPY --from=weights /opt/models /opt/models
-ENV SYNCDIFFUSION_MODEL=/opt/models/sd2
+# The hosted model's tokens, which the name `sd2` would choose by itself and a path does not. There is no secret in it.
+# hadolint ignore=DL3064
+ENV SYNCDIFFUSION_MODEL=/opt/models/sd2 SYNCDIFFUSION_TOKENIZER=hosted
 
 # hadolint ignore=DL3006
 FROM with-${WEIGHTS}

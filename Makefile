@@ -140,7 +140,7 @@ MODELS ?= demo $(SMALL)
 DTYPE ?= f32 bf16
 
 .PHONY: quality
-quality: build ## Measure what the inputs beyond the hosted model do (WHAT=borders, seam, canvas or preset; QUALITY="flags"; hours)
+quality: build ## Measure what the inputs beyond the hosted model do (WHAT=borders, seam, canvas, preset, prompts, anchor or photo; QUALITY="flags"; hours)
 	for what in $(WHAT); do scripts/quality.py $$what $(QUALITY) || exit 1; done
 
 WHAT ?= borders seam canvas preset

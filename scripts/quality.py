@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""quality.py borders|seam|canvas|preset|prompts|anchor|photo [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...] [--keep DIR]
+"""quality.py borders|seam|canvas|preset|prompts|anchor|photo [--model MODEL] [--prompts N] [--seeds N] [--steps N] [--width N ...]
+           [--sync-weight N ...] [--keep DIR]
 
 Draws panoramas with inputs that the hosted model does not have, and with those that they are compared with; measures them with
 `syncdiffusion evaluate`; prints a table in Markdown, and fails if a figure does not pass. docs/inputs.md has the tables of the demo model.
 
 borders  kinks at the borders of windows, even and smooth, at strides 8, 16 and 32: smooth must be at 1.25 at most
 seam     the kink where the ends meet: of seamless panoramas 1.25 at most, of the original's loop more than 10, or the figure says nothing
-canvas   Intra-LPIPS without synchronisation, of all windows, and of the canvas at two weights: at the recommended one the canvas must be
-         no worse than the windows, with a third of the gradients
-preset   Intra-LPIPS and borders of the presets; the fast one must be no worse
-         (no worse: from picture to picture the mean difference is at most two of its standard errors)
+canvas   Intra-LPIPS of all windows, without synchronisation, and of the canvas at several weights, with the mean difference to the windows
+         from picture to picture and its standard error: at the recommended weight the canvas must be no worse than the windows, with a
+         third of the gradients
+preset   the same and borders of the presets, of the fast one at other weights, too, where they are asked for; the fast one must be no
+         worse (no worse: the mean difference is at most two of its standard errors)
 prompts  brightness of eight columns from a text of day to one of night: without synchronisation it must fall from each to the next
 anchor   LPIPS and the distance of histograms to a picture of night and one of sunset, drawn here: both must fall when it is the anchor
 photo    a picture extended to both sides: the kink at its edges must be 1.25 at most, what is kept 30 dB from it or better, and the
@@ -103,19 +105,33 @@ def flags_of(key, value):
     return [f"--{key.replace('_', '-')}={value if isinstance(value, (str, Path)) else str(value).lower()}"]
 
 
-def mean(pictures, figure):
+def mean(pictures, figure, digits=3):
+    """The mean of a figure, and the same with its standard deviation as a cell."""
     values = [picture[figure] for picture in pictures if picture[figure] is not None]
     if not values:
         sys.exit(f"no picture has a figure for `{figure}`: they are too narrow")
-    deviation = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return statistics.mean(values), f"{statistics.mean(values):.3f}{deviation}"
+    deviation = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return statistics.mean(values), f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def difference(pictures, before, figure):
+    """The mean difference of a figure of pictures to that of as many others, from picture to picture, and its standard error."""
+    pairs = [(picture[figure], other[figure]) for picture, other in zip(pictures, before, strict=True)]
+    differences = [one - other for one, other in pairs if None not in (one, other)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return statistics.mean(differences), error
+
+
+def difference_cell(pictures, before, figure, digits):
+    value, error = difference(pictures, before, figure)
+    # Zero has no sign.
+    return f"{round(value, digits) + 0.0:.{digits}f} ±{error:.{digits}f}"
 
 
 def is_worse(pictures, before, figure):
     """Whether a figure of pictures is greater than that of as many others, by more than chance: two standard errors of the difference."""
-    differences = [picture[figure] - other[figure] for picture, other in zip(pictures, before) if None not in (picture[figure], other[figure])]
-    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
-    return statistics.mean(differences) > 2 * error
+    value, error = difference(pictures, before, figure)
+    return value > 2 * error
 
 
 def row(*cells):
@@ -134,7 +150,7 @@ def borders(measure, failures):
             cells = []
             for blend in ("even", "smooth"):
                 pictures, _ = measure.figures(f"{blend}-{width}-{stride}", blend=blend, width=width, stride=stride)
-                value, cell = mean(pictures, "borders")
+                value, cell = mean(pictures, "borders", digits=2)
                 cells.append(cell)
                 if blend == "smooth" and value > MOST:
                     failures.append(f"borders of smooth windows at stride {stride}, width {width}: {value:.2f} is more than {MOST}")
@@ -146,29 +162,34 @@ def seam(measure, failures):
     for width in measure.options.width:
         for stride in STRIDES:
             ring, _ = measure.figures(f"seamless-{width}-{stride}", seamless=True, width=width, stride=stride)
-            value, cell = mean(ring, "seam")
+            value, cell = mean(ring, "seam", digits=2)
             if value > MOST:
                 failures.append(f"seam at stride {stride}, width {width}: {value:.2f} is more than {MOST}")
             original = ""
             if stride == 16:
                 loop, _ = measure.figures(f"loop-{width}-{stride}", loop_closure=True, width=width, stride=stride)
-                loop_value, original = mean(loop, "seam")
+                loop_value, original = mean(loop, "seam", digits=1)
                 if loop_value <= ORIGINAL_LOOP:
                     failures.append(f"seam of the original's loop: {loop_value:.2f} is no more than {ORIGINAL_LOOP}")
-            row(width, stride, cell, original, mean(ring, "borders")[1])
+            row(width, stride, cell, original, mean(ring, "borders", digits=2)[1])
 
 
 def canvas(measure, failures):
     seeds = range(1, measure.options.seeds + 1)
-    head("width", "`sync_mode`", "`sync_weight`", "gradients", "Intra-LPIPS", "borders")
+    head("width", "`sync_mode`", "`sync_weight`", "gradients", "Intra-LPIPS", "difference", "borders")
+    weights = [weight for weight in measure.options.sync_weight or [20] if weight != RECOMMENDED_WEIGHT]
+    settings = [("windows", 20), ("windows", 0), ("windows", 10), *(("canvas", weight) for weight in [*weights, RECOMMENDED_WEIGHT])]
     for width in measure.options.width:
         found = {}
-        for mode, weight in (("windows", 0), ("windows", 20), ("windows", 10), ("canvas", 20), ("canvas", RECOMMENDED_WEIGHT)):
+        for mode, weight in settings:
             name = f"{mode}-{weight}-{width}"
             pictures, work = measure.figures(name, seeds, sync_mode=mode, sync_weight=weight, width=width)
             gradients = statistics.mean(each["work"]["perceptual_backwards"] for each in work)
             found[mode, weight] = pictures, gradients
-            row(width, mode, weight, f"{gradients:.0f}", mean(pictures, "intra_lpips")[1], mean(pictures, "borders")[1])
+            original = found["windows", 20][0]
+            apart = "" if pictures is original else difference_cell(pictures, original, "intra_lpips", digits=4)
+            figures = mean(pictures, "intra_lpips")[1], apart, f"{mean(pictures, 'borders')[0]:.2f}"
+            row(width, mode, weight, f"{gradients:.0f}", *figures)
         (wanted, all_gradients), (reached, gradients) = found["windows", 20], found["canvas", RECOMMENDED_WEIGHT]
         if is_worse(reached, wanted, "intra_lpips"):
             failures.append(f"Intra-LPIPS of the canvas, width {width}, is worse than that of the windows")
@@ -177,15 +198,22 @@ def canvas(measure, failures):
 
 
 def preset(measure, failures):
-    head("width", "`preset`", "UNet forwards", "gradients", "Intra-LPIPS", "borders")
+    head("width", "`preset`", "`sync_weight`", "UNet forwards", "gradients", "Intra-LPIPS", "difference", "borders")
+    settings = [("default", None), ("fast", None), *(("fast", weight) for weight in measure.options.sync_weight or [])]
     for width in measure.options.width:
         found = {}
-        for preset in ("default", "fast"):
-            # The steps are those of the preset.
-            pictures, work = measure.figures(f"{preset}-{width}", preset=preset, width=width, num_inference_steps=None)
+        for preset, weight in settings:
+            name = f"{preset}-{width}" if weight is None else f"{preset}-{weight}-{width}"
+            # The steps are those of the preset, and the weight, too, unless another is asked for.
+            given = {"preset": preset, "width": width, "num_inference_steps": None, "sync_weight": weight}
+            pictures, work = measure.figures(name, **given)
             counts = [statistics.mean(each["work"][count] for each in work) for count in ("unet_forwards", "perceptual_backwards")]
-            found[preset] = pictures
-            row(width, preset, *(f"{count:.0f}" for count in counts), mean(pictures, "intra_lpips")[1], mean(pictures, "borders")[1])
+            if weight is None:
+                found[preset] = pictures
+            original = found["default"]
+            apart = "" if pictures is original else difference_cell(pictures, original, "intra_lpips", digits=3)
+            figures = mean(pictures, "intra_lpips")[1], apart, f"{mean(pictures, 'borders')[0]:.2f}"
+            row(width, preset, "" if weight is None else weight, *(f"{count:.0f}" for count in counts), *figures)
         for figure in ("intra_lpips", "borders"):
             if is_worse(found["fast"], found["default"], figure):
                 failures.append(f"{figure} of the preset fast, width {width}, is worse than that of the default")
@@ -279,6 +307,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="of each prompt, where a row has several; default: %(default)s")
     parser.add_argument("--steps", type=int, default=25, help="default: %(default)s")
     parser.add_argument("--width", type=int, nargs="+", help="default: 1024 2048; for canvas and prompts 2048, for anchor 1024")
+    weights = "of the canvas beside the recommended one, default: 20; of more rows of the preset fast, default: none"
+    parser.add_argument("--sync-weight", type=int, nargs="+", help=weights)
     parser.add_argument("--keep", type=Path, help="keep the pictures in this folder, and do not draw those that are there")
     options = parser.parse_args()
     options.width = options.width or {"canvas": [2048], "prompts": [2048], "anchor": [1024]}.get(options.what, [1024, 2048])

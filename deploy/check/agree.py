@@ -64,6 +64,14 @@ def pod_needs(container):
 
 
 start = re.search(r"^ExecStart=(.+)$", unit, re.M)[1].split()
+# A flag would override /etc/syncdiffusion.env; what stops the server must agree with TimeoutStopSec.
+if start[1:] != ["serve", "--grace", start[-1]]:
+    raise SystemExit(f"syncdiffusion.service: set `{' '.join(start[1:])}` by variables, all but --grace")
+if not re.search(r"^Environment=SYNCDIFFUSION_ALLOW_PRIVATE_URLS=false$", unit, re.M):
+    raise SystemExit("syncdiffusion.service: clients of a proxy on the same machine reach private addresses")
+stage = re.search(r"^FROM programs AS with-sd2$(.*?)^FROM ", dockerfile, re.M | re.S)
+if "SYNCDIFFUSION_TOKENIZER=hosted" not in stage[1]:
+    raise SystemExit("Dockerfile: a model that is named by its path is not tokenized as the hosted model")
 for where, given, needed in [
     ("statefulset.yaml", pod["terminationGracePeriodSeconds"], pod_needs(server)),
     ("compose.yaml", seconds(compose["stop_grace_period"]), grace(compose["command"])),

@@ -84,6 +84,7 @@ async fn a_server_that_stays_says_that_no_worker_is_left() {
     let late = server.predict(&job("late", "a")).await;
     assert_eq!((late.status, &late.json["status"]), (503, &json!("failed")), "{}", late.text);
     assert!(late.json["error"].as_str().unwrap().starts_with("no worker is left"), "{}", late.text);
+    assert!(!late.headers.contains_key("retry-after"), "it does not pass by itself");
     // Who comes later is not kept waiting either.
     assert!(server.get("/predictions/waits/stream").await.text.contains("event: error"));
     let put = server.json("PUT", "/predictions/waits", &[], &job("waits", "crash")).await;

@@ -79,6 +79,19 @@ async fn private_urls_are_rejected_with_the_request() {
 }
 
 #[tokio::test]
+async fn behind_a_proxy_private_urls_are_rejected_by_default() {
+    // `Server` listens on the loopback interface, where everything that a proxy passes on comes from.
+    let server = Server::start(&["--public-url", "https://panorama.example.com"]).await;
+    for field in ["webhook", "output_file_prefix"] {
+        let refused = server.predict(&body(field, "http://127.0.0.1/x")).await;
+        assert!(refused.status == 422 && refused.text.contains("--allow-private-urls"), "{}", refused.text);
+    }
+    let given = json!({"input": {"prompt": "a", "image": "http://127.0.0.1/x.png", "width": 1024}});
+    let refused = server.predict(&given).await;
+    assert!(refused.status == 422 && refused.text.contains("--allow-private-urls"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn a_pending_webhook_is_checked_against_the_current_rules() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&[500; 100]).await;

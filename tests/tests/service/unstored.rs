@@ -38,6 +38,7 @@ async fn an_end_that_cannot_be_stored_is_stored_and_reported_when_it_can_be() {
     assert_eq!((server.get("/ready").await.status, server.get("/live").await.status), (503, 200));
     let refused = server.predict_async(&slow("new")).await;
     assert_eq!((refused.status, &refused.json["status"]), (503, &json!("failed")), "{}", refused.text);
+    assert_eq!(refused.headers["retry-after"], "5");
     server.logged("the end of a prediction could not be stored").await;
     assert_eq!(server.get("/predictions/mid").await.json["status"], "processing");
     let cancel = |id: &str| server.send(server.request("POST", &format!("/predictions/{id}/cancel")));

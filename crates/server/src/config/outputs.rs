@@ -50,8 +50,8 @@ pub(crate) struct Outputs {
     /// Write only pixels into pictures: not the input, not the model, and not that a model made them
     #[arg(long, env = "SYNCDIFFUSION_NO_METADATA", value_parser = switch, help_heading = "Output")]
     no_metadata: bool,
-    /// Call URLs of clients (webhooks, `output_file_prefix`) even if they lead to this machine or its networks; by
-    /// default only if `--host` is a loopback address
+    /// Call URLs of clients (webhooks, `output_file_prefix`, pictures as inputs) even if they lead to this machine or
+    /// its networks; by default only if `--host` is a loopback address and there is no `--public-url`
     #[arg(long, env = "SYNCDIFFUSION_ALLOW_PRIVATE_URLS", num_args = 0..=1, default_missing_value = "true")]
     #[arg(require_equals = true, value_parser = switch, help_heading = "Webhooks")]
     allow_private_urls: Option<bool>,
@@ -118,9 +118,10 @@ impl Outputs {
         !self.no_metadata
     }
 
-    /// Which URLs of clients are called, given the address that the server listens on.
-    pub(super) fn gate(&self, host: IpAddr) -> Gate {
-        Gate::new(self.allow_private_urls.unwrap_or(host.is_loopback()))
+    /// Which URLs of clients are called, given the address that the server listens on, and the URL that others reach
+    /// it at: whoever names one has a proxy on this machine, behind which everybody looks like this machine.
+    pub(super) fn gate(&self, host: IpAddr, public_url: Option<&str>) -> Gate {
+        Gate::new(self.allow_private_urls.unwrap_or(host.is_loopback() && public_url.is_none()))
     }
 
     /// How webhooks are sent. Without a secret among the flags, the shared one of a database is used, or the data
@@ -205,10 +206,13 @@ mod tests {
     fn private_urls_are_called_if_only_this_machine_calls_us() {
         let lets = |flags: &[&str]| {
             let serve = serve(flags).unwrap();
-            serve.outputs.gate(serve.host).check("http://127.0.0.1").is_ok()
+            serve.outputs.gate(serve.host, serve.public_url.as_deref()).check("http://127.0.0.1").is_ok()
         };
         assert!(!lets(&[]) && lets(&["--host", "127.0.0.1"]) && lets(&["--host", "::1"]));
         assert!(lets(&["--allow-private-urls"]) && !lets(&["--host", "127.0.0.1", "--allow-private-urls=false"]));
+        // A proxy on this machine passes on what others send.
+        let proxied = ["--host", "127.0.0.1", "--public-url", "https://panorama.example.com"];
+        assert!(!lets(&proxied) && lets(&[&proxied[..], &["--allow-private-urls"]].concat()));
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Serve {
             webhooks: self.outputs.webhooks(self.data_dir(), shared.map(|shared| shared.webhook_secret.as_str()))?,
             place: self.outputs.place(),
             metadata: self.outputs.metadata(),
-            gate: self.outputs.gate(self.host),
+            gate: self.outputs.gate(self.host, self.public_url.as_deref()),
             stream_history: self.stream_history,
         })
     }

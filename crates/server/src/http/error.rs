@@ -15,6 +15,9 @@ use prediction::shown::{shown, shown_up_to};
 use prediction::store::StoreError;
 use serde_json::{Value, json};
 
+/// When to try again what passes by itself, in seconds.
+const SOON: &str = "5";
+
 /// Why a request fails.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -156,8 +159,9 @@ impl Error {
             }
             Self::NoFile => json!({ "detail": "there is no such file, or it is no longer kept" }),
             Self::SecretNotShown => json!({
-                "detail": "the server does not show its secret; read the file `webhook-secret` in the data folder, or \
-                           start the server with `--show-webhook-secret`"
+                "detail": "the server does not show its secret; read the file `webhook-secret` in the data folder or \
+                           the setting `webhook_secret` in the database, or start the server with \
+                           `--show-webhook-secret`"
             }),
             Self::NotEnded(id) => {
                 json!({ "detail": format!("prediction `{id}` has not ended; cancel it first") })
@@ -231,11 +235,13 @@ impl IntoResponse for Error {
         response.extensions_mut().insert(cause.clone());
         let (name, value) = match &*cause.0 {
             Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            Self::BodiesFull | Self::PagesFull | Self::Refused(Refused::PicturesFull) => {
-                (header::RETRY_AFTER, HeaderValue::from_static("5"))
-            }
             Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
             Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            // This does not pass by itself.
+            Self::Refused(Refused::NoWorker(_)) => return response,
+            passing if passing.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                (header::RETRY_AFTER, HeaderValue::from_static(SOON))
+            }
             _ => return response,
         };
         response.headers_mut().insert(name, value);
@@ -275,5 +281,30 @@ mod tests {
         {
             assert!(error.body().to_string().len() < 1200);
         }
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_try_again() {
+        let after = |error: Error| {
+            let response = error.into_response();
+            let after = response.headers().get(header::RETRY_AFTER).map(|after| after.to_str().unwrap().to_owned());
+            (response.status().as_u16(), after)
+        };
+        let full = Refused::Full { after: std::time::Duration::from_secs(90) };
+        assert_eq!(after(Error::Refused(full)), (429, Some("90".to_owned())));
+        let away = || StoreError::Engine("the database does not answer".to_owned());
+        for error in [
+            Error::BodiesFull,
+            Error::Store(away()),
+            Error::Refused(Refused::Store(away())),
+            Error::Refused(Refused::Trouble("the database does not answer".to_owned())),
+            Error::Refused(Refused::NotReady),
+            Error::Refused(Refused::Closing),
+        ] {
+            assert_eq!(after(error), (503, Some(SOON.to_owned())));
+        }
+        assert_eq!(after(Error::Refused(Refused::NoWorker("it crashed".to_owned()))), (503, None));
+        assert_eq!(after(Error::Store(StoreError::Corrupt("a row".to_owned()))), (500, None));
+        assert_eq!(after(Error::Unknown("a".to_owned())), (404, None));
     }
 }

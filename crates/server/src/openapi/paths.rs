@@ -93,7 +93,7 @@ fn ready() -> Value {
 }
 
 fn live() -> Value {
-    let dead = answer("503", "The server cannot recover without a restart", &reference("Health"));
+    let dead = answer("503", "No worker is left, and none will be started (DEFUNCT)", &reference("Health"));
     operation("Live", "live_live_get", "Liveness probe", &[], [ok(&reference("Health")), dead])
 }
 
