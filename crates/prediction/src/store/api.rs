@@ -39,8 +39,14 @@ pub trait Store: Send + Sync + 'static {
     /// `logs` are those of the prediction so far.
     fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome>;
 
-    /// Asks a prediction to stop. The answer comes when that is stored.
-    fn stop(&self, id: &str) -> Answer<'_, Stopped>;
+    /// Asks the prediction of an id to stop. The answer comes when that is stored.
+    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+        self.stop_one(id, None)
+    }
+
+    /// The same. With a number, only the prediction that has it: where another has the id by now, it is
+    /// [`Stopped::TooLate`].
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped>;
 
     /// Says that this node is alive, and how far its predictions have come. To be called every second.
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat>;

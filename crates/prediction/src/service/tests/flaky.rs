@@ -76,9 +76,9 @@ impl Store for Flaky {
         self.inner.give_back(claim, counted, logs)
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let id = id.to_owned();
-        self.write(move |inner| inner.stop(&id))
+        self.write(move |inner| inner.stop_one(&id, seq))
     }
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {

@@ -96,9 +96,9 @@ impl Store for Memory {
         })
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let mut shelf = self.shelf();
-        ready(match shelf.jobs.stop(id, Time::now()) {
+        ready(match shelf.jobs.stop(id, seq, Time::now()) {
             Stopping::Unknown if shelf.ids.contains_key(id) => Stopped::TooLate,
             Stopping::Unknown => Stopped::Unknown,
             Stopping::TooLate => Stopped::TooLate,

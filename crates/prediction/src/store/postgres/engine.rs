@@ -131,9 +131,9 @@ impl Store for Postgres {
         self.lane.steps(async move { shared.give_back(claim, counted, Some(logs)).await })
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        self.lane.steps(async move { shared.stop(&id).await })
+        self.lane.steps(async move { shared.stop(&id, seq).await })
     }
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {

@@ -220,11 +220,11 @@ impl Shared {
         })
     }
 
-    pub(super) async fn stop(&self, id: &str) -> Result<Stopped, StoreError> {
+    pub(super) async fn stop(&self, id: &str, seq: Option<u64>) -> Result<Stopped, StoreError> {
         let found = self.truth.call(|client| writes::find(client, id)).await?;
         let Some(row) = found else { return Ok(Stopped::Unknown) };
         let record = rows::record(&row)?;
-        if record.prediction.status.is_terminal() {
+        if record.prediction.status.is_terminal() || seq.is_some_and(|seq| seq != record.seq) {
             return Ok(Stopped::TooLate);
         }
         let end = ends::canceled(&record, Time::now());

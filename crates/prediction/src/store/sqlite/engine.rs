@@ -131,8 +131,8 @@ impl Store for Sqlite {
         }
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
-        let stopping = self.jobs().stop(id, Time::now());
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
+        let stopping = self.jobs().stop(id, seq, Time::now());
         match stopping {
             Stopping::TooLate => ready(Stopped::TooLate),
             Stopping::Ends(record) => self.shared.end(*record, Vec::new(), Stopped::Ended),
