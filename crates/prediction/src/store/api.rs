@@ -8,7 +8,8 @@ use super::error::StoreError;
 use super::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use super::usage::Usage;
 use super::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said,
+    Stopped, Wants,
 };
 use crate::preview::Preview;
 
@@ -60,8 +61,9 @@ pub trait Store: Send + Sync + 'static {
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool>;
 
     /// The predictions that nobody looks after, because the node that accepted them is gone: those that have not ended,
-    /// and those whose webhook has yet to be delivered. From now on this node looks after them.
-    fn adopt(&self) -> Answer<'_, Vec<Record>>;
+    /// and those whose webhook has yet to be delivered. From now on this node looks after them. An engine may answer
+    /// with a part of them, and says so.
+    fn adopt(&self) -> Answer<'_, Adopted>;
 
     /// What has become of predictions that others work on, and what is to stop here.
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>>;

@@ -1,11 +1,12 @@
 //! A store that fails when it is told to, over one in memory.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::store::{
-    About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome, Picture,
-    Place, Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Usage, Wants, Which,
+    About, Accepted, Adopted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome,
+    Picture, Place, Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Usage, Wants, Which,
 };
 
 /// The store. What it fails at has not happened, as the trait says.
@@ -20,9 +21,18 @@ pub(super) struct Flaky {
     pub(super) is_stuck: AtomicBool,
     /// How often that was asked for.
     pub(super) asked: AtomicU32,
+    /// How many are adopted the next times; then all.
+    pub(super) parts: Mutex<VecDeque<usize>>,
+    /// What has yet to be told of them.
+    untold: Mutex<Vec<Record>>,
 }
 
 impl Flaky {
+    /// Over a node that there is.
+    pub(super) fn over(inner: Memory) -> Self {
+        Self { inner, ..Self::default() }
+    }
+
     pub(super) fn fail(&self, failures: u32) {
         self.failures.store(failures, Ordering::SeqCst);
     }
@@ -89,8 +99,16 @@ impl Store for Flaky {
         self.tend(|inner| inner.reap(node, beat))
     }
 
-    fn adopt(&self) -> Answer<'_, Vec<Record>> {
-        self.tend(Memory::adopt)
+    fn adopt(&self) -> Answer<'_, Adopted> {
+        let adopted = self.tend(Memory::adopt);
+        Box::pin(async move {
+            let adopted = adopted.await?.records;
+            let mut untold = self.untold.lock().unwrap();
+            untold.extend(adopted);
+            let part = self.parts.lock().unwrap().pop_front().unwrap_or(usize::MAX).min(untold.len());
+            let records = untold.drain(..part).collect();
+            Ok(Adopted { records, more: !untold.is_empty() })
+        })
     }
 
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {

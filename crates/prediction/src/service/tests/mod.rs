@@ -2,6 +2,7 @@
 //! depends on how fast the machine is.
 
 mod flaky;
+mod left;
 
 use std::sync::atomic::Ordering;
 
