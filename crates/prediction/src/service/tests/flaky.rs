@@ -25,6 +25,8 @@ pub(super) struct Flaky {
     pub(super) parts: Mutex<VecDeque<usize>>,
     /// What has yet to be told of them.
     untold: Mutex<Vec<Record>>,
+    /// Whether no picture can be read.
+    pub(super) is_unreadable: AtomicBool,
 }
 
 impl Flaky {
@@ -132,6 +134,9 @@ impl Store for Flaky {
     }
 
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
+        if self.is_unreadable.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::Engine("the disk does not answer".to_owned())) });
+        }
         self.inner.picture(id, which)
     }
 

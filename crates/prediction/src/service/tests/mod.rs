@@ -3,6 +3,7 @@
 
 mod flaky;
 mod left;
+mod reading;
 
 use std::sync::atomic::Ordering;
 
