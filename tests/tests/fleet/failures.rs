@@ -138,6 +138,42 @@ async fn a_server_that_leaves_gives_back_what_it_holds_and_hands_on_its_webhooks
     assert_eq!(attempts, "1\n", "the one that left does not count: {}", database.sql(node));
 }
 
+/// The last server that is left looks after what the others accepted, although nobody comes after them.
+async fn the_last_one_sends_the_webhook(database: &Database, door: &mut Server, last: &Server, go: &Path, dies: bool) {
+    let receiver = Receiver::start(&[]).await;
+    assert_eq!(door.predict_async(&held(&receiver, go)).await.status, 202);
+    last.until("/predictions/held", |is| is["status"] == "processing").await;
+    if dies {
+        door.kill();
+        last.logged("a server is dead").await;
+    } else {
+        door.signal("TERM");
+        door.exit().await;
+    }
+    database.until("SELECT count(*) FROM syncdiffusion.nodes", |rows| rows == "1\n").await;
+    std::fs::write(go, "").unwrap();
+    assert_eq!(last.ended("held").await["status"], "succeeded");
+    receiver.wait(|sent| !sent.is_empty()).await;
+    database.until("SELECT count(*) FROM syncdiffusion.predictions WHERE owed", |rows| rows == "0\n").await;
+    assert_eq!(receiver.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn the_last_server_takes_over_from_one_that_leaves() {
+    let Some(database) = Database::start() else { return };
+    let (mut door, workers) = fleet(&database, 1).await;
+    let files = tempfile::tempdir().unwrap();
+    the_last_one_sends_the_webhook(&database, &mut door, &workers[0], &files.path().join("go"), false).await;
+}
+
+#[tokio::test]
+async fn the_last_server_takes_over_from_one_that_dies() {
+    let Some(database) = Database::start() else { return };
+    let (mut door, workers) = fleet(&database, 1).await;
+    let files = tempfile::tempdir().unwrap();
+    the_last_one_sends_the_webhook(&database, &mut door, &workers[0], &files.path().join("go"), true).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_off_worker_loses_what_it_holds_and_others_end_it() {
     let Some(database) = Database::start() else { return };

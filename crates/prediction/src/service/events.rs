@@ -219,6 +219,12 @@ impl Shared {
         }
         let gone = !closing && table.workers.are_gone();
         drop(table);
+        for active in exit.unsent {
+            match active.release(None) {
+                Some(claim) => self.give_back(active, claim, false),
+                None => self.finish(&active, End::Canceled, Vec::new()),
+            }
+        }
         for active in exit.held {
             let attempts = active.attempts();
             if attempts >= MAX_ATTEMPTS {

@@ -94,16 +94,13 @@ impl Service {
 
     /// A service whose workers have no processes yet.
     async fn prepare(store: Arc<dyn Store>, options: Options, workers: usize) -> Result<Arc<Shared>, StartError> {
-        let adopted = store.adopt().await?;
         let webhooks = WebhookSender::new(options.webhooks.clone(), options.gate.clone(), Arc::clone(&store))?;
         let uploader = Uploader::new(&options.place, &options.gate)?;
         let picture_intake = PictureIntake::new(&options.gate)?;
         let mut table = Table::new(workers);
         table.accepts_without_workers = options.accept_without_workers;
         let shared = Arc::new(Shared::new(options, store, webhooks, uploader, picture_intake, table));
-        for record in adopted {
-            shared.adopt(record);
-        }
+        shared.take_over().await?;
         pulse::start(&shared).await?;
         tokio::spawn(dispatch::run(Arc::downgrade(&shared)));
         tokio::spawn(look::run(Arc::downgrade(&shared)));

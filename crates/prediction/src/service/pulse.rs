@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Phase;
-use crate::store::{About, Beat, Claim, Node, Outcome, Peer, Said, StoreError, Watch};
+use crate::store::{About, Adopted, Beat, Claim, Node, Outcome, Peer, Said, StoreError, Watch};
 
 /// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,8 +36,10 @@ struct Pulse {
     failed: bool,
     /// How often in a row the store knew a claim that nobody here knows.
     unknown: HashMap<Claim, u32>,
-    /// The task that looks after what dead nodes have left.
+    /// The task that looks after what other nodes have left.
     tending: Option<JoinHandle<()>>,
+    /// Whether another is to follow it: there are other nodes, or were since it began.
+    is_due: bool,
     /// Whether the last one could not.
     untended: Arc<AtomicBool>,
 }
@@ -52,6 +54,8 @@ pub(super) async fn start(shared: &Arc<Shared>) -> io::Result<()> {
         failed: false,
         unknown: HashMap::new(),
         tending: None,
+        // A node may have left between the first look and the first beat.
+        is_due: true,
         untended: Arc::default(),
     };
     shared.beat(&mut pulse).await;
@@ -98,12 +102,15 @@ impl Shared {
                     // A store may have put off a claim.
                     self.wake();
                 }
-                self.meet(node, &nodes, last.map(|last| *last));
                 let dead = pulse.watch.look(Instant::now(), &nodes);
+                self.meet(node, &nodes, &dead, last.map(|last| *last));
+                let has_others = nodes.len() > 1 || pulse.watch.buried();
+                pulse.is_due |= has_others;
                 // Who is dead now is so at the next beat, too.
                 if pulse.tending.as_ref().is_none_or(JoinHandle::is_finished) {
                     let unsure = self.unsure.swap(false, Ordering::Relaxed);
-                    if nodes.len() > 1 || pulse.watch.buried() || unsure {
+                    // Once more when the last of the others is gone: nobody else looks after what it has left.
+                    if std::mem::replace(&mut pulse.is_due, has_others) || unsure {
                         let (shared, untended) = (Arc::clone(self), Arc::clone(&pulse.untended));
                         let adopts = unsure || self.table().adopts();
                         pulse.tending = Some(tokio::spawn(async move { shared.tend(dead, adopts, &untended).await }));
@@ -131,10 +138,11 @@ impl Shared {
         }
     }
 
-    /// Takes in what the other nodes say of themselves.
-    fn meet(&self, node: Node, nodes: &[Peer], last: Option<About>) {
-        let others = nodes.iter().filter(|peer| peer.node != node).map(|peer| peer.about.clone());
-        self.table().meet(others.collect(), last);
+    /// Takes in what the other nodes say of themselves that are not `dead`.
+    fn meet(&self, node: Node, nodes: &[Peer], dead: &[(Node, u64)], last: Option<About>) {
+        let is_dead = |peer: &Peer| dead.iter().any(|(dead, _)| *dead == peer.node);
+        let others = nodes.iter().filter(|peer| peer.node != node && !is_dead(peer));
+        self.table().meet(others.map(|peer| peer.about.clone()).collect(), last);
     }
 
     /// Takes from dead nodes what they held and, if it `adopts`, looks from now on after what nobody looks after. What
@@ -168,15 +176,24 @@ impl Shared {
     }
 
     /// Looks from now on after what nobody looks after.
-    async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
-        let adopted = self.store.adopt().await?;
-        if !adopted.is_empty() {
-            for record in adopted {
+    pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
+        loop {
+            let Adopted { records, more } = self.store.adopt().await?;
+            let came = !records.is_empty();
+            for record in records {
                 self.adopt(record);
             }
-            self.wake();
+            if came {
+                self.wake();
+            }
+            if more && !came {
+                // Others are writing it, or none of a part can be read: the next beat comes back to it.
+                self.unsure.store(true, Ordering::Relaxed);
+            }
+            if !more || !came {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Gives back what the store says this node holds, and nobody here knows: the answer to its claim was lost.

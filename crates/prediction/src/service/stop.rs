@@ -21,26 +21,33 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 impl Shared {
     /// Stops the prediction of an id; false if it does not exist or has ended. When this returns, the wish is stored.
     pub(super) async fn cancel(self: &Arc<Self>, id: &str) -> Result<bool, StoreError> {
-        let Some(active) = self.active(id) else {
-            // Another node may be at it.
-            return Ok(match self.store.stop(id).await? {
-                Stopped::Ended(record) => {
-                    // It waited, so nobody else reports its end.
-                    announce(&record);
-                    true
-                }
-                Stopped::Asked => true,
-                Stopped::TooLate | Stopped::Unknown => false,
-            });
-        };
-        active.until(|phase| !matches!(phase, Phase::Storing)).await;
-        self.stop(&active).await
+        if let Some(active) = self.active(id) {
+            active.until(|phase| !matches!(phase, Phase::Storing)).await;
+            if self.stop(&active).await? {
+                return Ok(true);
+            }
+            if !active.phase().is_left() {
+                return Ok(false);
+            }
+        }
+        // Another node may be at it, or at one that has the id since.
+        Ok(match self.store.stop(id).await? {
+            Stopped::Ended(record) => {
+                // It waited, so nobody else reports its end.
+                announce(&record);
+                true
+            }
+            Stopped::Asked => true,
+            Stopped::TooLate | Stopped::Unknown => false,
+        })
     }
 
-    /// Stops a prediction by the store; false if its end is stored or being stored.
+    /// Stops a prediction by the store, and no other that has its id by now; false if its end is stored or being
+    /// stored.
     async fn stop(self: &Arc<Self>, active: &Arc<ActivePrediction>) -> Result<bool, StoreError> {
+        let seq = Some(active.seq()).filter(|seq| *seq > 0);
         // The wish may be stored although its answer was lost.
-        let stopped = self.store.stop(active.id()).await.inspect_err(|_| self.table().doubtful = true)?;
+        let stopped = self.store.stop_one(active.id(), seq).await.inspect_err(|_| self.table().doubtful = true)?;
         match stopped {
             Stopped::Ended(record) => self.conclude(active, record.prediction),
             Stopped::Asked => _ = self.interrupt(active, Stop::Canceled, true),

@@ -8,7 +8,8 @@ use super::error::StoreError;
 use super::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use super::usage::Usage;
 use super::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said,
+    Stopped, Wants,
 };
 use crate::preview::Preview;
 
@@ -39,8 +40,14 @@ pub trait Store: Send + Sync + 'static {
     /// `logs` are those of the prediction so far.
     fn give_back(&self, claim: &Claim, counted: bool, logs: String) -> Answer<'_, Outcome>;
 
-    /// Asks a prediction to stop. The answer comes when that is stored.
-    fn stop(&self, id: &str) -> Answer<'_, Stopped>;
+    /// Asks the prediction of an id to stop. The answer comes when that is stored.
+    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+        self.stop_one(id, None)
+    }
+
+    /// The same. With a number, only the prediction that has it: where another has the id by now, it is
+    /// [`Stopped::TooLate`].
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped>;
 
     /// Says that this node is alive, and how far its predictions have come. To be called every second.
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat>;
@@ -54,8 +61,9 @@ pub trait Store: Send + Sync + 'static {
     fn reap(&self, node: Node, beat: u64) -> Answer<'_, bool>;
 
     /// The predictions that nobody looks after, because the node that accepted them is gone: those that have not ended,
-    /// and those whose webhook has yet to be delivered. From now on this node looks after them.
-    fn adopt(&self) -> Answer<'_, Vec<Record>>;
+    /// and those whose webhook has yet to be delivered. From now on this node looks after them. An engine may answer
+    /// with a part of them, and says so.
+    fn adopt(&self) -> Answer<'_, Adopted>;
 
     /// What has become of predictions that others work on, and what is to stop here.
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>>;

@@ -23,9 +23,9 @@
 //! # Nodes
 //! One value of an engine is one node. It calls [`Store::beat`] every second; [`Watch`] says which of the others stand
 //! still, and [`Store::reap`] gives back what a dead one held. After [`Beat::Dead`] a node drops what it holds. Opening
-//! a folder reaps the process that had it before. Whoever starts calls [`Store::adopt`], now and then again, and
-//! follows what it is given: deadlines and webhooks of predictions are looked after by the node that accepted or
-//! adopted them.
+//! a folder reaps the process that had it before. Whoever starts calls [`Store::adopt`] until there is no more, and
+//! again while there are other nodes and once after the last of them is gone, and follows what it is given: deadlines
+//! and webhooks of predictions are looked after by the node that accepted or adopted them.
 //!
 //! # What always holds
 //! - Writes take effect in the order in which the methods were called (not polled).
@@ -63,6 +63,6 @@ pub use record::{Found, Key, Kind, MAX_LOOKED, Picture, Query, Record, Retention
 pub use sqlite::{Finding, Sqlite, inspect};
 pub use usage::Usage;
 pub use work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, New, News, Node, Outcome, Peer, Place, Room,
-    Said, Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, New, News, Node, Outcome, Peer,
+    Place, Room, Said, Stopped, Wants,
 };

@@ -178,6 +178,15 @@ pub enum Stopped {
     Unknown,
 }
 
+/// What a node has adopted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adopted {
+    /// It looks after these from now on. They may be fewer than it has taken: some may not be readable.
+    pub records: Vec<Record>,
+    /// Nobody may look after others yet: more than are taken at a time, or those that others were writing.
+    pub more: bool,
+}
+
 /// Where a prediction stands in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Place {

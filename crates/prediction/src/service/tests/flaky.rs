@@ -1,11 +1,12 @@
 //! A store that fails when it is told to, over one in memory.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::store::{
-    About, Accepted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome, Picture,
-    Place, Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Usage, Wants, Which,
+    About, Accepted, Adopted, Answer, Awaited, Beat, Board, Claim, Claimed, Found, Memory, New, News, Node, Outcome,
+    Picture, Place, Query, Record, Retention, Room, Said, Stopped, Store, StoreError, Stored, Usage, Wants, Which,
 };
 
 /// The store. What it fails at has not happened, as the trait says.
@@ -20,9 +21,20 @@ pub(super) struct Flaky {
     pub(super) is_stuck: AtomicBool,
     /// How often that was asked for.
     pub(super) asked: AtomicU32,
+    /// How many are adopted the next times; then all.
+    pub(super) parts: Mutex<VecDeque<usize>>,
+    /// What has yet to be told of them.
+    untold: Mutex<Vec<Record>>,
+    /// Whether no picture can be read.
+    pub(super) is_unreadable: AtomicBool,
 }
 
 impl Flaky {
+    /// Over a node that there is.
+    pub(super) fn over(inner: Memory) -> Self {
+        Self { inner, ..Self::default() }
+    }
+
     pub(super) fn fail(&self, failures: u32) {
         self.failures.store(failures, Ordering::SeqCst);
     }
@@ -76,9 +88,9 @@ impl Store for Flaky {
         self.inner.give_back(claim, counted, logs)
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let id = id.to_owned();
-        self.write(move |inner| inner.stop(&id))
+        self.write(move |inner| inner.stop_one(&id, seq))
     }
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
@@ -89,8 +101,16 @@ impl Store for Flaky {
         self.tend(|inner| inner.reap(node, beat))
     }
 
-    fn adopt(&self) -> Answer<'_, Vec<Record>> {
-        self.tend(Memory::adopt)
+    fn adopt(&self) -> Answer<'_, Adopted> {
+        let adopted = self.tend(Memory::adopt);
+        Box::pin(async move {
+            let adopted = adopted.await?.records;
+            let mut untold = self.untold.lock().unwrap();
+            untold.extend(adopted);
+            let part = self.parts.lock().unwrap().pop_front().unwrap_or(usize::MAX).min(untold.len());
+            let records = untold.drain(..part).collect();
+            Ok(Adopted { records, more: !untold.is_empty() })
+        })
     }
 
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {
@@ -118,6 +138,9 @@ impl Store for Flaky {
     }
 
     fn picture(&self, id: &str, which: Which) -> Answer<'_, Option<Picture>> {
+        if self.is_unreadable.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::Engine("the disk does not answer".to_owned())) });
+        }
         self.inner.picture(id, which)
     }
 

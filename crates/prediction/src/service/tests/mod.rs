@@ -2,6 +2,8 @@
 //! depends on how fast the machine is.
 
 mod flaky;
+mod left;
+mod reading;
 
 use std::sync::atomic::Ordering;
 

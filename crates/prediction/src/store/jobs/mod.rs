@@ -294,10 +294,10 @@ impl Jobs {
         Back::Waits(record)
     }
 
-    /// Begins to stop the prediction of an id.
-    pub(super) fn stop(&mut self, id: &str, now: Time) -> Stopping {
+    /// Begins to stop the prediction of an id, if it has that number or none is named.
+    pub(super) fn stop(&mut self, id: &str, seq: Option<u64>, now: Time) -> Stopping {
         let Some(job) = self.ids.get(id).and_then(|seq| self.jobs.get_mut(seq)) else { return Stopping::Unknown };
-        if job.ending {
+        if job.ending || seq.is_some_and(|seq| seq != job.entry.turn.seq) {
             return Stopping::TooLate;
         }
         if job.held.is_some() {

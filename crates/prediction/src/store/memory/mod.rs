@@ -14,8 +14,8 @@ use crate::store::jobs::{Back, Stopping};
 use crate::store::record::{Found, MAX_LOOKED, Picture, Query, Record, Retention, Search, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room, Said,
-    Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room,
+    Said, Stopped, Wants,
 };
 use crate::time::Time;
 use shelf::{Entry, Shelf};
@@ -96,9 +96,9 @@ impl Store for Memory {
         })
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let mut shelf = self.shelf();
-        ready(match shelf.jobs.stop(id, Time::now()) {
+        ready(match shelf.jobs.stop(id, seq, Time::now()) {
             Stopping::Unknown if shelf.ids.contains_key(id) => Stopped::TooLate,
             Stopping::Unknown => Stopped::Unknown,
             Stopping::TooLate => Stopped::TooLate,
@@ -136,13 +136,13 @@ impl Store for Memory {
         ready(true)
     }
 
-    fn adopt(&self) -> Answer<'_, Vec<Record>> {
+    fn adopt(&self) -> Answer<'_, Adopted> {
         let mut shelf = self.shelf();
-        let mut adopted = shelf.jobs.adopt(self.me());
+        let mut records = shelf.jobs.adopt(self.me());
         let owed: Vec<u64> = shelf.entries.iter().filter(|(_, entry)| entry.owed).map(|(&seq, _)| seq).collect();
         let owed = shelf.jobs.adopt_owed(self.me(), &owed);
-        adopted.extend(owed.iter().filter_map(|seq| Some(shelf.entries.get(seq)?.record.clone())));
-        ready(adopted)
+        records.extend(owed.iter().filter_map(|seq| Some(shelf.entries.get(seq)?.record.clone())));
+        ready(Adopted { records, more: false })
     }
 
     fn news(&self, of: &[Awaited]) -> Answer<'_, Vec<News>> {

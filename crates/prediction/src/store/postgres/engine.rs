@@ -21,7 +21,8 @@ use crate::store::mutex::lock;
 use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said, Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, New, News, Node, Outcome, Place, Room, Said,
+    Stopped, Wants,
 };
 use crate::time::Time;
 
@@ -131,9 +132,9 @@ impl Store for Postgres {
         self.lane.steps(async move { shared.give_back(claim, counted, Some(logs)).await })
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
-        self.lane.steps(async move { shared.stop(&id).await })
+        self.lane.steps(async move { shared.stop(&id, seq).await })
     }
 
     fn beat(&self, about: &About, said: Vec<Said>) -> Answer<'_, Beat> {
@@ -161,12 +162,12 @@ impl Store for Postgres {
         self.lane.steps(async move { shared.reap(node, beat).await })
     }
 
-    fn adopt(&self) -> Answer<'_, Vec<Record>> {
+    fn adopt(&self) -> Answer<'_, Adopted> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let look = Arc::clone(&shared);
             if !self.run(async move { look.has_orphans().await }).await? {
-                return Ok(Vec::new());
+                return Ok(Adopted::default());
             }
             self.lane.steps(async move { shared.adopt().await }).await
         })

@@ -17,7 +17,7 @@ use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
 use crate::store::record::Record;
-use crate::store::work::{Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
+use crate::store::work::{Adopted, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
 use crate::time::Time;
 use crate::wire::Metrics;
 
@@ -220,11 +220,11 @@ impl Shared {
         })
     }
 
-    pub(super) async fn stop(&self, id: &str) -> Result<Stopped, StoreError> {
+    pub(super) async fn stop(&self, id: &str, seq: Option<u64>) -> Result<Stopped, StoreError> {
         let found = self.truth.call(|client| writes::find(client, id)).await?;
         let Some(row) = found else { return Ok(Stopped::Unknown) };
         let record = rows::record(&row)?;
-        if record.prediction.status.is_terminal() {
+        if record.prediction.status.is_terminal() || seq.is_some_and(|seq| seq != record.seq) {
             return Ok(Stopped::TooLate);
         }
         let end = ends::canceled(&record, Time::now());
@@ -282,10 +282,10 @@ impl Shared {
         Ok(!self.looks.read(|client| writes::orphans(client, self.me(), Vec::new())).await?.is_empty())
     }
 
-    pub(super) async fn adopt(&self) -> Result<Vec<Record>, StoreError> {
+    pub(super) async fn adopt(&self) -> Result<Adopted, StoreError> {
         let lost = lock(&self.lost).clone();
         let orphans = self.truth.call(|client| writes::orphans(client, self.me(), lost.clone())).await?;
-        let are_all = orphans.len() < writes::MAX_ORPHANS;
+        let is_full = orphans.len() >= writes::MAX_ORPHANS;
         let seqs: Vec<i64> = orphans.iter().map(|(seq, _)| *seq).collect();
         let adopted = if seqs.is_empty() {
             Vec::new()
@@ -293,14 +293,19 @@ impl Shared {
             let adopted = self.truth.call(|client| writes::adopt(client, self.me(), lost.clone(), seqs.clone())).await;
             adopted.inspect_err(|failure| {
                 if failure.unknown {
-                    lock(&self.lost).extend(orphans.into_iter().map(|(_, id)| id));
+                    lock(&self.lost).extend(orphans.iter().map(|(_, id)| id.clone()));
                 }
             })?
         };
-        if are_all {
-            lock(&self.lost).retain(|id| !lost.contains(id));
+        let taken: HashSet<i64> = adopted.iter().map(|row| row.get(0)).collect();
+        let (taken, left): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|(seq, _)| taken.contains(seq));
+        // What was taken is not to be taken again with the next part, and what others have locked stays lost.
+        let mut found: HashSet<String> = taken.into_iter().map(|(_, id)| id).collect();
+        if !is_full {
+            found.extend(lost.into_iter().filter(|id| !left.iter().any(|(_, left)| left == id)));
         }
-        Ok(self.unreadable.records(&adopted))
+        lock(&self.lost).retain(|id| !found.contains(id));
+        Ok(Adopted { records: self.unreadable.records(&adopted), more: is_full || !left.is_empty() })
     }
 
     pub(super) async fn delete(&self, id: &str) -> Result<bool, StoreError> {

@@ -16,8 +16,8 @@ use crate::store::queue::Entry;
 use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{
-    About, Accepted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room, Said,
-    Stopped, Wants,
+    About, Accepted, Adopted, Awaited, Beat, Board, Claim, Claimed, NOBODY, New, News, Node, Outcome, Place, Room,
+    Said, Stopped, Wants,
 };
 use crate::time::Time;
 
@@ -131,8 +131,8 @@ impl Store for Sqlite {
         }
     }
 
-    fn stop(&self, id: &str) -> Answer<'_, Stopped> {
-        let stopping = self.jobs().stop(id, Time::now());
+    fn stop_one(&self, id: &str, seq: Option<u64>) -> Answer<'_, Stopped> {
+        let stopping = self.jobs().stop(id, seq, Time::now());
         match stopping {
             Stopping::TooLate => ready(Stopped::TooLate),
             Stopping::Ends(record) => self.shared.end(*record, Vec::new(), Stopped::Ended),
@@ -193,7 +193,7 @@ impl Store for Sqlite {
         })
     }
 
-    fn adopt(&self) -> Answer<'_, Vec<Record>> {
+    fn adopt(&self) -> Answer<'_, Adopted> {
         // Behind the ends that opening or reaping has made.
         let ended = self.shared.writer.write(|_| Ok(()), |ended| ended);
         Box::pin(async move {
@@ -204,9 +204,9 @@ impl Store for Sqlite {
             let seqs: Vec<u64> = owed.iter().map(|record| record.seq).collect();
             let mine = jobs.adopt_owed(self.me(), &seqs);
             owed.retain(|record| mine.binary_search(&record.seq).is_ok());
-            let mut adopted = jobs.adopt(self.me());
-            adopted.append(&mut owed);
-            Ok(adopted)
+            let mut records = jobs.adopt(self.me());
+            records.append(&mut owed);
+            Ok(Adopted { records, more: false })
         })
     }
 

@@ -72,13 +72,13 @@ async fn what_nobody_looks_after_is_adopted(nodes: &Nodes) {
     let owes = end(a, with_webhook("owes"), b"png").await;
     accept(a, record("waits")).await;
     accept(c, record("another's")).await;
-    assert!(b.adopt().await.unwrap().is_empty(), "their node lives");
+    assert!(b.adopt().await.unwrap().records.is_empty(), "their node lives");
     let (node, stands) = first(b).await;
     b.reap(node, stands).await.unwrap();
-    let mut adopted = b.adopt().await.unwrap();
+    let mut adopted = b.adopt().await.unwrap().records;
     adopted.sort_by_key(|record| record.seq);
     assert_eq!(ids(&adopted), ["owes", "waits"]);
-    assert!(c.adopt().await.unwrap().is_empty(), "by one node only");
+    assert!(c.adopt().await.unwrap().records.is_empty(), "by one node only");
     b.mark_delivered("owes", owes.seq).await.unwrap();
     assert!(!c.get("owes").await.unwrap().unwrap().owed);
 }

@@ -10,6 +10,7 @@ super::cases!(
     what_is_given_back_is_claimed_again,
     a_stop_ends_what_waits_and_is_obeyed_by_what_runs,
     an_id_is_used_again_when_it_has_ended,
+    a_stop_by_number_is_for_no_other_of_the_id,
     an_id_that_owes_its_end_is_not_used_again,
     a_key_finds_its_prediction,
     pictures_of_all_kinds,
@@ -169,6 +170,22 @@ async fn an_id_is_used_again_when_it_has_ended(nodes: &Nodes) {
     assert_eq!((stored.record.seq, stored.record.prediction.status), (2, Status::Starting));
     assert!(stored.picture.is_none(), "a record that replaces another has none of its pictures");
     assert_eq!(a.finish(&claimed.claim, succeeded(&claimed), Vec::new()).await.unwrap(), Outcome::Fenced);
+}
+
+async fn a_stop_by_number_is_for_no_other_of_the_id(nodes: &Nodes) {
+    let (a, b) = (&*nodes.a, &*nodes.b);
+    let ended = end(a, record("a"), b"png").await.seq;
+    assert_eq!(a.stop_one("a", Some(ended)).await.unwrap(), Stopped::TooLate);
+    let seq = accept(b, record("a")).await;
+    assert_eq!(a.stop_one("a", Some(ended)).await.unwrap(), Stopped::TooLate, "another waits");
+    assert_eq!(status(b, "a").await, Status::Starting);
+    let claimed = claim(b).await;
+    assert_eq!(a.stop_one("a", Some(ended)).await.unwrap(), Stopped::TooLate, "another runs");
+    let end = b.finish(&claimed.claim, succeeded(&claimed), Vec::new()).await.unwrap();
+    assert!(matches!(end, Outcome::Ended(end) if end.prediction.status == Status::Succeeded && end.seq == seq));
+    let waits = accept(b, record("b")).await;
+    assert!(matches!(a.stop_one("b", Some(waits)).await.unwrap(), Stopped::Ended(end) if end.seq == waits));
+    assert_eq!(a.stop_one("c", Some(seq)).await.unwrap(), Stopped::Unknown);
 }
 
 async fn an_id_that_owes_its_end_is_not_used_again(nodes: &Nodes) {

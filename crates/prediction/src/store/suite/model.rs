@@ -157,7 +157,7 @@ impl Player {
             }
             Call::Adopt { node } => {
                 let mut seqs: Vec<u64> =
-                    self.node(node).adopt().await.unwrap().iter().map(|record| record.seq).collect();
+                    self.node(node).adopt().await.unwrap().records.iter().map(|record| record.seq).collect();
                 seqs.sort_unstable();
                 format!("{seqs:?}")
             }

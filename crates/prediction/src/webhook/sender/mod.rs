@@ -3,6 +3,8 @@
 //! One task follows one prediction, so its events arrive in order. Only `completed` is tried again; it is pending in
 //! the store until a receiver accepts or refuses it, and keeps its `webhook-id` however often it is sent.
 
+mod turns;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,6 @@ use http_client::{Retries, RetryPolicy};
 use metrics::counter;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use ring::digest;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -19,12 +20,14 @@ use super::subscription::{EventKind, Translate, Webhook};
 use super::transport::{Delivery, Failure, Http, Transport};
 use crate::active::ActivePrediction;
 use crate::feed::{Event, Item};
+use crate::lifecycle::Phase;
 use crate::outgoing::Gate;
 use crate::redacted::Redacted;
 use crate::shown::shown;
 use crate::store::{Record, Store, StoreError};
 use crate::time::Time;
 use crate::wire::Prediction;
+use turns::Turns;
 
 /// How often an end is sent: for about a day.
 const RETRIES: RetryPolicy = RetryPolicy {
@@ -41,8 +44,6 @@ const HELD: u32 = 6;
 const FIRST_MARK_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait.
 const MAX_MARK_WAIT: Duration = Duration::from_secs(30);
-/// Later attempts that run at a time, because each may hold a picture.
-const MAX_AT_ONCE: usize = 64;
 
 /// How webhooks are sent.
 #[derive(Clone, Debug)]
@@ -63,7 +64,8 @@ pub(crate) struct WebhookSender {
     transport: Arc<dyn Transport>,
     options: Options,
     store: Arc<dyn Store>,
-    later: Arc<Semaphore>,
+    /// For ends that are not held in memory.
+    turns: Arc<Turns>,
     tasks: TaskTracker,
 }
 
@@ -82,7 +84,7 @@ impl WebhookSender {
     }
 
     fn with(transport: Arc<dyn Transport>, options: Options, store: Arc<dyn Store>) -> Self {
-        Self { transport, options, store, later: Arc::new(Semaphore::new(MAX_AT_ONCE)), tasks: TaskTracker::new() }
+        Self { transport, options, store, turns: Arc::default(), tasks: TaskTracker::new() }
     }
 
     /// Follows a prediction to its end, if it has a webhook.
@@ -107,6 +109,7 @@ impl WebhookSender {
         let _ = tokio::time::timeout(within, self.tasks.wait()).await;
     }
 
+    /// Sends what happens to a prediction, until it has ended or is not this node's to tell of any more.
     async fn send_events(&self, active: Arc<ActivePrediction>, webhook: &Webhook) {
         let mut reader = active.feed.reader(0);
         let mut last: Option<Instant> = None;
@@ -116,6 +119,8 @@ impl WebhookSender {
             let item = tokio::select! {
                 biased;
                 item = reader.next() => item,
+                // Without an event: nothing more will come.
+                _ = active.until(|phase| matches!(phase, Phase::Elsewhere | Phase::Refused(_))) => return,
                 () = sleep_until(due), if gathered => {
                     gathered = false;
                     last = Some(Instant::now());
@@ -228,7 +233,7 @@ impl WebhookSender {
         if let Some(prediction) = &pending.prediction {
             return Ok(Some(self.post(webhook, message, prediction).await));
         }
-        let _turn = self.later.acquire().await;
+        let _turn = self.turns.take(&webhook.url).await;
         let stored = self.store.get(&pending.id).await?.filter(|stored| stored.record.seq == pending.seq);
         let Some(stored) = stored else { return Ok(None) };
         Ok(Some(self.post(webhook, message, &stored.into_prediction()).await))

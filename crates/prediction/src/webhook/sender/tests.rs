@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::feed::Feed;
 use crate::lifecycle::End;
 use crate::output::Wanted;
 use crate::store::{Claimed, Memory, New, Room, Wants};
@@ -217,4 +218,57 @@ async fn order_and_throttle_hold_for_a_slow_receiver() {
     assert_eq!(sent.last().unwrap()["status"], "failed");
     assert!(sent[..sent.len() - 1].iter().all(|one| one["status"] == "processing"));
     assert!((5..8).contains(&sent.len()), "{steps:?}");
+}
+
+/// Whoever waited for it here would wait for ever, and it would never be let go.
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_elsewhere_or_was_never_accepted_is_let_go() {
+    let (receiver, store) = (Receiver::new(|_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
+    let sender = sender(&receiver, &store);
+    let waits =
+        Arc::new(ActivePrediction::resume(record("waits", &EventKind::ALL), true, Feed::new(0), tracing::Span::none()));
+    let refused = Arc::new(ActivePrediction::new(record("refused", &EventKind::ALL), 0, tracing::Span::none()));
+    for active in [&waits, &refused] {
+        sender.follow(active);
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(sender.tasks.len(), 2, "they may yet end here");
+    assert!(waits.leave() && refused.refuse("there is no room"));
+    sender.flush(Duration::from_hours(1)).await;
+    assert!(receiver.begun.elapsed() < Duration::from_mins(1));
+    assert_eq!((sender.tasks.len(), Arc::strong_count(&waits), Arc::strong_count(&refused)), (0, 1, 1));
+    assert!(receiver.came().is_empty());
+}
+
+/// A receiver of which one host never answers.
+struct Deaf(Arc<Receiver>);
+
+impl Transport for Deaf {
+    fn send(&self, delivery: Delivery) -> Sending<'_> {
+        if delivery.url.contains("silent") { Box::pin(std::future::pending()) } else { self.0.send(delivery) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_never_answers_does_not_keep_the_others_waiting() {
+    let (receiver, store) = (Receiver::new(|_| (200, None)), Arc::new(Memory::default()) as Arc<dyn Store>);
+    let sender = WebhookSender::with(Arc::new(Deaf(Arc::clone(&receiver))), options(), Arc::clone(&store));
+    let silent = (0..2 * turns::MAX_AT_ONCE).map(|n| (format!("silent {n}"), "http://silent.example/"));
+    for (id, url) in silent.chain([("a".to_owned(), "http://receiver.example/")]) {
+        let mut record = record(&id, &[EventKind::Completed]);
+        if let Some(webhook) = &mut record.webhook {
+            url.clone_into(&mut webhook.url);
+        }
+        let active = claimed(record, &store).await;
+        end(&active, &store).await;
+        // As after a restart.
+        sender.resume(store.get(&id).await.unwrap().unwrap().record);
+    }
+    let delivered = async {
+        while is_pending(&store).await {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_hours(1), delivered).await.is_ok(), "it waits for the silent one");
+    assert_eq!(receiver.came().len(), 1);
 }

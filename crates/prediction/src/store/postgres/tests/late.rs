@@ -122,7 +122,7 @@ async fn a_commit_that_waits_for_a_standby_is_sent_once() {
     let outcome = answered!(store.finish(&held.claim, succeeded(&held), Vec::new()));
     assert!(matches!(outcome, Outcome::Ended(_)), "{outcome:?}");
     assert_eq!(store.picture("held", Which::FIRST).await.unwrap().unwrap().bytes[..], *b"png");
-    assert_eq!(ids(&answered!(store.adopt())), ["lost"], "it was stored all the same");
+    assert_eq!(ids(&answered!(store.adopt()).records), ["lost"], "it was stored all the same");
     accept(&*store, record("more")).await;
     until(|| upload(&store, "c").join().unwrap().is_ok());
     assert!(Common::get(&*store, "a").unwrap().is_some());

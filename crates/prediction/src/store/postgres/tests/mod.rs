@@ -12,6 +12,7 @@ macro_rules! answered {
     };
 }
 
+mod adopting;
 mod bench;
 mod hosts;
 mod lane;
@@ -160,9 +161,9 @@ async fn what_was_adopted_without_an_answer_is_adopted_again() {
     // To the first it says that there is something, to the second what.
     proxy.lose(3);
     assert!(a.adopt().await.is_err());
-    assert!(b.adopt().await.unwrap().is_empty());
-    assert_eq!(ids(&a.adopt().await.unwrap()), ["a"]);
-    assert!(a.adopt().await.unwrap().is_empty());
+    assert!(b.adopt().await.unwrap().records.is_empty());
+    assert_eq!(ids(&a.adopt().await.unwrap().records), ["a"]);
+    assert!(a.adopt().await.unwrap().records.is_empty());
 }
 
 #[tokio::test]

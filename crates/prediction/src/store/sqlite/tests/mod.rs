@@ -103,7 +103,7 @@ async fn a_folder_of_the_second_version_keeps_everything() {
     connection.execute("INSERT INTO pictures VALUES (3, x'010203')", []).unwrap();
     drop(connection);
     let store = Sqlite::open(dir.path()).unwrap();
-    let mut adopted = store.adopt().await.unwrap();
+    let mut adopted = store.adopt().await.unwrap().records;
     adopted.sort_by_key(|record| record.seq);
     assert_eq!(ids(&adopted), ["owes", "ran", "waited", "ran twice"]);
     assert_eq!(status(&store, "ran twice").await, Status::Failed);
@@ -136,7 +136,7 @@ async fn opening_gives_back_what_the_process_before_held() {
     drop(store);
 
     let store = Sqlite::open(dir.path()).unwrap();
-    assert_eq!(ids(&store.adopt().await.unwrap()), ["runs", "given back", "waits", "stops"]);
+    assert_eq!(ids(&store.adopt().await.unwrap().records), ["runs", "given back", "waits", "stops"]);
     assert_eq!(status(&store, "stops").await, Status::Canceled, "a cancel that was answered survives");
     assert_eq!(store.finish(&held[0].claim, succeeded(&held[0]), Vec::new()).await.unwrap(), Outcome::Fenced);
     let runs = claim(&store).await;

@@ -42,13 +42,21 @@ pub(super) struct WorkerSlot {
     /// Its process, once that is started.
     process: Option<Process>,
     /// What it holds, by job.
-    running: HashMap<String, Arc<ActivePrediction>>,
+    running: HashMap<String, Held>,
     /// It holds a prediction that has lost a worker before, and gets no other beside it.
     exclusive: bool,
     /// Some process of this slot has been ready: its model and its device are sound.
     was_ready: bool,
     /// How often in a row it has ended by itself, that is without any job.
     falls: u32,
+}
+
+/// A job that a slot holds.
+#[derive(Debug)]
+struct Held {
+    active: Arc<ActivePrediction>,
+    /// Whether its process was sent it. Before, pictures are read for it, and the process knows nothing of it.
+    sent: bool,
 }
 
 /// What is known of the process in a slot.
@@ -67,8 +75,10 @@ struct Process {
 /// What follows from the end of a process.
 #[derive(Debug)]
 pub(super) struct Exit {
-    /// What it held.
+    /// What it had been sent.
     pub(super) held: Vec<Arc<ActivePrediction>>,
+    /// What it had not been sent yet: it has no part in the end of the process.
+    pub(super) unsent: Vec<Arc<ActivePrediction>>,
     /// Why it ended.
     pub(super) why: String,
     /// How often in a row a process of this slot has ended by itself, this one included.
@@ -115,7 +125,7 @@ impl WorkerSlot {
         let process = self.process.as_ref()?;
         let limit = match process.is_ready {
             false => load,
-            true if self.running.is_empty() => return None,
+            true if !self.is_at_work() => return None,
             true => hang,
         };
         Some(limit.saturating_sub(process.last_sign.elapsed()))
@@ -125,7 +135,7 @@ impl WorkerSlot {
     pub(super) fn silence(&mut self) -> &'static str {
         let Some(process) = &mut self.process else { return "it did not start in time" };
         if process.is_ready {
-            // That it holds a job is why it was waited for.
+            // That it was sent a job is why it was waited for.
             process.worked = true;
             "it said nothing of its jobs in time"
         } else {
@@ -133,8 +143,13 @@ impl WorkerSlot {
         }
     }
 
+    /// Whether its process was sent a job that has not ended.
+    fn is_at_work(&self) -> bool {
+        self.running.values().any(|held| held.sent)
+    }
+
     pub(super) fn running(&self) -> impl Iterator<Item = &Arc<ActivePrediction>> {
-        self.running.values()
+        self.running.values().map(|held| &held.active)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -153,22 +168,25 @@ impl WorkerSlot {
 
     /// The prediction of a job that it holds.
     pub(super) fn job(&self, job: &str) -> Option<&Arc<ActivePrediction>> {
-        self.running.get(job)
+        self.running.get(job).map(|held| &held.active)
     }
 
     /// Gives it a job. One whose input names pictures is sent by [`Self::start`], once they are read.
     fn run(&mut self, job: String, active: Arc<ActivePrediction>, exclusive: bool) {
-        self.touch();
         self.exclusive = exclusive;
-        if names(active.input()).next().is_none() {
+        let sent = names(active.input()).next().is_none();
+        if sent {
             self.start(job.clone(), &active, Vec::new(), Vec::new());
         }
-        self.running.insert(job, active);
+        self.running.insert(job, Held { active, sent });
     }
 
     /// Sends its process a job, with the pictures that the input names.
     pub(super) fn start(&mut self, job: String, active: &ActivePrediction, pictures: Vec<Given>, rgb: Vec<u8>) {
         self.touch();
+        if let Some(held) = self.running.get_mut(&job) {
+            held.sent = true;
+        }
         if let Some(process) = &self.process {
             let input = Box::new(active.input().clone());
             process.worker.send_with(Command::Run { job, input, pictures }, rgb);
@@ -189,7 +207,7 @@ impl WorkerSlot {
 
     /// Removes a job that has ended; how many others it holds beside it.
     pub(super) fn complete(&mut self, job: &str, computed: bool) -> Option<(Arc<ActivePrediction>, usize)> {
-        let active = self.running.remove(job)?;
+        let Held { active, .. } = self.running.remove(job)?;
         self.exclusive &= !self.running.is_empty();
         if let Some(process) = &mut self.process {
             process.worked |= computed;
@@ -201,13 +219,13 @@ impl WorkerSlot {
     pub(super) fn detach(&mut self) -> Vec<Arc<ActivePrediction>> {
         self.process = None;
         self.exclusive = false;
-        self.running.drain().map(|(_, active)| active).collect()
+        self.running.drain().map(|(_, held)| held.active).collect()
     }
 
     /// Its process has ended, or could not be started, and `how`.
     pub(super) fn exited(&mut self, how: String) -> Exit {
         let process = self.process.take();
-        let worked = !self.running.is_empty() || process.as_ref().is_some_and(|process| process.worked);
+        let worked = self.is_at_work() || process.as_ref().is_some_and(|process| process.worked);
         let why = process.and_then(|process| process.fatal).unwrap_or(how);
         self.falls = if worked { 0 } else { self.falls + 1 };
         let (mut load_error, mut restart_after) = (None, None);
@@ -225,7 +243,8 @@ impl WorkerSlot {
                 WorkerState::LoadFailed(error)
             }
         };
-        Exit { held: self.detach(), why, falls: self.falls, load_error, restart_after }
+        let unsent = self.running.extract_if(|_, held| !held.sent).map(|(_, held)| held.active).collect();
+        Exit { held: self.detach(), unsent, why, falls: self.falls, load_error, restart_after }
     }
 }
 
@@ -318,76 +337,4 @@ impl Workers {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::feed::Feed;
-    use crate::store::record_of;
-
-    fn active(id: &str) -> Arc<ActivePrediction> {
-        Arc::new(ActivePrediction::resume(
-            record_of(id, &json!({"prompt": "a"}), 1),
-            true,
-            Feed::new(0),
-            tracing::Span::none(),
-        ))
-    }
-
-    #[test]
-    fn the_least_busy_worker_gets_the_next_job_and_a_suspect_one_for_itself() {
-        let mut workers = Workers::new(3);
-        assert_eq!((workers.choose(false), workers.free(), workers.share()), (None, 0, 1));
-        workers.slot(1).ready(2);
-        workers.slot(2).ready(2);
-        assert_eq!((workers.choose(false), workers.free(), workers.share()), (Some(1), 4, 2));
-        let job = workers.next_job();
-        workers.run(1, job.clone(), active("a"), false);
-        assert_eq!((workers.choose(false), workers.choose(true), workers.free()), (Some(2), Some(2), 3));
-        let alone = workers.next_job();
-        assert_ne!(job, alone);
-        workers.run(2, alone.clone(), active("b"), true);
-        assert_eq!((workers.choose(false), workers.choose(true), workers.free()), (Some(1), None, 1));
-        let (ended, beside) = workers.slot(2).complete(&alone, true).unwrap();
-        assert_eq!((ended.id(), beside, workers.choose(true)), ("b", 0, Some(2)));
-        assert!(workers.slot(2).complete(&alone, true).is_none(), "once");
-    }
-
-    #[test]
-    fn a_worker_that_falls_by_itself_is_started_with_growing_waits_and_then_given_up() {
-        let mut slot = WorkerSlot::default();
-        slot.ready(1);
-        let waits: Vec<_> = (0..MAX_FALLS).map(|_| slot.exited("gone".to_owned()).restart_after).collect();
-        let expected = [200, 400, 800, 1600].map(|ms| Some(Duration::from_millis(ms)));
-        assert_eq!((&waits[..4], waits[4]), (&expected[..], None));
-        assert_eq!(slot.state, WorkerState::Dead("gone".to_owned()));
-        let mut workers = Workers { slots: vec![slot, WorkerSlot::default()], last_job: 0 };
-        assert_eq!(workers.why_lost(), None, "one still loads");
-        workers.slot(1).exited("no device".to_owned());
-        assert_eq!(workers.why_lost(), Some("gone"));
-
-        let mut slot = WorkerSlot::default();
-        slot.ready(1);
-        slot.exited("gone".to_owned());
-        slot.run("1".to_owned(), active("a"), false);
-        let exit = slot.exited("gone".to_owned());
-        assert_eq!((exit.restart_after, exit.held.len()), (Some(Duration::ZERO), 1), "a job brought it down");
-        assert!(slot.accepts_work() && slot.free() == 0);
-    }
-
-    #[test]
-    fn a_worker_that_cannot_load_is_not_started_again() {
-        let mut slot = WorkerSlot::default();
-        let exit = slot.exited("exit status: 9".to_owned());
-        let error = "the worker ended while it loaded: exit status: 9".to_owned();
-        assert_eq!((exit.load_error, exit.restart_after), (Some(error.clone()), None));
-        assert_eq!(slot.state, WorkerState::LoadFailed(error));
-
-        let mut slot = WorkerSlot { state: WorkerState::LoadFailed("no model".to_owned()), ..WorkerSlot::default() };
-        assert_eq!(slot.exited("exit status: 1".to_owned()).load_error, None, "it has said so itself");
-        assert_eq!(slot.state, WorkerState::LoadFailed("no model".to_owned()));
-        let workers = Workers { slots: vec![slot], last_job: 0 };
-        assert!(workers.are_gone() && !Workers::new(1).are_gone());
-        assert_eq!(workers.why_lost(), None, "none was there to be lost");
-    }
-}
+mod tests;
