@@ -54,8 +54,8 @@ pub(super) struct Shared {
     pub(super) strays: AtomicU32,
     /// Whether that is under way.
     pub(super) straying: AtomicBool,
-    /// When retention by number is next looked at: not often where that takes long.
-    pub(super) sweep: Mutex<Option<Instant>>,
+    /// When each rule of retention is next looked at: not often where that takes long.
+    pub(super) sweep: Mutex<[Option<Instant>; 2]>,
     /// Ids that may have been accepted without an answer.
     pub(super) lost: Mutex<Vec<String>>,
     /// Claims whose end may have been stored without an answer.

@@ -20,6 +20,7 @@ mod models;
 mod objects;
 mod opening;
 mod proxy;
+mod retention;
 mod rounds;
 mod tls;
 mod upgrade;
