@@ -96,7 +96,15 @@ impl Store for Postgres {
                 if in_doubt {
                     done.expect_strays();
                 }
-                let claimed: Vec<_> = outcome?.iter().filter_map(|row| writes::claimed(row, now)).collect();
+                let rows = outcome?;
+                let claimed = rows.iter().filter_map(|row| {
+                    let claimed = writes::claimed(row, now);
+                    if claimed.is_none() {
+                        done.note_unreadable(row);
+                    }
+                    claimed
+                });
+                let claimed: Vec<_> = claimed.collect();
                 done.hand_out(&claimed);
                 Ok(claimed)
             },

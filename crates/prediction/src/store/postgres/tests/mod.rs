@@ -23,6 +23,7 @@ mod proxy;
 mod retention;
 mod rounds;
 mod tls;
+mod unreadable;
 mod upgrade;
 
 use std::collections::HashSet;
