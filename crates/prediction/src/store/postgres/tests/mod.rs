@@ -20,6 +20,7 @@ mod models;
 mod objects;
 mod opening;
 mod proxy;
+mod queue;
 mod retention;
 mod rounds;
 mod tls;
