@@ -1,8 +1,14 @@
 //! The ends that a store makes by itself: of what was canceled while it waited, and of what was interrupted too often.
 
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::error::StoreError;
 use super::record::Record;
+use crate::input;
+use crate::output::Wanted;
 use crate::time::Time;
-use crate::wire::{Prediction, Status};
+use crate::wire::{Metrics, Prediction, Status};
 
 /// A prediction that was asked to stop.
 pub(super) fn canceled(record: &Record, now: Time) -> Record {
@@ -33,6 +39,50 @@ pub(super) fn unstored(record: Record, why: String) -> Record {
     record.prediction.status = Status::Failed;
     record.prediction.error = Some(why);
     record
+}
+
+/// The failed form of what has a record that cannot be read, with what can be read of it.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn unreadable(text: &str, id: String, why: &StoreError, now: Time) -> Result<Record, StoreError> {
+    let stored: Value = serde_json::from_str(text).unwrap_or_default();
+    let prediction = &stored["prediction"];
+    let input = match part(&prediction["input"]) {
+        Some(input) => input,
+        None => input::parse(&json!({"prompt": ""}), None).map_err(|_| why.clone())?.input,
+    };
+    let prediction = Prediction {
+        completed_at: Some(now),
+        created_at: part(&prediction["created_at"]).unwrap_or(now),
+        error: Some(why.to_string()),
+        input,
+        logs: part(&prediction["logs"]).unwrap_or_default(),
+        metrics: Metrics::default(),
+        model: part(&prediction["model"]),
+        output: None,
+        started_at: None,
+        status: Status::Failed,
+        urls: part(&prediction["urls"]).unwrap_or_default(),
+        version: part(&prediction["version"]),
+        id,
+    };
+    Ok(Record {
+        prediction,
+        seq: 0,
+        attempts: 0,
+        webhook: part(&stored["webhook"]),
+        output_file_prefix: None,
+        wanted: Wanted::default(),
+        file: None,
+        deadline: None,
+        key: part(&stored["key"]),
+        asker: part(&stored["asker"]),
+    })
+}
+
+fn part<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    T::deserialize(value).ok()
 }
 
 /// Logs and counts an end that the store made and nobody else reports.

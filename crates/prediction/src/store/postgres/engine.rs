@@ -97,7 +97,15 @@ impl Store for Postgres {
                 if in_doubt {
                     done.expect_strays();
                 }
-                let claimed: Vec<_> = outcome?.iter().filter_map(|row| writes::claimed(row, now)).collect();
+                let rows = outcome?;
+                let claimed = rows.iter().filter_map(|row| {
+                    let claimed = writes::claimed(row, now);
+                    if claimed.is_none() {
+                        done.note_unreadable(row);
+                    }
+                    claimed
+                });
+                let claimed: Vec<_> = claimed.collect();
                 done.hand_out(&claimed);
                 Ok(claimed)
             },
@@ -298,24 +306,14 @@ impl Store for Postgres {
     }
 
     fn sweep(&self, retention: Retention) -> Answer<'_, u64> {
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move {
-            let mut gone = 0;
-            for rule in [sweep::Rule::Age, sweep::Rule::Size] {
-                loop {
-                    let shared = Arc::clone(&shared);
-                    let step = self.lane.steps(async move { sweep::step(&shared, rule, retention).await });
-                    let (removed, more) = step.await?;
-                    gone += removed;
-                    if !more {
-                        break;
-                    }
-                }
-            }
-            if gone > 0 {
+        let (shared, lane) = (Arc::clone(&self.shared), self.lane.clone());
+        Box::pin(self.run(async move {
+            let swept = sweep::sweep(&shared, &lane, retention).await;
+            if !matches!(swept, Ok(0)) {
+                // Some may be gone also where it has failed.
                 shared.objects.nudge.notify_one();
             }
-            Ok(gone)
-        })
+            swept
+        }))
     }
 }

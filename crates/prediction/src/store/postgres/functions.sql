@@ -6,7 +6,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
     b record;
 BEGIN
-    SELECT board.waiting, board.units, board.at > clock_timestamp() - interval '5 seconds' AND board.waiting > 1000 AS old
+    -- What was said in the future was said before the clock was set back.
+    SELECT board.waiting, board.units,
+            board.at BETWEEN clock_timestamp() - interval '5 seconds' AND clock_timestamp() AND board.waiting > 1000 AS old
         INTO b FROM syncdiffusion.board;
     is_old := b.old;
     IF is_old THEN
@@ -36,7 +38,10 @@ $$;
 --
 -- What is accepted gets a rank above all that was claimed before. So nothing new comes below a mark, once all
 -- transactions have ended that may have looked at the queue before it was set: these are the ones numbered before a
--- number that is taken after the look, because `accept` takes its own before it looks.
+-- number that is taken after the look, because `accept` takes its own before it looks. A number that is not taken yet is
+-- one of another server, from which the tables were restored or replicated: nothing of that one looks at this queue.
+--
+-- A time that is to come was written before the clock was set back.
 CREATE OR REPLACE FUNCTION syncdiffusion.refresh() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     b record;
@@ -47,11 +52,13 @@ DECLARE
     first double precision;
 BEGIN
     SELECT greatest(low, (SELECT max(p.rank) FROM syncdiffusion.predictions p WHERE p.begun)) INTO came
-        FROM syncdiffusion.board WHERE at < clock_timestamp() - interval '1 second';
+        FROM syncdiffusion.board WHERE at NOT BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp();
     IF NOT FOUND THEN RETURN; END IF;
-    SELECT * INTO b FROM syncdiffusion.board WHERE at < clock_timestamp() - interval '1 second' FOR UPDATE SKIP LOCKED;
+    SELECT * INTO b FROM syncdiffusion.board
+        WHERE at NOT BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp() FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
-    settled := pg_snapshot_xmin(pg_current_snapshot()) >= b.marked;
+    settled := pg_snapshot_xmin(pg_current_snapshot()) >= b.marked
+        OR pg_snapshot_xmax(pg_current_snapshot()) <= b.marked;
     SELECT count(*), coalesce(sum(p.units), 0), min(p.rank) INTO n, u, first
         FROM syncdiffusion.predictions p WHERE p.status = 'starting' AND p.rank >= b.floor;
     UPDATE syncdiffusion.board SET
@@ -59,7 +66,7 @@ BEGIN
         mark = CASE WHEN settled THEN came ELSE b.mark END,
         marked = CASE WHEN settled THEN pg_current_xact_id() ELSE b.marked END,
         at = clock_timestamp(), waiting = n, units = u;
-    IF b.summed < clock_timestamp() - interval '30 seconds' THEN
+    IF b.summed NOT BETWEEN clock_timestamp() - interval '30 seconds' AND clock_timestamp() THEN
         PERFORM syncdiffusion.sum_usage();
         -- What was said in the moment of an end.
         DELETE FROM syncdiffusion.progress g WHERE NOT EXISTS (
@@ -84,8 +91,9 @@ BEGIN
     SELECT max(rank) INTO highest FROM syncdiffusion.predictions WHERE seq = ANY(numbers) AND begun;
     DELETE FROM syncdiffusion.predictions WHERE seq = ANY(numbers);
     DELETE FROM syncdiffusion.progress WHERE seq = ANY(numbers);
+    -- Several may have the same rank, and others may remove them in this moment: each of those here remembers it.
     IF highest IS NOT NULL
-        AND NOT EXISTS (SELECT FROM syncdiffusion.predictions WHERE begun AND rank >= highest) THEN
+        AND NOT EXISTS (SELECT FROM syncdiffusion.predictions WHERE begun AND rank > highest) THEN
         UPDATE syncdiffusion.board SET low = highest WHERE low < highest;
     END IF;
 END $$;
@@ -161,8 +169,10 @@ BEGIN
         INSERT INTO syncdiffusion.predictions
             (seq, id, tenant, key, request, units, rank, wire, version, keeper, bytes, record)
             SELECT number, new_id, new_tenant, new_key, new_request, new_units,
+                -- What is below the floor is not found.
                 greatest(
                     b.low,
+                    b.floor,
                     (SELECT max(p.rank) FROM syncdiffusion.predictions p WHERE p.begun),
                     (SELECT max(p.rank) FROM syncdiffusion.predictions p
                         WHERE p.tenant = new_tenant AND p.node IS NULL AND p.completed_at IS NULL
@@ -199,7 +209,9 @@ BEGIN
         WITH next AS MATERIALIZED (
             SELECT p.seq, p.rank, p.attempts > 0 AS suspect FROM syncdiffusion.predictions p
             WHERE p.status = 'starting' AND p.rank >= (SELECT floor FROM syncdiffusion.board)
-                AND p.wire <= most_wire AND p.units <= most_units AND p.queued_at <= clock_timestamp() - waited
+                AND p.wire <= most_wire AND p.units <= most_units
+                -- Also what was queued before the clock was set back.
+                AND (p.queued_at <= clock_timestamp() - waited OR p.queued_at > clock_timestamp())
                 AND (own_version IS NULL OR p.version IS NULL OR p.version = own_version)
             ORDER BY p.rank, p.seq LIMIT places FOR UPDATE OF p SKIP LOCKED
         ), alive AS MATERIALIZED (
@@ -347,54 +359,4 @@ BEGIN
         WHERE keeper = dead AND (owed OR completed_at IS NULL) IS TRUE;
     DELETE FROM syncdiffusion.nodes WHERE node = dead;
     outcome := 'reaped';
-END $$;
-
--- Notes pictures that lie in the bucket, in place of those they name.
-CREATE OR REPLACE FUNCTION syncdiffusion.put_objects(
-    number bigint, kinds text[], numbers integer[], medias text[], files text[], sizes bigint[], keys text[]
-) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO syncdiffusion.objects AS o (seq, kind, n, media, file, size, key)
-        SELECT number, * FROM unnest(kinds, numbers, medias, files, sizes, keys)
-        ON CONFLICT (seq, kind, n) DO UPDATE
-            SET media = excluded.media, file = excluded.file, size = excluded.size, key = excluded.key;
-    UPDATE syncdiffusion.predictions SET bytes = syncdiffusion.weight(number) WHERE seq = number;
-END $$;
-
--- `accept` of a prediction whose pictures lie in the bucket.
-CREATE OR REPLACE FUNCTION syncdiffusion.accept_with_objects(
-    me bigint, new_request uuid, new_id text, new_tenant text, new_key text, idempotent boolean,
-    new_units double precision, new_wire integer, new_version text, new_record text,
-    free bigint, jobs bigint, most_units double precision, more bigint, more_units double precision,
-    kinds text[], numbers integer[], medias text[], files text[], sizes bigint[], keys text[],
-    OUT new_seq bigint, OUT known bigint, OUT waiting bigint, OUT units double precision
-) LANGUAGE plpgsql AS $$
-BEGIN
-    SELECT a.new_seq, a.known, a.waiting, a.units INTO new_seq, known, waiting, units
-        FROM syncdiffusion.accept(
-            me, new_request, new_id, new_tenant, new_key, idempotent, new_units, new_wire, new_version, new_record,
-            free, jobs, most_units, more, more_units, '{}', '{}', '{}', '{}', '{}'
-        ) a;
-    IF new_seq IS NOT NULL THEN
-        PERFORM syncdiffusion.put_objects(new_seq, kinds, numbers, medias, files, sizes, keys);
-    END IF;
-END $$;
-
--- `finish` with pictures that lie in the bucket.
-CREATE OR REPLACE FUNCTION syncdiffusion.finish_with_objects(
-    number bigint, token uuid, new_status text, new_record text, canceled_record text, began_at bigint, ended_at bigint,
-    new_file text, owes boolean, megapixels double precision, seconds double precision,
-    kinds text[], numbers integer[], medias text[], files text[], sizes bigint[], keys text[]
-) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    canceled boolean;
-BEGIN
-    canceled := syncdiffusion.finish(
-        number, token, new_status, new_record, canceled_record, began_at, ended_at, new_file, owes, megapixels, seconds,
-        '{}', '{}', '{}', '{}', '{}'
-    );
-    IF NOT canceled THEN
-        PERFORM syncdiffusion.put_objects(number, kinds, numbers, medias, files, sizes, keys);
-    END IF;
-    RETURN canceled;
 END $$;

@@ -105,11 +105,11 @@ async fn forget(client: Arc<Client>, keys: Vec<String>) -> Result<(), Error> {
     query(&client, &sql, &[(&keys, Type::TEXT_ARRAY)]).await.map(drop)
 }
 
-/// Whether it is this database that removes objects, and no other one.
+/// Makes sure that it is this database that removes objects, and no other one. Returns the round that the bucket names.
 ///
 /// # Errors
 /// If another one has the same folder, of which one is a copy.
-async fn confirm(shared: &Shared, place: &Place) -> Result<(), StoreError> {
+async fn confirm(shared: &Shared, place: &Place) -> Result<String, StoreError> {
     let (round, rounds) = last_round(&shared.looks, place).await?;
     let round = if let Some(round) = round {
         round
@@ -122,7 +122,7 @@ async fn confirm(shared: &Shared, place: &Place) -> Result<(), StoreError> {
     if is_foreign(&round, &rounds) {
         place.put_as(MARK, MARK_SAYS.as_bytes(), "text/plain").await?;
     } else if place.get_soon(MARK).await?.is_none() {
-        return Ok(());
+        return Ok(round);
     }
     Err(StoreError::Engine(two_databases(place, &round)))
 }
@@ -166,7 +166,8 @@ async fn due(shared: &Shared) -> Result<bool, StoreError> {
     let take = async |client: Arc<Client>| {
         let sql = format!(
             "{QUICK} UPDATE syncdiffusion.settings SET value = extract(epoch FROM clock_timestamp())::text FROM quick
-            WHERE name = $1 AND value::double precision < extract(epoch FROM clock_timestamp()) - $2 RETURNING name"
+            WHERE name = $1 AND value::double precision NOT BETWEEN extract(epoch FROM clock_timestamp()) - $2
+                AND extract(epoch FROM clock_timestamp()) RETURNING name"
         );
         let every = ROUND_EVERY.as_secs_f64();
         let values: [Value<'_>; 2] = [(&SWEPT, Type::TEXT), (&every, Type::FLOAT8)];
@@ -188,14 +189,20 @@ async fn postpone(shared: &Shared) -> Result<(), StoreError> {
     Ok(shared.looks.call(put_off).await?)
 }
 
+/// The rounds to remember once the next one is written down: the last ones. The one that the bucket names now is always
+/// among them, however often the next one could not be put there.
+fn remembered(rounds: &str, current: &str, next: &str) -> String {
+    let before: Vec<&str> = rounds.split(' ').filter(|round| !round.is_empty() && *round != current).collect();
+    let last = &before[before.len().saturating_sub(ROUNDS_KEPT - 2)..];
+    [last, &[current, next]].concat().join(" ")
+}
+
 /// Looks through the whole bucket, and removes what no row names and is older than `age`; how much that was.
 pub(super) async fn round(shared: &Shared, place: &Place, age: Duration) -> Result<u64, StoreError> {
-    confirm(shared, place).await?;
+    let current = confirm(shared, place).await?;
     let (rounds, next) =
         (shared.looks.read(|client| settings::known(client, ROUNDS)).await?.unwrap_or_default(), name()?);
-    let mut kept: Vec<&str> = rounds.split(' ').filter(|round| !round.is_empty()).collect();
-    kept.push(&next);
-    let kept = kept[kept.len().saturating_sub(ROUNDS_KEPT)..].join(" ");
+    let kept = remembered(&rounds, &current, &next);
     // It outlives a crash: without it this database would be taken for another one.
     if !shared.truth.call(async |client: Arc<Client>| settings::replace(client, ROUNDS, &rounds, &kept).await).await? {
         // Another node makes one.

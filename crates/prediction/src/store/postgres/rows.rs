@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
+use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Which};
@@ -52,6 +53,15 @@ pub(super) fn record(row: &Row) -> Result<Record, StoreError> {
     let mut record = Record { seq: seq as u64, attempts: attempts as u32, ..record };
     record.prediction.status = Status::from_name(status).unwrap_or(record.prediction.status);
     record.prediction.started_at = started_at.map(Time::from_micros);
+    Ok(record)
+}
+
+/// The end of what is held and has a record that cannot be read. The row is one of [`super::writes::held`].
+pub(super) fn unreadable(row: &Row, why: &StoreError, now: Time) -> Result<Record, StoreError> {
+    let (seq, attempts, id): (i64, i32, &str) = (row.get(0), row.get(3), row.get(6));
+    let mut record = ends::unreadable(row.get(1), id_of(id).into_owned(), why, now)?;
+    (record.seq, record.attempts) = (seq as u64, attempts as u32);
+    record.prediction.started_at = row.get::<_, Option<i64>>(4).map(Time::from_micros);
     Ok(record)
 }
 
@@ -231,6 +241,15 @@ pub(super) fn stored_id(id: &str) -> Cow<'_, str> {
         id.replace(ESCAPE, "\u{e000}e").replace('\0', "\u{e000}0").into()
     } else {
         id.into()
+    }
+}
+
+/// The id that is stored as this.
+fn id_of(stored: &str) -> Cow<'_, str> {
+    if stored.contains(ESCAPE) {
+        stored.replace("\u{e000}0", "\0").replace("\u{e000}e", "\u{e000}").into()
+    } else {
+        stored.into()
     }
 }
 

@@ -7,6 +7,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
+use super::explain::Failure;
+use super::link::{MAX_TRIES, pause};
 use super::rows::query;
 use crate::store::error::StoreError;
 
@@ -17,7 +19,9 @@ pub(super) const STEPS: &[&str] =
 /// The version that this program makes and knows.
 pub(super) const VERSION: u32 = STEPS.len() as u32;
 /// The functions of all versions, made again with each step: nodes of the version before call them, too.
-pub(super) const FUNCTIONS: &str = include_str!("functions.sql");
+pub(super) const FUNCTIONS: &[&str] = &[include_str!("functions.sql"), include_str!("functions_objects.sql")];
+/// Gives what a step has made to whom the tables before belong, and to those who may use them.
+const RIGHTS: &str = include_str!("rights.sql");
 /// The oldest server.
 const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
@@ -26,6 +30,8 @@ pub(super) const LOCK: i64 = 0x7379_6e63_6469_6666;
 pub(super) const MAX_TURN: &str = "20s";
 /// How long a step waits for whoever uses a table. Meanwhile everybody else waits behind it.
 const MAX_WAIT: &str = "2s";
+/// Tables without a primary key. A publication refuses to change their rows unless each is named by all that it has.
+const WITHOUT_KEY: &[&str] = &["board", "usage_of_ends"];
 
 /// Makes or checks the tables.
 ///
@@ -39,21 +45,90 @@ pub(super) async fn prepare(client: &Client) -> Result<(), StoreError> {
 /// PostgreSQL reads it.
 pub(super) async fn bring(client: &Client, steps: &[&str], max_turn: &str) -> Result<(), StoreError> {
     server(client).await?;
+    let known = steps.len() as u32;
+    if let Some(versions) = version(client).await? {
+        check(versions, known)?;
+        if versions.0 < known {
+            // Each by itself. Some transitions lock the board before predictions and others after them, so a step that
+            // locks both would be in the way of one or the other.
+            for table in WITHOUT_KEY {
+                take_turn(client, max_turn, Work::Identify(table)).await?;
+            }
+        }
+    }
+    take_turn(client, max_turn, Work::Make(steps)).await
+}
+
+/// What is done in one transaction.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    /// Has a table name its rows by all that they have, if it does not yet.
+    Identify(&'a str),
+    /// Makes or checks the tables.
+    Make(&'a [&'a str]),
+}
+
+/// Does something in its turn, again if others were in its way: nodes lock the tables in orders of their own.
+async fn take_turn(client: &Client, max_turn: &str, work: Work<'_>) -> Result<(), StoreError> {
+    for _ in 1..MAX_TRIES {
+        match turn(client, max_turn, work).await {
+            Err(failure) if failure.again => pause().await,
+            done => return Ok(done?),
+        }
+    }
+    Ok(turn(client, max_turn, work).await?)
+}
+
+async fn turn(client: &Client, max_turn: &str, work: Work<'_>) -> Result<(), Failure> {
+    let done = async {
+        lock(client, max_turn).await?;
+        match work {
+            Work::Identify(table) => identify(client, table).await,
+            Work::Make(steps) => make(client, steps).await,
+        }
+    };
+    let done = done.await;
+    // After a failure this is a rollback, whatever it is called.
+    client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    done
+}
+
+/// Begins a transaction that no other start is in the middle of.
+async fn lock(client: &Client, max_turn: &str) -> Result<(), Failure> {
     let lock = format!(
         "BEGIN; SET LOCAL lock_timeout = '{max_turn}'; SELECT pg_advisory_xact_lock({LOCK});
         SET LOCAL lock_timeout TO DEFAULT"
     );
     client.batch_execute(&lock).await.map_err(|error| match error.code() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => StoreError::Engine(format!(
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Failure::before(StoreError::Engine(format!(
             "another server has been checking or making the tables for {max_turn}; see in `pg_stat_activity` what it \
             waits for"
-        )),
+        ))),
         _ => error.into(),
-    })?;
-    let made = make(client, steps).await;
-    // After a failure this is a rollback, whatever it is called.
-    client.batch_execute(if made.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    made
+    })
+}
+
+/// Limits how long others wait for a change of tables that they use. They are locked until its commit is done, so that
+/// waits for no standby. The next one does, that of the new node, and with it for all that was before.
+async fn hurry(client: &Client) -> Result<(), Failure> {
+    let hurry = format!("SET LOCAL lock_timeout = '{MAX_WAIT}'; SET LOCAL synchronous_commit = local");
+    Ok(client.batch_execute(&hurry).await?)
+}
+
+fn identity(table: &str) -> String {
+    format!("ALTER TABLE syncdiffusion.{table} REPLICA IDENTITY FULL")
+}
+
+async fn identify(client: &Client, table: &str) -> Result<(), Failure> {
+    let sql = format!(
+        "SELECT relreplident = 'f' FROM pg_class WHERE relnamespace = 'syncdiffusion'::regnamespace
+            AND relname = '{table}'"
+    );
+    if query(client, &sql, &[]).await?.first().is_none_or(|row| row.get(0)) {
+        return Ok(());
+    }
+    hurry(client).await?;
+    Ok(client.batch_execute(&identity(table)).await?)
 }
 
 pub(super) async fn server(client: &Client) -> Result<(), StoreError> {
@@ -81,7 +156,7 @@ pub(super) async fn server(client: &Client) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn make(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
+async fn make(client: &Client, steps: &[&str]) -> Result<(), Failure> {
     let known = steps.len() as u32;
     let has = match version(client).await? {
         Some(versions) => {
@@ -89,17 +164,28 @@ async fn make(client: &Client, steps: &[&str]) -> Result<(), StoreError> {
             usable(client).await?;
             versions.0
         }
-        None if is_used(client).await? => return Err(foreign_tables()),
+        None if is_used(client).await? => return Err(foreign_tables().into()),
         None => 0,
     };
     if has >= known {
         return Ok(());
     }
-    client.batch_execute(&format!("SET LOCAL lock_timeout = '{MAX_WAIT}'")).await?;
+    if has > 0 {
+        hurry(client).await?;
+    }
     for step in steps.iter().skip(has as usize) {
         client.batch_execute(step).await?;
     }
-    client.batch_execute(FUNCTIONS).await?;
+    if has == 0 {
+        // Nobody uses them yet.
+        for table in WITHOUT_KEY {
+            client.batch_execute(&identity(table)).await?;
+        }
+    }
+    for functions in FUNCTIONS {
+        client.batch_execute(functions).await?;
+    }
+    client.batch_execute(RIGHTS).await?;
     let number = format!("UPDATE syncdiffusion.settings SET value = '{known}' WHERE name = 'version'");
     Ok(client.batch_execute(&number).await?)
 }

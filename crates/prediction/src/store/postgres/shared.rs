@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::link::Link;
 use super::looks;
 use super::putting::Objects;
-use super::rows::{self, Unreadable};
-use super::writes::{self, Asked, Estate};
+use super::rows::{self, Contents, Unreadable};
+use super::writes::{self, Asked, Estate, Finish};
 use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
@@ -54,8 +54,8 @@ pub(super) struct Shared {
     pub(super) strays: AtomicU32,
     /// Whether that is under way.
     pub(super) straying: AtomicBool,
-    /// When retention by number is next looked at: not often where that takes long.
-    pub(super) sweep: Mutex<Option<Instant>>,
+    /// When each rule of retention is next looked at: not often where that takes long.
+    pub(super) sweep: Mutex<[Option<Instant>; 2]>,
     /// Ids that may have been accepted without an answer.
     pub(super) lost: Mutex<Vec<String>>,
     /// Claims whose end may have been stored without an answer.
@@ -115,6 +115,12 @@ impl Shared {
         if let Some(told) = asked.board {
             *board = told;
         }
+    }
+
+    /// Notes a claim whose record cannot be read. Nobody here works on it, so it is given back when beats tell of it.
+    pub(super) fn note_unreadable(&self, row: &Row) {
+        self.unreadable.skip(row);
+        lock(&self.known).insert(writes::claim_of(row));
     }
 
     /// Notes what this node was given.
@@ -201,7 +207,10 @@ impl Shared {
             self.forget(claim);
             return Ok(Outcome::Fenced);
         };
-        let mut waiting = rows::record(&row)?;
+        let mut waiting = match rows::record(&row) {
+            Ok(record) => record,
+            Err(error) => return self.fail_unreadable(claim, &row, &error).await,
+        };
         waiting.prediction.logs = logs.unwrap_or(waiting.prediction.logs);
         let canceled = ends::canceled(&waiting, Time::now());
         waiting.prediction.metrics = Metrics::default();
@@ -217,6 +226,22 @@ impl Shared {
             None => Outcome::Fenced,
             Some(false) => Outcome::Waits,
             Some(true) => Outcome::Ended(Box::new(canceled)),
+        })
+    }
+
+    /// Ends a claim whose record cannot be read: nobody could draw it, and whoever waits for it is to be answered.
+    async fn fail_unreadable(&self, claim: Claim, row: &Row, why: &StoreError) -> Result<Outcome, StoreError> {
+        let record = rows::unreadable(row, why, Time::now())?;
+        let canceled = ends::canceled_instead(record.clone());
+        let (text, canceled_text) = (rows::text(&record)?, rows::text(&canceled)?);
+        let end =
+            Arc::new(Finish { claim, record, canceled, text, canceled_text, pictures: Contents::Here(Vec::new()) });
+        let ended = self.truth.call(|client| writes::finish(client, Arc::clone(&end))).await?;
+        self.forget(claim);
+        Ok(match ended {
+            None => Outcome::Fenced,
+            Some(false) => Outcome::Ended(Box::new(end.record.clone())),
+            Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
         })
     }
 
@@ -243,11 +268,8 @@ impl Shared {
             let held = self.truth.call(|client| writes::held_by(client, node)).await?;
             let mut estate = Estate::default();
             for row in &held {
-                let ends = rows::record(row).ok().map(|record| {
-                    let failed = ends::interrupted(&record, now);
-                    (ends::canceled(&record, now), failed)
-                });
-                estate.add(row, ends)?;
+                let record = rows::record(row).or_else(|error| rows::unreadable(row, &error, now))?;
+                estate.add(row, (ends::canceled(&record, now), ends::interrupted(&record, now)))?;
             }
             let reaped = self
                 .truth

@@ -1,4 +1,5 @@
-//! Retention in small steps, between which others get their turn.
+//! Retention. What is to go is chosen beside the writes, and removed among them in small steps, between which others
+//! get their turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,79 +7,171 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
+use super::lane::Lane;
 use super::rows::{ENDED, NOW, Value, number, query};
 use super::shared::Shared;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
 use crate::store::record::Retention;
 
+/// The greatest number of predictions that are chosen at a time.
+const MAX_CHOSEN: usize = 1_000;
 /// The greatest number of predictions that a step removes.
-const MAX_RECORDS: i64 = 100;
-/// Counting all that is kept is put off where it takes longer than this.
+const MAX_RECORDS: usize = 100;
+/// The bytes of pictures that a step removes, unless a single prediction has more: each is marked piece by piece, and
+/// other writes of this node wait meanwhile.
+const MAX_BYTES: i64 = 64 << 20;
+/// A rule rests where counting all that is kept, or a failure, took longer than this.
 const LONG: Duration = Duration::from_millis(200);
 /// For how long, as a multiple of what it took.
 const REST: u32 = 100;
 
-/// What is removed by a step.
+/// A rule of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+enum Rule {
     Age,
     Size,
 }
 
-/// Removes some of what a rule does not keep; how many, and whether there may be more.
-pub(super) async fn step(shared: &Shared, rule: Rule, retention: Retention) -> Result<(u64, bool), StoreError> {
-    match rule {
-        Rule::Age => Ok(shared.truth.call(|client| by_age(client, retention)).await?),
-        Rule::Size => {
-            let is_early = lock(&shared.sweep).is_some_and(|next| Instant::now() < next);
-            if is_early {
-                return Ok((0, false));
-            }
+/// A prediction that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chosen {
+    seq: i64,
+    bytes: i64,
+}
+
+/// Removes what is not to be kept; how many.
+pub(super) async fn sweep(shared: &Arc<Shared>, lane: &Lane, retention: Retention) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    for rule in [Rule::Age, Rule::Size] {
+        if lock(&shared.sweep)[rule as usize].is_some_and(|next| Instant::now() < next) {
+            continue;
+        }
+        loop {
             let began = Instant::now();
-            let done = shared.truth.call(|client| by_size(client, retention)).await?;
-            // It counts all that is kept.
-            let took = began.elapsed();
-            *lock(&shared.sweep) = (took > LONG && !done.1).then(|| began + REST * took);
-            Ok(done)
+            let swept = some(shared, lane, rule, retention).await;
+            let took = swept.as_ref().map_or_else(|_| began.elapsed(), |swept| swept.counted);
+            let more = swept.as_ref().is_ok_and(|swept| swept.more);
+            // It would take as long again, also where it has failed for that.
+            lock(&shared.sweep)[rule as usize] = (took > LONG && !more).then(|| began + REST * took);
+            gone += swept?.gone;
+            if !more {
+                break;
+            }
         }
     }
+    Ok(gone)
 }
 
-/// Removes some of what is too old; how many, and whether there may be more. The clock is that of the server: a node
-/// whose clock is fast would remove what is new.
-async fn by_age(client: Arc<Client>, retention: Retention) -> Result<(u64, bool), Error> {
-    let Some(age) = retention.age else { return Ok((0, false)) };
+/// What came of some removal.
+struct Swept {
+    gone: u64,
+    /// Whether there may be more.
+    more: bool,
+    /// How long it took to count all that is kept.
+    counted: Duration,
+}
+
+/// Removes some of what a rule does not keep.
+async fn some(shared: &Arc<Shared>, lane: &Lane, rule: Rule, retention: Retention) -> Result<Swept, StoreError> {
+    // Counting may read all that has ended, for which neither beats nor writes wait.
+    let choose = async |client: Arc<Client>| match rule {
+        Rule::Age => Ok((by_age(&client, retention).await?, Duration::ZERO)),
+        Rule::Size => {
+            let began = Instant::now();
+            Ok((by_size(&client, retention).await?, began.elapsed()))
+        }
+    };
+    let (chosen, counted) = shared.bytes.read(choose).await?;
+    let mut gone = 0;
+    for step in steps(&chosen) {
+        let shared = Arc::clone(shared);
+        let removed = lane.steps(async move { Ok(shared.truth.call(|client| remove(client, step.clone())).await?) });
+        gone += removed.await?;
+    }
+    // Where none is gone, another node removes them.
+    Ok(Swept { gone, more: chosen.len() == MAX_CHOSEN && gone > 0, counted })
+}
+
+/// Cuts what is to go into steps.
+fn steps(chosen: &[Chosen]) -> Vec<Vec<i64>> {
+    let (mut steps, mut step, mut bytes) = (Vec::new(), Vec::new(), 0_i64);
+    for one in chosen {
+        bytes = bytes.saturating_add(one.bytes);
+        if !step.is_empty() && (step.len() == MAX_RECORDS || bytes > MAX_BYTES) {
+            steps.push(std::mem::take(&mut step));
+            bytes = one.bytes;
+        }
+        step.push(one.seq);
+    }
+    if !step.is_empty() {
+        steps.push(step);
+    }
+    steps
+}
+
+/// Some of what is too old. The clock is that of the server: a node whose clock is fast would remove what is new.
+async fn by_age(client: &Client, retention: Retention) -> Result<Vec<Chosen>, Error> {
+    let Some(age) = retention.age else { return Ok(Vec::new()) };
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let sql = format!(
-        "SELECT seq FROM syncdiffusion.predictions WHERE {ENDED} AND NOT owed AND completed_at < {NOW} - $1
-        ORDER BY completed_at LIMIT {MAX_RECORDS} FOR UPDATE SKIP LOCKED"
+        "SELECT seq, bytes FROM syncdiffusion.predictions WHERE {ENDED} AND NOT owed AND completed_at < {NOW} - $1
+        ORDER BY completed_at LIMIT {MAX_CHOSEN}"
     );
-    remove(&client, &sql, &[(&age, Type::INT8)]).await
+    chosen(client, &sql, &[(&age, Type::INT8)]).await
 }
 
-/// Removes some of what is too much, the oldest first.
-async fn by_size(client: Arc<Client>, retention: Retention) -> Result<(u64, bool), Error> {
+/// Some of what is too much, the oldest first.
+async fn by_size(client: &Client, retention: Retention) -> Result<Vec<Chosen>, Error> {
     if retention.count.is_none() && retention.bytes.is_none() {
-        return Ok((0, false));
+        return Ok(Vec::new());
     }
     let most = |most: Option<u64>| most.map_or(i64::MAX, number);
     let (count, bytes) = (most(retention.count), most(retention.bytes));
     let sql = format!(
-        "SELECT seq FROM (
-            SELECT seq, owed, row_number() OVER line AS count, sum(bytes) OVER line AS bytes
+        "SELECT seq, bytes FROM (
+            SELECT seq, owed, bytes, row_number() OVER line AS count, sum(bytes) OVER line AS all_bytes
             FROM syncdiffusion.predictions WHERE {ENDED} WINDOW line AS (ORDER BY seq DESC)
-        ) ended WHERE NOT owed AND (count > $1 OR bytes > $2) ORDER BY seq LIMIT {MAX_RECORDS}"
+        ) ended WHERE NOT owed AND (count > $1 OR all_bytes > $2) ORDER BY seq LIMIT {MAX_CHOSEN}"
     );
-    remove(&client, &sql, &[(&count, Type::INT8), (&bytes, Type::INT8)]).await
+    chosen(client, &sql, &[(&count, Type::INT8), (&bytes, Type::INT8)]).await
 }
 
-async fn remove(client: &Client, choose: &str, values: &[Value<'_>]) -> Result<(u64, bool), Error> {
+async fn chosen(client: &Client, sql: &str, values: &[Value<'_>]) -> Result<Vec<Chosen>, Error> {
+    let rows = query(client, sql, values).await?;
+    Ok(rows.iter().map(|row| Chosen { seq: row.get(0), bytes: row.get(1) }).collect())
+}
+
+/// Removes what was chosen and is not removed by another node in this moment; how many.
+async fn remove(client: Arc<Client>, seqs: Vec<i64>) -> Result<u64, Error> {
     let sql = format!(
-        "WITH chosen AS MATERIALIZED ({choose})
+        "WITH chosen AS MATERIALIZED (
+            SELECT seq FROM syncdiffusion.predictions WHERE seq = ANY ($1) AND {ENDED} AND NOT owed
+            ORDER BY seq FOR UPDATE SKIP LOCKED
+        )
         SELECT count(*), syncdiffusion.remove(coalesce(array_agg(seq), '{{}}')) FROM chosen"
     );
-    let rows = query(client, &sql, values).await?;
-    let gone = rows.first().map_or(0, |row| row.get::<_, i64>(0));
-    Ok((gone as u64, gone == MAX_RECORDS))
+    let rows = query(&client, &sql, &[(&seqs, Type::INT8_ARRAY)]).await?;
+    Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_small_in_records_and_in_bytes() {
+        let cut = |bytes: &[i64]| {
+            let chosen: Vec<_> = bytes.iter().zip(0..).map(|(&bytes, seq)| Chosen { seq, bytes }).collect();
+            steps(&chosen).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[]), [0; 0]);
+        assert_eq!(cut(&[1; 250]), [100, 100, 50]);
+        assert_eq!(cut(&[MAX_BYTES / 2; 5]), [2, 2, 1]);
+        // One that is larger goes by itself.
+        assert_eq!(cut(&[1, 2 * MAX_BYTES, 1, 1]), [1, 1, 2]);
+        assert_eq!(cut(&[i64::MAX; 3]), [1, 1, 1]);
+        let all: Vec<_> = (0..7).map(|seq| Chosen { seq, bytes: MAX_BYTES / 3 }).collect();
+        assert_eq!(steps(&all).concat(), [0, 1, 2, 3, 4, 5, 6]);
+    }
 }

@@ -106,10 +106,14 @@ pub(super) async fn claim(client: Arc<Client>, node: u64, wants: Wants, now: Tim
     query(&client, sql, &values).await
 }
 
-/// A claimed prediction.
+/// The number and the token of a row that [`claim`], [`held`] or [`held_by`] has returned.
+pub(super) fn claim_of(row: &Row) -> (u64, Uuid) {
+    (row.get::<_, i64>(0) as u64, row.get(5))
+}
+
+/// A claimed prediction, unless its record cannot be read.
 pub(super) fn claimed(row: &Row, now: Time) -> Option<Claimed> {
-    let read = rows::record(row).inspect_err(|error| tracing::error!(%error, "a prediction cannot be started"));
-    let record = read.ok()?;
+    let record = rows::record(row).ok()?;
     Some(Claimed {
         claim: Claim { seq: record.seq, token: row.get(5) },
         attempts: record.attempts,
@@ -186,7 +190,8 @@ pub(super) async fn stop(client: Arc<Client>, end: &Record, text: &str) -> Resul
 /// What is held under a token.
 pub(super) async fn held(client: Arc<Client>, claim: Claim) -> Result<Option<Row>, Error> {
     let sql = format!(
-        "SELECT {} FROM syncdiffusion.predictions p WHERE p.seq = $1 AND p.claim = $2 AND p.status = 'processing'",
+        "SELECT {}, p.claim, p.id FROM syncdiffusion.predictions p
+        WHERE p.seq = $1 AND p.claim = $2 AND p.status = 'processing'",
         rows::COLUMNS
     );
     Ok(one(query(&client, &sql, &[(&number(claim.seq), Type::INT8), (&claim.token, Type::UUID)]).await?))
@@ -246,19 +251,15 @@ pub(super) struct Estate {
 }
 
 impl Estate {
-    /// Adds what is held; a record that cannot be read stays as it is.
-    pub(super) fn add(&mut self, row: &Row, ends: Option<(Record, Record)>) -> Result<(), StoreError> {
-        let (canceled, failed) = match &ends {
-            Some((canceled, failed)) => (rows::text(canceled)?, rows::text(failed)?),
-            None => (row.get(1), row.get(1)),
-        };
+    /// Adds what is held, with its end as canceled and as failed.
+    pub(super) fn add(&mut self, row: &Row, (canceled, failed): (Record, Record)) -> Result<(), StoreError> {
         self.numbers.push(row.get(0));
         self.tokens.push(row.get(5));
-        self.canceled.push(canceled);
-        self.failed.push(failed);
-        self.owing.push(ends.as_ref().is_some_and(|(end, _)| end.owes()));
-        self.lasted.push(ends.as_ref().map_or(0.0, |(end, _)| Usage::of("", end).seconds));
-        self.ends.extend(ends);
+        self.canceled.push(rows::text(&canceled)?);
+        self.failed.push(rows::text(&failed)?);
+        self.owing.push(canceled.owes());
+        self.lasted.push(Usage::of("", &canceled).seconds);
+        self.ends.push((canceled, failed));
         Ok(())
     }
 }
@@ -266,7 +267,7 @@ impl Estate {
 /// What a node holds.
 pub(super) async fn held_by(client: Arc<Client>, node: u64) -> Result<Vec<Row>, Error> {
     let sql = format!(
-        "SELECT {}, p.claim FROM syncdiffusion.predictions p WHERE p.status = 'processing' AND p.node = $1",
+        "SELECT {}, p.claim, p.id FROM syncdiffusion.predictions p WHERE p.status = 'processing' AND p.node = $1",
         rows::COLUMNS
     );
     query(&client, &sql, &[(&number(node), Type::INT8)]).await

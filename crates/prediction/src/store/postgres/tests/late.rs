@@ -229,3 +229,20 @@ fn a_start_does_not_wait_for_ever() {
     });
     assert!(error.contains("another server has been checking or making the tables for 100ms"), "{error}");
 }
+
+/// It locks the tables until its commit is done.
+#[tokio::test]
+async fn an_upgrade_does_not_wait_for_a_standby() {
+    let Some(server) = Server::start(&["", "fsync=off"]) else { return };
+    let url = server.url("postgres");
+    let address = Address::parse(&url).unwrap();
+    schema::bring(&connect(&address).await.unwrap(), &STEPS[..2], schema::MAX_TURN).await.unwrap();
+    execute(&url, "ALTER TABLE syncdiffusion.board REPLICA IDENTITY DEFAULT");
+    let waits = lose_standby(&url);
+    let client = connect(&address).await.unwrap();
+    let made = tokio::time::timeout(MAX_WAIT, schema::bring(&client, STEPS, schema::MAX_TURN)).await;
+    made.expect("it waits for the standby").unwrap();
+    assert!(holds(&url, "SELECT value = '3' FROM syncdiffusion.settings WHERE name = 'version'"));
+    wait_for(&url, "");
+    waits.join().unwrap();
+}

@@ -21,7 +21,11 @@ mod models;
 mod objects;
 mod opening;
 mod proxy;
+mod queue;
+mod retention;
+mod rounds;
 mod tls;
+mod unreadable;
 mod upgrade;
 
 use std::collections::HashSet;

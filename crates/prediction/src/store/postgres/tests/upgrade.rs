@@ -123,3 +123,148 @@ async fn a_role_that_may_only_use_the_tables_cannot_upgrade_them() {
     assert!(error.contains("must be owner of table predictions; let the user own the database"), "{error}");
     assert_eq!(text(&url, VERSION).await, STEPS.len().to_string());
 }
+
+/// Whether somebody waits for a lock.
+fn is_waiting(url: &str) -> bool {
+    let waits = "DO $$ BEGIN ASSERT (SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'); END $$";
+    attempt(url, waits).is_ok()
+}
+
+async fn until_waiting(url: &str) {
+    let end = Instant::now() + MAX_WAIT;
+    while !is_waiting(url) {
+        assert!(Instant::now() < end, "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Tables as version 2 made them.
+async fn before(url: &str) {
+    schema::bring(&client(url).await, &STEPS[..2], MAX_TURN).await.unwrap();
+    for table in ["board", "usage_of_ends"] {
+        execute(url, &format!("ALTER TABLE syncdiffusion.{table} REPLICA IDENTITY DEFAULT"));
+    }
+}
+
+/// Upgrades, again where others have held the tables for too long.
+fn upgrade(url: &str) -> tokio::task::JoinHandle<Result<(), String>> {
+    let url = url.to_owned();
+    tokio::spawn(async move {
+        loop {
+            match bring(&url, &[]).await {
+                Err(error) if error.contains("lock timeout") => {}
+                done => return done,
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn an_upgrade_meets_no_transition_half_way() {
+    let Some(url) = url() else { return };
+    before(&url).await;
+    // As `give_back`: first the board, then predictions. It would be told at once if the upgrade locked these the other
+    // way round.
+    let other = client(&url).await;
+    other
+        .batch_execute("SET deadlock_timeout = '1ms'; BEGIN; SELECT FROM syncdiffusion.board FOR UPDATE")
+        .await
+        .unwrap();
+    let upgrade = upgrade(&url);
+    until_waiting(&url).await;
+    other.batch_execute("UPDATE syncdiffusion.predictions SET owed = owed; COMMIT").await.unwrap();
+    upgrade.await.unwrap().unwrap();
+    let named = "SELECT string_agg(relname::text, ' ' ORDER BY relname) FROM pg_class
+        WHERE relnamespace = 'syncdiffusion'::regnamespace AND relkind = 'r' AND relreplident = 'f'";
+    assert_eq!(text(&url, named).await, "board usage_of_ends");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_meets_whoever_leaves_tries_again() {
+    let Some(url) = url() else { return };
+    before(&url).await;
+    execute(&url, "INSERT INTO syncdiffusion.nodes VALUES (7)");
+    // First nodes, then predictions. It is the upgrade that finds out.
+    let other = client(&url).await;
+    let leave = "SET deadlock_timeout = '10min'; BEGIN; DELETE FROM syncdiffusion.nodes WHERE node = 7";
+    other.batch_execute(leave).await.unwrap();
+    let upgrade = upgrade(&url);
+    until_waiting(&url).await;
+    other.batch_execute("UPDATE syncdiffusion.predictions SET keeper = NULL; COMMIT").await.unwrap();
+    upgrade.await.unwrap().unwrap();
+    assert_eq!(text(&url, VERSION).await, STEPS.len().to_string());
+    assert_eq!(text(&url, "SELECT count(*)::text FROM syncdiffusion.holders").await, "0");
+}
+
+/// What `accept` is called with by the node 7.
+const ACCEPT: &str =
+    "SELECT syncdiffusion.accept(7, gen_random_uuid(), 'a', '', NULL, false, 1, 1, NULL, '{}', 9, 9, 9, 0, 0,
+    '{}', '{}', '{}', '{}', '{}')";
+
+#[tokio::test]
+async fn what_is_accepted_while_its_node_goes_is_left_to_others() {
+    let Some(url) = url() else { return };
+    drop(Postgres::open(&url).unwrap());
+    execute(&url, "INSERT INTO syncdiffusion.nodes VALUES (7)");
+    let other = client(&url).await;
+    other.batch_execute(&format!("BEGIN; {ACCEPT}")).await.unwrap();
+    // The end of a `reap` that began before the upgrade, and has locked no holder.
+    let own = url.clone();
+    let reap = thread::spawn(move || execute(&own, "DELETE FROM syncdiffusion.nodes WHERE node = 7"));
+    until_waiting(&url).await;
+    other.batch_execute("COMMIT").await.unwrap();
+    reap.join().unwrap();
+    let kept = "SELECT count(*)::text FROM syncdiffusion.predictions WHERE keeper IS NOT NULL";
+    assert_eq!(text(&url, kept).await, "0");
+}
+
+#[tokio::test]
+async fn the_rows_of_a_dump_go_into_tables_that_are_there() {
+    let Some(url) = url() else { return };
+    drop(Postgres::open(&url).unwrap());
+    execute(&url, "INSERT INTO syncdiffusion.holders VALUES (50); INSERT INTO syncdiffusion.nodes VALUES (50)");
+    assert_eq!(text(&url, "SELECT count(*)::text FROM syncdiffusion.holders WHERE node = 50").await, "1");
+}
+
+#[tokio::test]
+async fn a_role_that_owns_nothing_goes_on_after_an_upgrade() {
+    let Some(url) = url() else { return };
+    before(&url).await;
+    let (_, name) = url.rsplit_once('/').unwrap();
+    let (owner, role) = (format!("owner_of_{name}"), format!("old_of_{name}"));
+    execute(
+        &url,
+        &format!(
+            "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN;
+            ALTER SCHEMA syncdiffusion OWNER TO {owner};
+            DO $$ DECLARE made text; BEGIN
+                FOR made IN SELECT oid::regclass::text FROM pg_class
+                    WHERE relnamespace = 'syncdiffusion'::regnamespace AND relkind = 'r'
+                LOOP EXECUTE format('ALTER TABLE %s OWNER TO {owner}', made); END LOOP;
+            END $$;
+            GRANT USAGE ON SCHEMA syncdiffusion TO {role};
+            GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncdiffusion TO {role};
+            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role}"
+        ),
+    );
+    let old = url.replace("postgres@", &format!("{role}@"));
+    execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (7)");
+    bring(&url, &[NEXT]).await.unwrap();
+    // All that a server of version 2 does with holders, by the functions that are new.
+    execute(&old, ACCEPT);
+    execute(&old, "SELECT syncdiffusion.claim(7, 1, true, '0', 1, 9, NULL, 1)");
+    execute(&old, "DO $$ BEGIN ASSERT (SELECT node = 7 AND keeper = 7 FROM syncdiffusion.predictions); END $$");
+    execute(
+        &old,
+        "SELECT syncdiffusion.reap(7, 0, 9, 1, array_agg(seq), array_agg(claim), '{a}', '{a}', '{f}', '{0}')
+        FROM syncdiffusion.predictions",
+    );
+    execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (8)");
+    assert_eq!(text(&url, "SELECT string_agg(node::text, ' ') FROM syncdiffusion.holders").await, "8");
+    // Whatever else a step makes: such a server can be started, too.
+    let owners = "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class
+        WHERE oid IN ('syncdiffusion.holders'::regclass, 'syncdiffusion.colours'::regclass)";
+    assert_eq!(text(&url, owners).await, owner);
+    drop(Postgres::open(&old).unwrap());
+}

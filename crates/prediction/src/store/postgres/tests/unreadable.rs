@@ -1,0 +1,68 @@
+//! Records that cannot be read.
+
+use super::*;
+use crate::store::Claim;
+use crate::store::StoreError;
+
+/// What a beat says that a node holds.
+async fn held(store: &Postgres) -> Vec<Claim> {
+    match store.beat(&About::default(), Vec::new()).await.unwrap() {
+        Beat::Alive { held, .. } => held,
+        Beat::Dead => panic!("it lives"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_claimed_and_cannot_be_read_ends() {
+    let Some(url) = database() else { return };
+    let store = Postgres::open(&url).unwrap();
+    let id = "\u{e000}0 and a zero \0";
+    accept(&store, with_webhook(id)).await;
+    accept(&store, record("nonsense")).await;
+    accept(&store, record("good")).await;
+    // As a later program may write it.
+    execute(
+        &url,
+        "UPDATE syncdiffusion.predictions SET record = replace(record, '\"attempts\":0', '\"attempts\":\"none\"')
+            WHERE seq = 1;
+        UPDATE syncdiffusion.predictions SET record = 'nonsense' WHERE seq = 2",
+    );
+    let claimed = store.claim(Wants::any(3)).await.unwrap();
+    assert_eq!(claimed.iter().map(|one| &*one.record.prediction.id).collect::<Vec<_>>(), ["good"]);
+    let ended = store.finish(&claimed[0].claim, succeeded(&claimed[0]), Vec::new()).await.unwrap();
+    assert!(matches!(ended, Outcome::Ended(_)));
+    // Nobody knows of them, so whoever sees them in a beat gives them back.
+    let unknown = held(&store).await;
+    assert_eq!(unknown.iter().map(|claim| claim.seq).collect::<Vec<_>>(), [1, 2]);
+    for claim in &unknown {
+        let back = store.give_back(claim, false, String::new()).await.unwrap();
+        let Outcome::Ended(ended) = back else { panic!("{back:?}") };
+        assert_eq!(ended.prediction.status, Status::Failed);
+    }
+    assert!(held(&store).await.is_empty());
+    for (id, webhook) in [(id, true), ("nonsense", false)] {
+        let stored = store.get(id).await.unwrap().unwrap();
+        let prediction = &stored.record.prediction;
+        assert_eq!((&*prediction.id, prediction.status), (id, Status::Failed));
+        let why = prediction.error.as_deref().unwrap();
+        assert!(why.contains("a record that cannot be read: number"), "{why}");
+        // What can be read of it is there.
+        assert_eq!((stored.owed, stored.record.webhook.is_some()), (webhook, webhook));
+        assert_eq!(prediction.input.prompt, if webhook { id } else { "" });
+    }
+    assert!(store.claim(Wants::any(3)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_dead_node_held_and_cannot_be_read_ends() {
+    let Some(url) = database() else { return };
+    let (a, b) = (Postgres::open(&url).unwrap(), Postgres::open(&url).unwrap());
+    accept(&a, record("a")).await;
+    claim(&a).await;
+    execute(&url, "UPDATE syncdiffusion.predictions SET record = 'nonsense', stop = true");
+    let error = b.get("a").await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    let Beat::Alive { nodes, .. } = b.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
+    assert!(b.reap(nodes[0].node, nodes[0].beat).await.unwrap());
+    assert_eq!(status(&b, "a").await, Status::Canceled);
+}
