@@ -92,7 +92,9 @@ async fn a_picture_lies_in_what_is_kept() {
     }
     let wide = edit(&server, &[Text("size", "600x520")]).await;
     assert_eq!((wide.status, &wide.json["error"]["param"]), (400, &json!("image")));
-    assert!(wide.text.contains("`width` of at least 780"), "{}", wide.text);
+    assert!(wide.text.contains("choose a width in `size` of at least 780"), "{}", wide.text);
+    let wide = edit(&server, &[Text("width", "640"), Text("height", "640")]).await;
+    assert!(wide.text.contains("choose a `width` of at least 960"), "{}", wide.text);
     let beyond = edit(&server, &[Text("size", "1000x600"), Text("image_left", "120")]).await;
     assert_eq!((beyond.status, &beyond.json["error"]["param"]), (400, &json!("image_left")), "{}", beyond.text);
 }
@@ -107,6 +109,12 @@ async fn pictures_come_in_json_too() {
         let answer = server.json("POST", PATH, &[], &body).await;
         let made = prediction(&server, &answer).await;
         assert!(made["logs"].as_str().unwrap().contains("given image 48x32"), "{made}");
+    }
+    for (field, image) in
+        [("image", json!("data:image/png;base64,aGk=")), ("images", json!(["data:image/png;base64,aGk="]))]
+    {
+        let answer = server.json("POST", PATH, &[], &json!({"prompt": "a", field: image})).await;
+        assert_eq!((answer.status, &answer.json["error"]["param"]), (400, &json!(field)), "{}", answer.text);
     }
     // For new pictures it is an input like any other, which lies in what is kept as well.
     let body = json!({"prompt": "a", "image": uri, "size": "1000x600", "num_inference_steps": 2});
