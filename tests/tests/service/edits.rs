@@ -1,5 +1,7 @@
 //! Pictures that are drawn on by OpenAI's route for edits. tests/clients runs its clients themselves.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::RequestBuilder;
@@ -133,6 +135,38 @@ async fn events_have_the_names_of_edits() {
     assert_eq!(*last, "image_edit.completed");
     assert!(partial.iter().all(|name| *name == "image_edit.partial_image"), "{names:?}");
     assert!(stream.text.contains("\"type\":\"image_edit.completed\""), "{}", stream.text);
+}
+
+/// A picture that is drawn again has fewer steps than were asked for, which its previews count.
+#[tokio::test]
+async fn partial_images_are_spread_over_the_steps_that_are_drawn() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("go").display().to_string();
+    let prompt = format!("of=2 until={file}");
+    let parts = [
+        Text("prompt", &prompt),
+        Text("num_inference_steps", "50"),
+        Text("strength", "0.04"),
+        Text("stream", "true"),
+        Text("partial_images", "1"),
+        Text("size", "768x512"),
+        File("image", QUARTERS),
+    ];
+    let mut stream = form(&server, "limit", &parts).send().await.unwrap();
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
+    let mut text = String::new();
+    let first = async {
+        while !text.contains("partial_image_index") {
+            text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), first).await.expect("a partial image after the first of two steps");
+    std::fs::write(&file, "").unwrap();
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(text.contains("event: image_edit.completed"), "{text}");
 }
 
 #[tokio::test]
