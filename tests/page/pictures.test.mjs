@@ -17,17 +17,23 @@ const INPUTS = {
 	prompts: { type: "array", items: { type: "string" }, title: "Prompts", description: "Texts from left to right" },
 }
 
-/** A picture of 512 by 512 that was not made here. */
-function foreign(page) {
-	return page.evaluate(async () => {
-		const canvas = document.createElement("canvas")
-		canvas.width = canvas.height = 512
-		const context = canvas.getContext("2d")
-		context.fillStyle = "#c08040"
-		context.fillRect(0, 0, 512, 512)
-		const blob = await new Promise(done => canvas.toBlob(done, "image/png"))
-		return [...new Uint8Array(await blob.arrayBuffer())]
-	})
+/** Drops a picture of a size that was not made here. */
+function dropForeign(page, width, height) {
+	return page.evaluate(
+		async ([width, height]) => {
+			const canvas = document.createElement("canvas")
+			canvas.width = width
+			canvas.height = height
+			const context = canvas.getContext("2d")
+			context.fillStyle = "#c08040"
+			context.fillRect(0, 0, width, height)
+			const blob = await new Promise(done => canvas.toBlob(done, "image/png"))
+			const files = new DataTransfer()
+			files.items.add(new File([blob], "mine.png", { type: "image/png" }))
+			document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }))
+		},
+		[width, height],
+	)
 }
 
 test("a picture that is dropped is placed on the strip, and dragged", async t => {
@@ -46,12 +52,7 @@ test("a picture that is dropped is placed on the strip, and dragged", async t =>
 	)
 	await page.goto(server.url)
 	await page.locator("html[data-ready]").waitFor({ state: "attached" })
-	const bytes = await foreign(page)
-	await page.evaluate(bytes => {
-		const files = new DataTransfer()
-		files.items.add(new File([new Uint8Array(bytes)], "mine.png", { type: "image/png" }))
-		document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }))
-	}, bytes)
+	await dropForeign(page, 512, 512)
 	await page.getByText("begins at column 768 of 2048").waitFor()
 	await page.locator(".placed").scrollIntoViewIfNeeded()
 	await page.locator(".placed").hover()
@@ -78,4 +79,82 @@ test("a picture that is dropped is placed on the strip, and dragged", async t =>
 	await page.getByText("begins at column 768 of 2048").waitFor()
 	await page.getByRole("button", { name: "Remove" }).first().click()
 	await page.locator(".placed").waitFor({ state: "hidden" })
+})
+
+test("a picture lies where the server draws it, at the height of the panorama", async t => {
+	const server = await serve()
+	const page = await open(t, server.url, { expected: /status of 422/ })
+	const placed = page.locator(".placed")
+	const width = async () => {
+		const [picture, canvas] = [await placed.boundingBox(), await page.locator(".strip-canvas").boundingBox()]
+		return (2048 * picture.width) / canvas.width
+	}
+	/** Draws what the form says, and returns what was sent and whether it was taken. */
+	const ask = async prompt => {
+		const answered = page.waitForResponse(response => response.request().method() === "PUT")
+		await draw(page, prompt)
+		const response = await answered
+		return [response.status() < 300, response.request().postDataJSON().input]
+	}
+	// 3:2 and 4:3, smaller and larger than the panorama: of 768 and 683 columns, the latter without the last three.
+	for (const [size, says, middle, last, columns] of [
+		[[300, 200], "768 × 512", 640, 1280, 768],
+		[[4000, 3000], "683 × 512", 684 - 4, 1368, 680],
+	]) {
+		await dropForeign(page, ...size)
+		await page.getByText(`Your picture is ${says} in the panorama, and begins at column ${middle} of 2048.`).waitFor()
+		assert.ok(Math.abs((await width()) - columns) < 8, `${await width()} columns`)
+		await placed.scrollIntoViewIfNeeded()
+		await placed.hover()
+		const [box, strip] = [await placed.boundingBox(), await page.locator(".strip-canvas").boundingBox()]
+		await page.mouse.move(box.x + 10, box.y + 5)
+		await page.mouse.down()
+		await page.mouse.move(box.x + 10 + strip.width, box.y + 5, { steps: 4 })
+		await page.mouse.up()
+		await page.getByText(`begins at column ${last} of 2048.`).waitFor()
+		const [taken, input] = await ask(`at the right end ${last}`)
+		assert.deepEqual([taken, input.image_left], [true, last])
+		await page.getByLabel("Image Left", { exact: true }).fill(String(last + 4))
+		await page.getByText(`would go past the right end; ${last} is the last column for it.`).waitFor()
+		assert.equal((await ask("past it"))[0], false)
+		await page.getByRole("button", { name: "Into the middle" }).click()
+	}
+	await dropForeign(page, 820, 100)
+	await page
+		.getByText("4198 × 512 in the panorama, which is only 2048 wide; choose a width of at least 4198.")
+		.waitFor()
+	await dropForeign(page, 1, 600)
+	await page.getByText("too narrow to be seen at this height").waitFor()
+})
+
+test("what a picture was made of is asked for again", async t => {
+	const server = await serve()
+	const page = await open(t, server.url)
+	const picture = await page.evaluate(() => {
+		const canvas = document.createElement("canvas")
+		canvas.width = canvas.height = 64
+		return canvas.toDataURL("image/png")
+	})
+	const input = {
+		prompt: "around it",
+		image: picture,
+		image_left: 64,
+		strength: 0.5,
+		anchor_image: picture,
+		stride: 32,
+	}
+	const { output, status } = await server.draw(input, "made")
+	assert.equal(status, "succeeded")
+	const png = Buffer.from(output.split(",")[1], "base64")
+	await page.locator("#file").setInputFiles({ name: "made.png", mimeType: "image/png", buffer: png })
+	await page.getByText("its settings are in the form. Pictures that it was made from are not in it").waitFor()
+	const toast = await page.locator(".toast", { hasText: "give them again" }).innerText()
+	assert.ok(/: Image|, Image/.test(toast) && toast.includes("Anchor Image"), toast)
+	const sent = page.waitForResponse(response => response.request().method() === "PUT")
+	await page.keyboard.press("Control+Enter")
+	const answer = await sent
+	assert.ok(answer.status() < 300, String(answer.status()))
+	const { input: again } = answer.request().postDataJSON()
+	assert.deepEqual([again.prompt, again.stride], ["around it", 32])
+	for (const name of ["image", "image_left", "strength", "anchor_image"]) assert.ok(!(name in again), name)
 })

@@ -28,7 +28,7 @@ mod sources;
 mod task;
 mod windows;
 
-pub use engine::{Engine, unusable};
+pub use engine::{Engine, unusable, without_encoder};
 pub use evaluation::{Figures, figures};
 pub use limits::{Limits, Widths};
 pub use panorama::{DecodePlan, Panorama, Progress, Work};

@@ -80,6 +80,9 @@ pub enum Event {
         /// The schedulers that the scheduler file of the model rules out, and why, with what would work.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unusable: Vec<(Scheduler, String)>,
+        /// Why pictures cannot become part of its panoramas, if its VAE has no encoder.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        no_encoder: Option<String>,
     },
     /// The model cannot be loaded; the worker exits with a status other than 0.
     LoadFailed {

@@ -179,6 +179,11 @@ impl Sd2 {
         Encoder::load(&self.bundle, self.placement)
     }
 
+    /// Why the encoder of its VAE cannot be loaded, if it cannot: names and shapes are compared.
+    pub fn no_encoder(&self) -> Option<Error> {
+        Encoder::load(&self.bundle.headers_only(), Placement::of_gpu_on_cpu(Kind::Float)).err()
+    }
+
     /// The geometry of its panoramas.
     pub fn geometry(&self) -> Geometry {
         Geometry { window: self.unet.sample_size as u32, vae_factor: self.decoder.factor as u32 }

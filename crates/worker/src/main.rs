@@ -140,6 +140,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
     }
     let unusable = unusable_schedulers(&sd2);
+    let no_encoder = sd2.no_encoder().map(|error| panorama::without_encoder(&error).to_string());
     let mut engine = Engine::new(sd2, options.threads());
     let warm = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
@@ -148,6 +149,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         peak_memory_bytes: memory::max_used(placement.device),
         jobs: warm.jobs,
         unusable,
+        no_encoder,
     });
     let preview = Preview::unknown();
     Service::new(engine, warm, events, preview).serve(&commands)

@@ -5,12 +5,12 @@
 //! a cancellation), `clock` (logs the microseconds since 1970 when it starts), `noise` (a picture that cannot be
 //! compressed), `until=FILE` (stops after the first step until FILE exists), `flood=N` (logs N lines of 1000
 //! characters), `early` (sends the first of several pictures before the first step), `short` (leaves out the last of
-//! them), `endless` (reports more steps than there are), `tiny` and `bloated` (a picture of another size, and one with
-//! more bytes than it has). It logs the size and the mean colour of each picture that it was given. The environment
-//! controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`, `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`,
-//! `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`, `STAND_IN_VERSION`, `STAND_IN_DTYPE`. As `doctor` it reports a machine
-//! with a CPU, or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as
-//! its figures.
+//! them), `endless` (reports more steps than there are), `of=N` (draws N steps instead of all), `tiny` and `bloated` (a
+//! picture of another size, and one with more bytes than it has). It logs the size and the mean colour of each picture
+//! that it was given. The environment controls how it loads: `STAND_IN_LOAD_MS`, `STAND_IN_LOAD_ERROR`,
+//! `STAND_IN_LOAD_CRASH`, `STAND_IN_JOBS`, `STAND_IN_WINDOW`, `STAND_IN_VAE_FACTOR`, `STAND_IN_VERSION`,
+//! `STAND_IN_DTYPE`, `STAND_IN_WITHOUT_UNIPC`, `STAND_IN_WITHOUT_ENCODER`. As `doctor` it reports a machine with a CPU,
+//! or `STAND_IN_DOCTOR`. With `evaluate` it answers with what it was sent: the first pixel of a picture as its figures.
 
 use std::io::{self, BufReader, Write as _};
 use std::path::Path;
@@ -76,7 +76,9 @@ fn main() {
     let load_seconds = begun.elapsed().as_secs_f64();
     let why = |_| vec![(Scheduler::UniPc, "`scheduler` must be `ddim`: the stand-in was told so".to_owned())];
     let unusable = std::env::var_os("STAND_IN_WITHOUT_UNIPC").map(why).unwrap_or_default();
-    say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs, unusable }, &[]);
+    let why = |_| "`image` cannot be used with this model: the stand-in was told so".to_owned();
+    let no_encoder = std::env::var_os("STAND_IN_WITHOUT_ENCODER").map(why);
+    say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs, unusable, no_encoder }, &[]);
     let (to, commands) = mpsc::channel();
     thread::spawn(move || {
         let mut stdin = BufReader::new(io::stdin());
@@ -206,7 +208,7 @@ impl Job {
             self.show(0, (self.input.width, self.input.height));
         }
         self.step += 1;
-        let of = self.input.num_inference_steps;
+        let of = self.value("of").and_then(|of| of.parse().ok()).unwrap_or(self.input.num_inference_steps);
         let pace = self.value("step").and_then(|ms| ms.parse().ok()).unwrap_or(1_u64);
         self.next = Instant::now() + Duration::from_millis(pace);
         if self.asks_for("garbage") && self.step == 1 {

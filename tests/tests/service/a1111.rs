@@ -52,6 +52,18 @@ async fn pictures_come_with_how_they_were_made() {
         assert_eq!((size, &json!(parameters)), ((1000, 520), text));
         assert!(parameters.starts_with("a lake\nNegative prompt: fog\nSteps: 3, Sampler: UniPC"), "{parameters}");
     }
+    let marked = server.request("POST", TXT2IMG).body("\u{feff}{\"prompt\": \"a\", \"steps\": 1, \"seed\": \"42\"}");
+    let marked = server.send(marked.header("content-type", "application/json")).await;
+    assert_eq!((marked.status, &marked.json["parameters"]["seed"]), (200, &json!(42)), "{}", marked.text);
+    for (wrong, words) in [
+        (json!({"cfg_scale": 30}), "`cfg_scale`: 30 is greater than the maximum of 20"),
+        (json!({"steps": 500}), "`steps`: 500 is greater"),
+        (json!({"seed": true}), "`seed`: true is not of type"),
+    ] {
+        let answer = server.json("POST", TXT2IMG, &[], &wrong).await;
+        assert_eq!(answer.status, 422, "{wrong}: {}", answer.text);
+        assert!(answer.json["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+    }
     let any = server.json("POST", TXT2IMG, &[], &json!({"prompt": "a", "seed": -1, "steps": 1})).await.json;
     assert_eq!(png(&any["images"][0]).0, (2048, 512), "the panorama unless a size is given");
 }
@@ -97,6 +109,13 @@ async fn a_picture_is_drawn_again() {
         (json!({"init_images": ["aGk="]}), "is not a PNG"),
         (json!({"init_images": ["?"]}), "not base64"),
         (json!({"width": 256}), "`512x520`"),
+        (json!({"denoising_strength": 2}), "`denoising_strength`: 2 is greater than the maximum of 1"),
+        // What is found out later, and what the message says of other fields, too.
+        (json!({"width": 512, "height": 512, "resize_mode": 2}), "`init_images` is 768 pixels wide"),
+        (
+            json!({"width": 768, "height": 512, "resize_mode": 2, "denoising_strength": 0}),
+            "or a `denoising_strength` of",
+        ),
     ] {
         let answer = server.json("POST", IMG2IMG, &[], &img2img(&more)).await;
         assert_eq!(answer.status, 422, "{more}: {}", answer.text);

@@ -1,5 +1,7 @@
 //! Pictures that are drawn on by OpenAI's route for edits. tests/clients runs its clients themselves.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::RequestBuilder;
@@ -92,7 +94,9 @@ async fn a_picture_lies_in_what_is_kept() {
     }
     let wide = edit(&server, &[Text("size", "600x520")]).await;
     assert_eq!((wide.status, &wide.json["error"]["param"]), (400, &json!("image")));
-    assert!(wide.text.contains("`width` of at least 780"), "{}", wide.text);
+    assert!(wide.text.contains("choose a width in `size` of at least 780"), "{}", wide.text);
+    let wide = edit(&server, &[Text("width", "640"), Text("height", "640")]).await;
+    assert!(wide.text.contains("choose a `width` of at least 960"), "{}", wide.text);
     let beyond = edit(&server, &[Text("size", "1000x600"), Text("image_left", "120")]).await;
     assert_eq!((beyond.status, &beyond.json["error"]["param"]), (400, &json!("image_left")), "{}", beyond.text);
 }
@@ -107,6 +111,12 @@ async fn pictures_come_in_json_too() {
         let answer = server.json("POST", PATH, &[], &body).await;
         let made = prediction(&server, &answer).await;
         assert!(made["logs"].as_str().unwrap().contains("given image 48x32"), "{made}");
+    }
+    for (field, image) in
+        [("image", json!("data:image/png;base64,aGk=")), ("images", json!(["data:image/png;base64,aGk="]))]
+    {
+        let answer = server.json("POST", PATH, &[], &json!({"prompt": "a", field: image})).await;
+        assert_eq!((answer.status, &answer.json["error"]["param"]), (400, &json!(field)), "{}", answer.text);
     }
     // For new pictures it is an input like any other, which lies in what is kept as well.
     let body = json!({"prompt": "a", "image": uri, "size": "1000x600", "num_inference_steps": 2});
@@ -125,6 +135,38 @@ async fn events_have_the_names_of_edits() {
     assert_eq!(*last, "image_edit.completed");
     assert!(partial.iter().all(|name| *name == "image_edit.partial_image"), "{names:?}");
     assert!(stream.text.contains("\"type\":\"image_edit.completed\""), "{}", stream.text);
+}
+
+/// A picture that is drawn again has fewer steps than were asked for, which its previews count.
+#[tokio::test]
+async fn partial_images_are_spread_over_the_steps_that_are_drawn() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("go").display().to_string();
+    let prompt = format!("of=2 until={file}");
+    let parts = [
+        Text("prompt", &prompt),
+        Text("num_inference_steps", "50"),
+        Text("strength", "0.04"),
+        Text("stream", "true"),
+        Text("partial_images", "1"),
+        Text("size", "768x512"),
+        File("image", QUARTERS),
+    ];
+    let mut stream = form(&server, "limit", &parts).send().await.unwrap();
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
+    let mut text = String::new();
+    let first = async {
+        while !text.contains("partial_image_index") {
+            text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), first).await.expect("a partial image after the first of two steps");
+    std::fs::write(&file, "").unwrap();
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(text.contains("event: image_edit.completed"), "{text}");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ async fn a_post_can_stream_events() {
     let answer = server.json("POST", "/predictions", &[("accept", "text/event-stream")], &body).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "text/event-stream");
+    assert_eq!(answer.headers["x-accel-buffering"], "no");
     assert_eq!(answer.headers["cache-control"], "no-cache");
     let frames = frames(&answer.text);
     let names: Vec<&str> = frames.iter().map(|(_, name, _)| name.as_str()).collect();
@@ -169,6 +170,7 @@ async fn a_prediction_runs_until_its_last_subscriber_disconnects() {
         async move {
             let mut stream = put.send().await.unwrap();
             assert_eq!(stream.headers()["content-type"], "text/event-stream");
+            assert_eq!(stream.headers()["x-accel-buffering"], "no");
             assert!(stream.chunk().await.unwrap().is_some());
             stream
         }

@@ -59,14 +59,24 @@ async fn a_picture_is_served_under_an_unguessable_name() {
     assert_eq!((status, part.as_slice()), (206, &b"PNG"[..]));
     assert_eq!(headers["content-range"], format!("bytes 1-3/{}", png.len()));
     assert_eq!(bytes(&server, &file, &[("range", "bytes=-8")]).await.2, png[png.len() - 8..]);
-    assert_eq!(bytes(&server, &file, &[("range", "bytes=99999999-")]).await.0, 416);
+    for beyond in ["bytes=99999999-", "bytes=99999998-99999999"] {
+        assert_eq!(bytes(&server, &file, &[("range", beyond)]).await.0, 416, "{beyond}");
+    }
     for whole in [
-        &[("range", "lines=1-2")][..],
+        &[("range", "bytes=5-2")][..],
+        &[("range", "bytes=99999999-5")],
+        &[("range", "lines=1-2")],
         &[("range", "bytes=0-1,4-5")],
         &[("range", "bytes=-99999999")],
         &[("range", "bytes=0-1"), ("if-range", "\"old\"")],
     ] {
         assert_eq!(bytes(&server, &file, whole).await.0, 200, "{whole:?}");
+    }
+    for range in ["bytes=1-3", "bytes=99999999-"] {
+        let head = server.request("HEAD", &file).header("range", range).send().await.unwrap();
+        let length = head.headers()["content-length"].to_str().unwrap();
+        assert_eq!((head.status().as_u16(), length), (200, png.len().to_string().as_str()), "{range}");
+        assert!(!head.headers().contains_key("content-range"), "{range}");
     }
 
     for wrong in [

@@ -399,3 +399,31 @@ fn on_the_command_line_a_picture_is_a_file() {
         assert!(!dir.path().join("out.png").exists());
     }
 }
+
+/// That a model has no encoder is a 422 at the request, by all doors and in the words of each.
+#[tokio::test]
+async fn a_model_without_an_encoder_refuses_pictures() {
+    let server = Server::launch(&[], &[("STAND_IN_WITHOUT_ENCODER", "1")]);
+    server.until_health(&["READY"]).await;
+    let says = "cannot be used with this model";
+    for more in [json!({"image": uri(QUARTERS)}), json!({"image": uri(QUARTERS), "strength": 0.5})] {
+        let answer = server.predict(&body(&more)).await;
+        assert_eq!((answer.status, &answer.json["detail"][0]["loc"][2]), (422, &json!("image")), "{}", answer.text);
+        assert!(answer.text.contains(says), "{}", answer.text);
+    }
+    let edit = json!({"prompt": "a", "images": [uri(QUARTERS)]});
+    let answer = server.json("POST", "/v1/images/edits", &[], &edit).await;
+    assert_eq!((answer.status, &answer.json["error"]["param"]), (400, &json!("images")), "{}", answer.text);
+    let init = json!({"prompt": "a", "init_images": [STANDARD.encode(QUARTERS)]});
+    let answer = server.json("POST", "/sdapi/v1/img2img", &[], &init).await;
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    assert!(answer.json["detail"].as_str().unwrap().contains(&format!("`init_images` {says}")), "{}", answer.text);
+    for fine in [
+        json!({}),
+        json!({"anchor_image": uri(QUARTERS)}),
+        // Nothing of it is kept, so it is not encoded.
+        json!({"image": uri(QUARTERS), "strength": 1}),
+    ] {
+        assert_eq!(server.predict(&body(&fine)).await.json["status"], "succeeded", "{fine}");
+    }
+}

@@ -243,6 +243,7 @@ async fn a_stream_has_partial_images_and_every_picture() {
     let post = server.request("POST", PATH).header("content-type", "application/json").body(body.to_string());
     let mut stream = post.send().await.unwrap();
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
     let mut text = String::new();
     while !text.contains("partial_image_index") || !text.ends_with("\n\n") {
         text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));

@@ -18,6 +18,8 @@ use sd2::vae::{Decoded, Decoding, Encoder};
 use sd2::{Checkpointing, Sd2};
 use tch::{Device, Tensor};
 
+pub use self::sources::without_encoder;
+
 use self::shared::{Comparison, Networks, Sample};
 use self::sources::{Start, Viewer, influential_texts};
 use self::threads::Threads;

@@ -94,12 +94,7 @@ impl Viewer<'_> {
     /// The latents `[1, c, h, w]` of an image `[1, 3, h, w]`.
     fn latents_of(&self, image: &Tensor) -> Result<Tensor, Invalid> {
         let invalid = |message| Invalid { field: "image", message };
-        let encoder = self.encoder().map_err(|error| {
-            invalid(format!(
-                "cannot be used with this model: {error}; one whose VAE has an encoder would work, and `anchor_image` \
-                 needs none"
-            ))
-        })?;
+        let encoder = self.encoder().map_err(|error| without_encoder(&error))?;
         let image = image.to_device(self.sd2.placement.device);
         let latents = self.threads.together(|| encoder.latents(&image, Decoder::STRIP));
         if is_finite(&latents) {
@@ -118,6 +113,14 @@ impl Viewer<'_> {
         let encoder = self.sd2.load_encoder()?;
         Ok(self.encoder.get_or_init(|| encoder))
     }
+}
+
+/// Why a model cannot be used with a picture that becomes part of a panorama.
+pub fn without_encoder(error: &sd2::Error) -> Invalid {
+    let message = format!(
+        "cannot be used with this model: {error}; one whose VAE has an encoder would work, and `anchor_image` needs none"
+    );
+    Invalid { field: "image", message }
 }
 
 /// The texts, from left to right, of the branches that have any influence on the guided output: `negative + scale *

@@ -18,7 +18,7 @@ pub use data_uri::MAX_PICTURE;
 pub use geometry::Geometry;
 pub use given::{Given, Sent};
 pub use table::{Default, Field, HOSTED, Kind, TABLE};
-pub use validate::{Invalid, Parsed, parse};
+pub use validate::{Invalid, Parsed, integer, parse};
 
 use protocol::Model;
 

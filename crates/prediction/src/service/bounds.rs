@@ -22,11 +22,13 @@ const MAX_LINE: usize = 64 << 10;
 pub(super) fn bounded(event: Event) -> Result<Event, String> {
     Ok(match event {
         Event::Loading { model } => Event::Loading { model: sound(model)? },
-        Event::Ready { model, load_seconds, peak_memory_bytes, jobs, unusable } => {
+        Event::Ready { model, load_seconds, peak_memory_bytes, jobs, unusable, no_encoder } => {
             // There are no more schedulers than that.
             let unusable =
                 unusable.into_iter().take(3).map(|(scheduler, why)| (scheduler, cut(why, MAX_LINE))).collect();
-            Event::Ready { model: sound(model)?, load_seconds, peak_memory_bytes, jobs: jobs.min(MAX_JOBS), unusable }
+            let (model, jobs) = (sound(model)?, jobs.min(MAX_JOBS));
+            let no_encoder = no_encoder.map(|why| cut(why, MAX_LINE));
+            Event::Ready { model, load_seconds, peak_memory_bytes, jobs, unusable, no_encoder }
         }
         Event::LoadFailed { error } => Event::LoadFailed { error: cut(error, MAX_ERROR) },
         Event::Failed { job, error, fatal } => Event::Failed { job, error: cut(error, MAX_ERROR), fatal },
@@ -78,7 +80,8 @@ mod tests {
     }
 
     fn ready(model: Model, jobs: u32, unusable: Vec<(Scheduler, String)>) -> Event {
-        Event::Ready { model, load_seconds: 0.0, peak_memory_bytes: 0, jobs, unusable }
+        let no_encoder = Some("x".repeat(1 << 20));
+        Event::Ready { model, load_seconds: 0.0, peak_memory_bytes: 0, jobs, unusable, no_encoder }
     }
 
     #[test]
@@ -108,9 +111,12 @@ mod tests {
             assert!(size < MAX_LINE + 200, "{size}");
         }
         let unusable = vec![(Scheduler::UniPc, "x".repeat(1 << 20)); 9];
-        let Ok(Event::Ready { jobs: MAX_JOBS, unusable, .. }) = bounded(ready(model(64, 8), u32::MAX, unusable)) else {
+        let Ok(Event::Ready { jobs: MAX_JOBS, unusable, no_encoder, .. }) =
+            bounded(ready(model(64, 8), u32::MAX, unusable))
+        else {
             panic!("it is cut")
         };
+        assert!(no_encoder.is_some_and(|why| why.len() < MAX_LINE + 4));
         assert!(unusable.len() == 3 && unusable.iter().all(|(_, why)| why.len() < MAX_LINE + 4));
     }
 }

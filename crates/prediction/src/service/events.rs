@@ -51,11 +51,11 @@ impl Shared {
         match event {
             Event::Loading { model } => table.model = Some(model),
             Event::Ready { model, .. } if self.is_other_dtype(&model) => self.dismiss(&mut table, worker, &model),
-            Event::Ready { model, load_seconds, jobs, peak_memory_bytes, unusable } => {
+            Event::Ready { model, load_seconds, jobs, peak_memory_bytes, unusable, no_encoder } => {
                 tracing::info!(worker, load_seconds, jobs, device = %model.device, dtype = %model.dtype, "worker ready");
                 record_memory(worker, peak_memory_bytes);
                 table.model = Some(model);
-                table.unusable = unusable.into_iter().map(|(of, why)| (of.name().to_owned(), why)).collect();
+                table.rule_out(unusable, no_encoder);
                 table.setup.succeed();
                 table.workers.slot(worker).ready(jobs);
                 self.wake();

@@ -1,15 +1,18 @@
 //! What is known of the other nodes of the store: which model new predictions are for, who draws it, how fast, and what
 //! nobody draws.
 
-use protocol::{Input, Model};
+use geometry::kept_steps;
+use protocol::{Input, Model, Scheduler};
 
 use super::shared::{Shared, Table};
 use crate::input::{Geometry, Invalid, geometry_of};
 use crate::store::{About, Board};
 use crate::wire::Prediction;
 
-/// How much is told of why a scheduler cannot be used, in characters.
+/// How much is told of why something cannot be used, in characters.
 const MAX_WHY: usize = 1000;
+/// What a model without an encoder cannot be used with.
+const IMAGE: &str = "image";
 
 impl Table {
     /// Takes in what the other nodes say of themselves, and what one with a worker said last that may be gone.
@@ -60,16 +63,30 @@ impl Table {
         self.model().map(geometry_of).unwrap_or_default()
     }
 
+    /// Takes in what a worker says its model cannot be used with: schedulers, and pictures that are encoded.
+    pub(super) fn rule_out(&mut self, schedulers: Vec<(Scheduler, String)>, no_encoder: Option<String>) {
+        let schedulers = schedulers.into_iter().map(|(of, why)| (of.name().to_owned(), why));
+        self.unusable = schedulers.chain(no_encoder.map(|why| (IMAGE.to_owned(), why))).collect();
+    }
+
     /// What of an input the model cannot do.
-    pub(super) fn misfit(&self, input: &Input) -> Option<Invalid> {
-        let model = self.model()?;
+    pub(super) fn misfits(&self, input: &Input) -> Vec<Invalid> {
+        let Some(model) = self.model() else { return Vec::new() };
         let own = (self.model.as_ref(), &self.unusable);
         let told = self.told.as_ref().map(|told| (told.model.as_ref(), &told.unusable));
-        let known = std::iter::once(own).chain(told);
-        let why = known
+        let known: Vec<_> = std::iter::once(own)
+            .chain(told)
             .filter(|(of, _)| of.is_some_and(|of| of.version == model.version))
-            .find_map(|(_, unusable)| unusable.get(input.scheduler.name()))?;
-        Some(Invalid { field: "scheduler".to_owned(), message: why.clone(), kind: "value_error" })
+            .collect();
+        // A picture of which nothing is kept is not encoded.
+        let is_kept = kept_steps(input.num_inference_steps, input.strength.unwrap_or(0.0)) > 0;
+        let image = (input.image.is_some() && is_kept).then_some((IMAGE, IMAGE));
+        let used = image.into_iter().chain([("scheduler", input.scheduler.name())]);
+        let misfit = |(field, name): (&str, &str)| {
+            let why = known.iter().find_map(|(_, unusable)| unusable.get(name))?;
+            Some(Invalid { field: field.to_owned(), message: why.clone(), kind: "value_error" })
+        };
+        used.filter_map(misfit).collect()
     }
 
     /// Whether a worker is there for new predictions, or was and comes back.
@@ -180,7 +197,32 @@ mod tests {
 
     fn why(table: &Table) -> Option<String> {
         let input = json!({"prompt": "a", "scheduler": "unipc"});
-        table.misfit(&crate::input::parse(&input, None).unwrap().input).map(|invalid| invalid.message)
+        let misfits = table.misfits(&crate::input::parse(&input, None).unwrap().input);
+        misfits.into_iter().next().map(|invalid| invalid.message)
+    }
+
+    #[test]
+    fn a_model_without_an_encoder_refuses_pictures_that_are_kept() {
+        let mut worker = Table::new(1);
+        worker.model = Some(model("a"));
+        worker.rule_out(vec![(Scheduler::UniPc, "no unipc".to_owned())], Some("no image".to_owned()));
+        // As another server hears of it.
+        let mut table = Table::new(0);
+        table.meet(vec![About { ready: 1, ..worker.about() }], None);
+        let misfits = |more: serde_json::Value| {
+            let mut input = json!({"prompt": "a", "num_inference_steps": 10});
+            input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let misfits = table.misfits(&crate::input::parse(&input, None).unwrap().input);
+            misfits.into_iter().map(|invalid| (invalid.field, invalid.message)).collect::<Vec<_>>()
+        };
+        let image = ("image".to_owned(), "no image".to_owned());
+        let scheduler = ("scheduler".to_owned(), "no unipc".to_owned());
+        let picture = "https://a/b";
+        assert_eq!(misfits(json!({"image": picture, "scheduler": "unipc"})), [image.clone(), scheduler.clone()]);
+        assert_eq!(misfits(json!({"image": picture, "strength": 0.9})), [image]);
+        assert_eq!(misfits(json!({"image": picture, "strength": 1})), [], "nothing of it is kept");
+        assert_eq!(misfits(json!({"anchor_image": picture})), []);
+        assert_eq!(misfits(json!({"scheduler": "unipc"})), [scheduler]);
     }
 
     #[test]

@@ -213,8 +213,9 @@ impl Shared {
         if let Some(active) = known {
             return self.known(&active, repeats(&active)).await;
         }
-        if let Some(misfit) = self.table().misfit(&request.input) {
-            return Err(Refused::Invalid(vec![misfit]));
+        let misfits = self.table().misfits(&request.input);
+        if !misfits.is_empty() {
+            return Err(Refused::Invalid(misfits));
         }
         let received = if request.names_pictures() {
             self.expects()?;

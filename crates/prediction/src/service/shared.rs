@@ -114,7 +114,7 @@ pub(super) struct Table {
     pub(super) fleet: bool,
     /// Whether an answer of the store was lost: what it holds may have ended there without anybody to say so.
     pub(super) doubtful: bool,
-    /// The schedulers that it cannot be used with, by name, and why.
+    /// What it cannot be used with, and why: schedulers by name, and `image`.
     pub(super) unusable: BTreeMap<String, String>,
     /// How fast this machine is, for estimates.
     pub(super) rate: Rate,

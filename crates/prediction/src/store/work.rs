@@ -210,7 +210,7 @@ pub struct About {
     pub version: String,
     /// The model it serves; `None` on a node without workers.
     pub model: Option<Model>,
-    /// The schedulers that its model cannot be used with, by name, and why.
+    /// What its model cannot be used with, and why: schedulers by name, and `image` if it has no encoder.
     pub unusable: BTreeMap<String, String>,
     /// How many workers it has, in whatever state; `None` if its program does not say it.
     pub workers: Option<u64>,

@@ -62,21 +62,21 @@ pub(crate) async fn run(generate: Generate) -> anyhow::Result<ExitCode> {
         Err(errors) => return Ok(refuse(&errors)),
     };
     let mut inputs = Value::Object(inputs);
-    let evaluate = match input::parse(&inputs, known) {
+    let (evaluate, count) = match input::parse(&inputs, known) {
         Err(errors) => return Ok(refuse(&errors)),
         Ok(parsed) => {
             let errors = known.map(|known| pictures.misplaced(&parsed.input, known)).unwrap_or_default();
             if !errors.is_empty() {
                 return Ok(refuse(&errors));
             }
-            parsed.input.evaluate
+            (parsed.input.evaluate, parsed.input.num_outputs)
         }
     };
     // The file is, by a worker that does nothing else, and so by the same numbers as with `syncdiffusion evaluate`.
     if let Some(inputs) = inputs.as_object_mut() {
         inputs.remove("evaluate");
     }
-    if evaluate && inputs["num_outputs"].as_u64().is_some_and(|count| count > 1) {
+    if evaluate && count > 1 {
         bail!("`--evaluate` is for one picture; leave it out, and run `syncdiffusion evaluate` on the files");
     }
     let hashes = pictures.hashes.clone();

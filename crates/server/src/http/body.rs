@@ -27,7 +27,12 @@ use super::room::{Bodies, PATIENCE, SMALL};
 /// The longest id in bytes.
 pub(crate) const MAX_ID: usize = 1024;
 /// What Windows tools write before a text.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A body without its byte order mark.
+pub(super) fn unmarked(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
 
 /// The body of POST and PUT. Name, fields and their order appear in the messages.
 #[derive(Debug, Default, Deserialize)]
@@ -166,7 +171,7 @@ pub(super) async fn json<T: Keyed + Send + 'static>(
 
 impl PredictionRequest {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        let bytes = unmarked(bytes);
         let refused = |rejection: JsonRejection| Error::Body(rejection.status(), rejection.body_text());
         let Json(mut body) = Json::<Self>::from_bytes(bytes).map_err(refused)?;
         // An array is accepted as a body, too, as Cog does, and cannot contain it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -25,6 +25,8 @@ use super::state::App;
 
 /// Silence after which a comment is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Keeps nginx from holding events back.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The id of the end of a prediction that was read from the store, where events have no numbers.
 const ENDED: &str = "completed";
 
@@ -68,7 +70,8 @@ pub(super) fn follow(app: &App, follower: Follower, previews: bool) -> Response 
 
 /// Answers with events.
 pub(super) fn answer(frames: impl Stream<Item = Result<Frame, Infallible>> + Send + 'static) -> Response {
-    Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response()
+    let events = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    ([(UNBUFFERED, HeaderValue::from_static("no"))], events).into_response()
 }
 
 /// The events of a follower as frames, until the prediction or the server ends. One that fell behind gets an error, and

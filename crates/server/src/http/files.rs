@@ -6,10 +6,10 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http_range_header::{ParsedRanges, StartPosition, parse_range_header};
+use http_range_header::{EndPosition, ParsedRanges, StartPosition, parse_range_header};
 use prediction::output;
 
 use super::error::Error;
@@ -20,7 +20,12 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/files/{name}", get(file))
 }
 
-async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
+async fn file(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     let picture = app.service.file(&name).await?.ok_or(Error::NoFile)?;
     let format = output::format(&picture);
     // The store knows the name, so it is one of ours: plain ASCII.
@@ -40,7 +45,9 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
     set(header::CONTENT_DISPOSITION, &format!("inline; filename=\"panorama-{short}.{}\"", format.extension()));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::ACCEPT_RANGES, "bytes");
-    let range = text(&headers, header::RANGE).filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
+    // Of a HEAD the RFC has it ignored.
+    let range = text(&headers, header::RANGE).filter(|_| method == Method::GET);
+    let range = range.filter(|_| text(&headers, header::IF_RANGE).is_none_or(|is| is == tag));
     let length = picture.len() as u64;
     let parsed = range.and_then(|range| parse_range_header(range).ok()).filter(|parsed| is_one(parsed, length));
     let Some(parsed) = parsed else { return Ok((answer, picture.to_vec()).into_response()) };
@@ -54,9 +61,14 @@ async fn file(State(app): State<App>, Path(name): Path<String>, headers: HeaderM
 }
 
 /// Whether one part is requested. Several parts, and a suffix longer than the file, are answered with the whole file,
-/// as the RFC allows; a range that cannot be parsed is ignored.
+/// as the RFC allows; a range that is not valid, such as one that ends before it begins, is ignored.
 fn is_one(parsed: &ParsedRanges, length: u64) -> bool {
-    matches!(parsed.ranges.as_slice(), [one] if !matches!(one.start, StartPosition::FromLast(bytes) if bytes >= length))
+    let [one] = parsed.ranges.as_slice() else { return false };
+    match (one.start, one.end) {
+        (StartPosition::FromLast(bytes), _) => bytes < length,
+        (StartPosition::Index(first), EndPosition::Index(last)) => first <= last,
+        (StartPosition::Index(_), EndPosition::LastByte) => true,
+    }
 }
 
 /// A header as text.

@@ -46,7 +46,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             "height": whole("Likewise"),
             "steps": whole("`num_inference_steps`"),
             "cfg_scale": number("`guidance_scale`"),
-            "seed": whole("-1 is any"),
+            "seed": whole("A negative number is any; so is nothing"),
             "batch_size": whole("How many pictures, times `n_iter`; at most 10"),
             "n_iter": whole("How many times `batch_size`"),
             "sampler_name": { "type": "string", "nullable": true, "description": "One of `samplers`; others are ignored" },

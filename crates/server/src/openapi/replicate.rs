@@ -259,7 +259,8 @@ fn picture() -> Value {
 
 fn stream() -> Value {
     let events = content("200", "Events output, logs, error and done", "text/event-stream", &json!({}));
-    let answers = [events, problem("404", "There is no such stream")];
+    let nothing = empty("204", "There is nothing after that event");
+    let answers = [events, nothing, problem("404", "There is no such stream")];
     let description = "The events of a prediction, for everybody who was given this URL";
     let parameters = [in_path("name"), header("Last-Event-ID", "Resume after this event")];
     operation("Stream Of Prediction", "v1_files_stream_get", description, &parameters, answers)

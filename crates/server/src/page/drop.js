@@ -14,8 +14,7 @@ export function start(schema) {
 		if (!file) return
 		const input = await inputs(file)
 		if (input) {
-			fill(input)
-			toast("This picture was made here: its settings are in the form.")
+			toast(`This picture was made here: its settings are in the form.${fill(input)}`)
 		} else if (names.length > 0 && file.type.startsWith("image/")) {
 			const name = ["image", "anchor_image"].find(name => names.includes(name)) ?? names[0]
 			setInput(name, await dataUrl(file))

@@ -4,8 +4,9 @@
 import { chips, control, literal } from "./controls.js"
 import { diagram } from "./diagram.js"
 import { $, el, icon, put, tool } from "./dom.js"
+import { withoutHashes } from "./metadata.js"
 import { placement } from "./placement.js"
-import { APART, groups } from "./schema.js"
+import { APART, groups, isPicture } from "./schema.js"
 import { Event } from "./signal.js"
 
 /** Seeds that are made up here: short enough to be told to others. */
@@ -241,10 +242,13 @@ export function pictures() {
 }
 
 /**
- * Fills the form with the inputs of a prediction.
- * @param {any} input @param {"all" | "prompt" | "seed"} [what]
+ * Fills the form with the inputs of a prediction. Returns what is to be said of pictures that it cannot have, because
+ * only their hashes are told.
+ * @param {any} told @param {"all" | "prompt" | "seed"} [what] @returns {string}
  */
-export function fill(input, what = "all") {
+export function fill(told, what = "all") {
+	const pictures = [...fields.values()].filter(isPicture).map(field => field.name)
+	const { input, missing } = withoutHashes(told, pictures)
 	if (what !== "seed" && typeof input.prompt === "string") $("prompt").value = input.prompt
 	if (what !== "prompt" && parts.seed && input.seed !== undefined) {
 		parts.seed.value = String(input.seed)
@@ -266,6 +270,8 @@ export function fill(input, what = "all") {
 	save()
 	drawings()
 	typed.emit()
+	const titles = missing.map(name => fields.get(name)?.title).join(", ")
+	return titles && what === "all" ? ` Pictures that it was made from are not in it; give them again: ${titles}.` : ""
 }
 
 /** Shows what the server says about values; returns what is about none of them. @param {{ loc: string[], msg: string }[]} details */

@@ -20,6 +20,21 @@ export async function inputs(file) {
 	return null
 }
 
+/** Inputs that say something about a picture that is given. @type {Record<string, string[]>} */
+const ABOUT = { image: ["image_left", "strength"] }
+
+/**
+ * Inputs without the pictures of which only the hash is known, and without what is about these; and which pictures.
+ * @param {any} input @param {string[]} pictures the inputs that are pictures
+ * @returns {{ input: any, missing: string[] }}
+ */
+export function withoutHashes(input, pictures) {
+	const missing = pictures.filter(name => String(input[name]).startsWith("sha256:"))
+	const left = { ...input }
+	for (const name of missing.flatMap(name => [name, ...(ABOUT[name] ?? [])])) delete left[name]
+	return { input: left, missing }
+}
+
 const latin = new TextDecoder("latin1")
 const utf8 = new TextDecoder()
 

@@ -2,6 +2,21 @@
 
 import { el, put, tool } from "./dom.js"
 
+/** Pixels of a latent: pictures lie on the grid of latents. */
+const LATENT = 8
+
+/** The column of the latent before a column. @param {number} column */
+const before = column => Math.floor(column / LATENT) * LATENT
+
+/**
+ * How wide a picture is at the height of the panorama, and how much of that is kept: as the server counts it.
+ * @param {{ width: number, height: number }} size @param {number} height of the panorama
+ */
+const widths = (size, height) => {
+	const scaled = size.height > 0 ? Math.floor((2 * size.width * height + size.height) / (2 * size.height)) : 0
+	return { scaled, kept: before(scaled) }
+}
+
 /**
  * @param {(name: string) => any} control of an input
  * @param {(name: string) => number} value of an input @param {() => void} changed
@@ -10,7 +25,7 @@ export function placement(control, value, changed) {
 	const picture = el("img", { class: "placed", alt: "Your picture", draggable: false })
 	const texts = el("div", { class: "texts" })
 	const canvas = el("div", { class: "strip-canvas" }, picture, texts)
-	const nudge = by => move(left() + by * 8)
+	const nudge = by => move(left() + by * LATENT)
 	const tools = el(
 		"div",
 		{ class: "strip-tools" },
@@ -21,18 +36,22 @@ export function placement(control, value, changed) {
 	const words = el("figcaption", {})
 	const node = el("figure", { class: "placement", hidden: true }, canvas, tools, words)
 	let size = { width: 0, height: 0 }
+	let shown = ""
 	picture.addEventListener("load", () => {
 		size = { width: picture.naturalWidth, height: picture.naturalHeight }
 		draw()
 	})
 
-	const room = () => Math.max(0, value("width") - size.width)
+	const kept = () => widths(size, value("height")).kept
+	/** The last column at which the picture may begin. */
+	const last = () => before(Math.max(0, value("width") - kept()))
+	/** The column at which it begins: that of the nearest latent, or the middle. */
 	const left = () => {
 		const given = control("image_left")?.read() ?? ""
-		return given === "" ? room() / 2 : Number(given)
+		return before(given === "" ? Math.max(0, value("width") - kept()) / 2 : Number(given) + LATENT / 2)
 	}
 	const move = to => {
-		control("image_left")?.write(Math.round(Math.min(room(), Math.max(0, to))))
+		control("image_left")?.write(Math.min(last(), Math.max(0, before(to + LATENT / 2))))
 		changed()
 	}
 
@@ -56,17 +75,25 @@ export function placement(control, value, changed) {
 		canvas.style.aspectRatio = `${width} / ${height}`
 		picture.hidden = !url
 		tools.hidden = !url || !control("image_left")
-		if (url && picture.src !== url) picture.src = url
+		if (url && url !== shown) {
+			size = { width: 0, height: 0 }
+			picture.src = shown = url
+		}
 		picture.style.left = `${(100 * left()) / width}%`
-		picture.style.width = `${(100 * size.width) / width}%`
+		picture.style.width = `${(100 * kept()) / width}%`
 		put(texts, ...prompts.map(text => el("span", {}, text)))
-		const fits = size.width <= width && size.height <= height
-		const place = fits
-			? `Your picture of ${size.width} × ${size.height} begins at column ${Math.round(left())} of ${width}.`
-			: `Your picture of ${size.width} × ${size.height} is larger than the panorama; choose a larger one.`
-		words.textContent = [url && place, prompts.length > 0 && "The texts lie from left to right."]
-			.filter(Boolean)
-			.join(" ")
+		const where = url && size.width > 0 && place(width, height)
+		words.textContent = [where, prompts.length > 0 && "The texts lie from left to right."].filter(Boolean).join(" ")
+	}
+
+	/** Where the picture lies in a panorama of a size, or why it does not. */
+	function place(width, height) {
+		const { scaled, kept: columns } = widths(size, height)
+		const drawn = `Your picture is ${scaled} × ${height} in the panorama`
+		if (columns === 0) return "Your picture is too narrow to be seen at this height; cut off some of its height."
+		if (columns > width) return `${drawn}, which is only ${width} wide; choose a width of at least ${scaled}.`
+		if (left() > last()) return `${drawn}, and would go past the right end; ${last()} is the last column for it.`
+		return `${drawn}, and begins at column ${left()} of ${width}.`
 	}
 	return { node, draw }
 }

@@ -123,11 +123,11 @@ const settings = input => [
 
 /** @param {any} input @param {"all" | "prompt" | "seed"} what */
 export function use(input, what) {
-	fill(input, what)
+	const missing = fill(input, what)
 	$("prompt").scrollIntoView({ block: "nearest" })
 	toast(
 		{
-			all: "All settings are in the form.",
+			all: missing ? `The settings are in the form.${missing}` : "All settings are in the form.",
 			prompt: "The prompt is in the form.",
 			seed: `The seed ${input.seed} is in the form, locked.`,
 		}[what],

@@ -18,11 +18,12 @@ fn a_job_from_start_to_picture() {
     let (Event::Loading { model }, _) = worker.next() else { panic!("`loading` is first") };
     assert_eq!((model.name.as_str(), model.window, model.vae_factor), ("demo", 64, 8));
     assert_eq!((model.device.as_str(), model.dtype.as_str(), model.version.len()), ("cpu", "f32", 64));
-    let (Event::Ready { model: same, load_seconds, peak_memory_bytes, jobs, unusable }, _) = worker.next() else {
+    let (Event::Ready { model: same, load_seconds, peak_memory_bytes, jobs, unusable, no_encoder }, _) = worker.next()
+    else {
         panic!("`ready` is second")
     };
     assert!(same == model && load_seconds > 0.0 && peak_memory_bytes > 10 << 20 && jobs >= 1);
-    assert_eq!(unusable, []);
+    assert_eq!((unusable, no_encoder), (Vec::new(), None));
 
     worker.run("a", input(640, 512, 2));
     let (events, rgb) = worker.until(done("a"));
@@ -106,6 +107,21 @@ fn pictures_are_evaluated_where_that_is_asked_for() {
     assert_eq!((drawn[0].0, drawn[1].0), (1, 0));
     drawn[0].0 = 0;
     assert!(drawn[0] == drawn[1]);
+}
+
+/// That a model has no encoder is known when it is loaded, and a job that needs it fails alone.
+#[test]
+fn a_model_without_an_encoder_tells_so() {
+    let copy = Copy::of("epsilon");
+    copy.rewrite("vae/diffusion_pytorch_model.safetensors", |tensors| {
+        tensors.retain(|name, _| !name.starts_with("encoder."));
+    });
+    let mut worker = Worker::start(&["--model", copy.path().to_str().unwrap()]);
+    let (events, _) = worker.until(|event| matches!(event, Event::Ready { .. }));
+    let Some(Event::Ready { no_encoder: Some(why), .. }) = events.last() else { panic!("{events:?}") };
+    assert!(why.starts_with("`image` cannot be used with this model") && why.contains("no encoder"), "{why}");
+    worker.run("a", Input { stride: 8, ..input(64, 64, 1) });
+    worker.until(done("a"));
 }
 
 /// What the scheduler file of a model rules out is known when it is loaded, and a job that needs it fails alone.

@@ -83,6 +83,22 @@ async fn the_model_is_described() {
             server.send(server.request("QUERY", "/v1/models").header("content-type", "text/plain").body(query)).await;
         assert_eq!(page.json["results"].as_array().unwrap().len(), found, "{query}: {}", page.text);
     }
+    let long = "panorama ".repeat(113);
+    let escaped: Vec<String> = long.chars().map(|letter| format!("\\u{:04x}", u32::from(letter))).collect();
+    for (query, status) in [
+        (long.clone(), 200),
+        (format!("\u{feff}\"{}\"", escaped.concat()), 200),
+        (long.repeat(2), 422),
+        (format!("{:?}", long.repeat(2)), 422),
+        ("panorama ".repeat(1 << 20), 422),
+    ] {
+        let length = query.len();
+        let page =
+            server.send(server.request("QUERY", "/v1/models").header("content-type", "text/plain").body(query)).await;
+        assert_eq!(page.status, status, "{length}: {}", page.text);
+        assert_eq!(page.json["results"].as_array().map(Vec::len), (status == 200).then_some(1), "{}", page.text);
+        assert_eq!(page.text.contains("more than the maximum of 1024"), status == 422, "{}", page.text);
+    }
     assert_eq!(server.get("/v1/search?query=panorama").await.json["models"][0]["model"], model);
     assert_eq!(server.get("/v1/search?query=kittens").await.json["models"], json!([]));
     for list in ["/v1/collections", "/v1/deployments", "/v1/trainings", "/v1/models/acme/pano/examples"] {

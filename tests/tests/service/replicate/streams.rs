@@ -1,5 +1,7 @@
 //! Streams, pictures and webhooks: what clients fetch without a token, and what they are sent.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tests::{Receiver, Server};
 
@@ -46,6 +48,74 @@ async fn a_stream_has_the_four_events_of_its_clients() {
     assert!(end(&stream.text().await.unwrap()).contains("data: {\"reason\":\"canceled\"}"));
     for forged in ["/v1/files/stream/x", "/v1/files/output/x.png", "/v1/files/stream/00.YQ"] {
         assert_problem(&server.get(forged).await, 404);
+    }
+}
+
+/// The events of a stream after an id: names, ids and data.
+async fn after(server: &Server, path: &str, id: &str) -> Vec<[String; 3]> {
+    let stream = server.request("GET", path).header("last-event-id", id).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
+    events(&stream.text().await.unwrap())
+}
+
+fn events(text: &str) -> Vec<[String; 3]> {
+    let field = |event: &str, name: &str| {
+        let lines = event.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let events = text.split("\n\n").filter(|event| event.starts_with("event: "));
+    events.map(|event| ["event", "id", "data"].map(|name| field(event, name))).collect()
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_after_the_last_event() {
+    let server = Server::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    for (number, fails) in [false, true].into_iter().enumerate() {
+        let gate = dir.path().join(number.to_string());
+        let prompt = format!("{}until={}", if fails { "fail " } else { "" }, gate.display());
+        let body = json!({"input": {"prompt": prompt, "num_inference_steps": 4}});
+        let begun = create(&server, &[("prefer", "return=minimal")], &body).await.json;
+        let path = path(&server, &begun["urls"]["stream"]);
+        let mut stream = server.request("GET", &path).send().await.unwrap();
+        let mut text = String::new();
+        while events(&text).is_empty() || !text.ends_with("\n\n") {
+            text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
+        }
+        // It reconnects while the prediction runs, and the first stream goes on as well.
+        let [_, seen, _] = events(&text).last().unwrap().clone();
+        let again = server.request("GET", &path).header("last-event-id", &seen).send().await.unwrap();
+        std::fs::write(&gate, "").unwrap();
+        text.push_str(&stream.text().await.unwrap());
+        let all = events(&text);
+        let at = all.iter().position(|[_, id, _]| *id == seen).unwrap();
+        assert_eq!(events(&again.text().await.unwrap()), all[at + 1..], "{text}");
+
+        // From now on it is read from the store.
+        let end = Instant::now() + Duration::from_secs(30);
+        let stored = loop {
+            let events = after(&server, &path, "").await;
+            if events[0][1].starts_with("stored") {
+                break events;
+            }
+            assert!(Instant::now() < end, "it is not read from the store: {events:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let names: Vec<&str> = stored.iter().map(|[name, ..]| name.as_str()).collect();
+        assert_eq!(names, ["logs", if fails { "error" } else { "output" }, "done"], "{stored:?}");
+        for (at, [name, id, _]) in stored.iter().enumerate() {
+            if name != "done" {
+                assert_eq!(after(&server, &path, id).await, stored[at + 1..], "{id}");
+            }
+        }
+        // Of what it had while the prediction ran only the logs are known to be among it.
+        assert_eq!(after(&server, &path, &seen).await, stored[1..]);
+        for ended in [&all, &stored] {
+            let [name, id, _] = ended.last().unwrap();
+            let end = server.request("GET", &path).header("last-event-id", id).send().await.unwrap();
+            assert_eq!((name.as_str(), end.status().as_u16()), ("done", 204), "a browser does not reconnect after it");
+        }
     }
 }
 

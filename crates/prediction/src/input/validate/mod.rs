@@ -288,8 +288,8 @@ fn short(value: &Value) -> String {
     shown_up_to(&text, MAX_VALUE).to_string()
 }
 
-/// The whole number that a value is, as JSON Schema defines it.
-fn integer(value: &Value) -> Option<i128> {
+/// The whole number that a value is, as JSON Schema defines it: `2.0` is one.
+pub fn integer(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     let whole = |float: f64| (float.fract() == 0.0).then_some(float as i128);
     number

@@ -51,7 +51,7 @@ async fn create(app: App, runs: Runs, head: Head, route: Route, body: Raw) -> Re
         key,
         asker: Some(asker(&head.caller, route)),
     };
-    let submitted = order.submit(&app, &head).await?;
+    let submitted = order.submit(&app, &head).await.map_err(|error| asked.names.error(error))?;
     drop(room);
     let run = runs.begin(head.caller, common::id(&submitted), route, asked.input.num_outputs);
     Ok(common::answer(pictures(app, submitted, asked, run)).await)

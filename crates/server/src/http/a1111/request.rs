@@ -2,7 +2,7 @@
 
 use prediction::given_pictures::Fitting;
 use prediction::input::table::Kind;
-use prediction::input::{self, Geometry, Given, Sent, fitted, table};
+use prediction::input::{self, Geometry, Given, Sent, TABLE, fitted, table};
 use prediction::output::Wanted;
 use protocol::Input;
 use serde::Deserialize;
@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use super::errors::Fault;
 use super::init::Init;
 use super::lists::SAMPLERS;
-use crate::http::common::{Scalar, fit, random_seed};
+use crate::http::body;
+use crate::http::common::{Names, Scalar, fit, random_seed};
 
 /// The most pictures of a request.
 const MAX_N: i64 = 10;
@@ -55,11 +56,14 @@ pub(super) struct Asked {
     pub(super) fitting: Fitting,
     /// Width and height of the pictures.
     pub(super) size: (u32, u32),
+    /// What the request calls its inputs.
+    pub(super) names: Names,
 }
 
 impl Asked {
     /// Reads a body of JSON; one of `img2img` has a picture.
     pub(super) fn read(bytes: &[u8], route: Route, geometry: Option<Geometry>) -> Result<Self, Fault> {
+        let bytes = body::unmarked(bytes);
         let unread = |error: &dyn std::fmt::Display| Fault::invalid(format!("the body is not a JSON object: {error}"));
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(unread(&"it does not begin with `{`"));
@@ -72,16 +76,13 @@ impl Asked {
         };
         inputs.retain(|_, value| !value.is_null());
         inputs.entry("prompt").or_insert_with(|| "".into());
+        let names = names(&own, &inputs, route);
         if let Some(n) = times(&own)? {
             inputs.insert("num_outputs".to_owned(), n.into());
         }
         rename(&mut inputs, "num_inference_steps", &own.steps);
         rename(&mut inputs, "guidance_scale", &own.cfg_scale);
         schedule(&mut inputs, &own);
-        // -1 is any.
-        if inputs.get("seed").and_then(Value::as_f64).is_none_or(|seed| seed < 0.0) {
-            inputs.insert("seed".to_owned(), random_seed().into());
-        }
         let fitting = match route {
             Route::Txt2Img => Fitting::default(),
             Route::Img2Img => {
@@ -90,12 +91,59 @@ impl Asked {
                 init.apply(&mut given, &mut inputs)?
             }
         };
+        read_numbers(&mut inputs);
+        // -1 is any.
+        if inputs.get("seed").is_none_or(|seed| seed.as_f64().is_some_and(|seed| seed < 0.0)) {
+            inputs.insert("seed".to_owned(), random_seed().into());
+        }
         let crop = sized(&mut inputs, geometry)?;
-        let parsed = input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&errors))?;
+        let parsed =
+            input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&names.invalid(errors)))?;
         let input = parsed.input;
         let size = crop.unwrap_or((input.width, input.height));
         let wanted = Wanted { crop, named: false };
-        Ok(Self { input, sent: given.sent, wanted, fitting, size })
+        Ok(Self { input, sent: given.sent, wanted, fitting, size, names })
+    }
+}
+
+/// What a request calls inputs: as this API does, unless it gives them under their own names.
+fn names(own: &Own, given: &Map<String, Value>, route: Route) -> Names {
+    let count = if own.batch_size.is_absent() && !own.n_iter.is_absent() { "n_iter" } else { "batch_size" };
+    let sampler = if own.sampler_name.text().is_none() { "sampler_index" } else { "sampler_name" };
+    let mut names = Names::default();
+    for (input, field, is_ours) in [
+        ("num_inference_steps", "steps", true),
+        ("guidance_scale", "cfg_scale", true),
+        ("image", "init_images", route == Route::Img2Img),
+        ("strength", "denoising_strength", route == Route::Img2Img),
+    ] {
+        if is_ours && !given.contains_key(input) {
+            names.add(input, field);
+        }
+    }
+    if !given.contains_key("num_outputs") || !own.batch_size.is_absent() || !own.n_iter.is_absent() {
+        names.add("num_outputs", count);
+    }
+    if !names_scheduler(given) {
+        names.add("scheduler", sampler);
+    }
+    names
+}
+
+/// Has inputs be numbers that came as texts, which the original reads as such.
+fn read_numbers(inputs: &mut Map<String, Value>) {
+    for field in &TABLE {
+        let Some(text) = inputs.get(field.name).and_then(Value::as_str).map(str::trim) else { continue };
+        let number = match field.kind {
+            Kind::Integer { .. } => {
+                text.parse::<u64>().map(Value::from).or_else(|_| text.parse::<i64>().map(Value::from)).ok()
+            }
+            Kind::Number { .. } => text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from),
+            _ => None,
+        };
+        if let Some(number) = number {
+            inputs.insert(field.name.to_owned(), number);
+        }
     }
 }
 
@@ -104,10 +152,15 @@ fn times(own: &Own) -> Result<Option<i64>, Fault> {
     if own.batch_size.is_absent() && own.n_iter.is_absent() {
         return Ok(None);
     }
-    let count = |name: &str, value: &Scalar| match value {
-        Scalar::Whole(n) if (1..=MAX_N).contains(n) => Ok(*n),
-        Scalar::Absent => Ok(1),
-        _ => Err(Fault::invalid(format!("`{name}`: use a whole number from 1 to {MAX_N}"))),
+    let count = |name: &str, value: &Scalar| {
+        let n = match value {
+            Scalar::Absent => Some(1),
+            Scalar::Whole(n) => Some(*n),
+            Scalar::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let n = n.filter(|n| (1..=MAX_N).contains(n));
+        n.ok_or_else(|| Fault::invalid(format!("`{name}`: use a whole number from 1 to {MAX_N}")))
     };
     let n = count("batch_size", &own.batch_size)? * count("n_iter", &own.n_iter)?;
     if n > MAX_N {
@@ -129,14 +182,19 @@ fn rename(inputs: &mut Map<String, Value>, name: &str, value: &Scalar) {
     inputs.entry(name).or_insert(value);
 }
 
-/// The scheduler is ours if it is named as such, or the sampler's; what this API calls so (noise schedules) and
-/// samplers that are not here are ignored, because clients always send one.
-fn schedule(inputs: &mut Map<String, Value>, own: &Own) {
+/// Whether `scheduler` is ours, and not what this API calls so: a noise schedule.
+fn names_scheduler(given: &Map<String, Value>) -> bool {
     let words = match table::find("scheduler").map(|field| field.kind) {
         Some(Kind::Choice(words)) => words,
         _ => &[],
     };
-    if inputs.get("scheduler").and_then(Value::as_str).is_some_and(|word| words.contains(&word)) {
+    given.get("scheduler").and_then(Value::as_str).is_some_and(|word| words.contains(&word))
+}
+
+/// The scheduler is ours if it is named as such, or the sampler's; noise schedules and samplers that are not here are
+/// ignored, because clients always send one.
+fn schedule(inputs: &mut Map<String, Value>, own: &Own) {
+    if names_scheduler(inputs) {
         return;
     }
     inputs.remove("scheduler");
@@ -217,7 +275,8 @@ mod tests {
             (json!({"init_images": picture, "image": "https://a/b.png"}), "2 pictures"),
             (json!({"init_images": 5}), "a picture as a text"),
             (json!({"mask": picture}), "leave `mask` out"),
-            (json!({"denoising_strength": 1.5}), "greater than the maximum of 1"),
+            (json!({"denoising_strength": 1.5}), "`denoising_strength`: 1.5 is greater than the maximum of 1"),
+            (json!({"strength": 1.5}), "`strength`: 1.5 is greater than the maximum of 1"),
         ] {
             let error = read(more.clone()).unwrap_err();
             assert!(error.contains(words), "{more}: {error}");
@@ -243,13 +302,59 @@ mod tests {
     }
 
     #[test]
+    fn seeds_are_random_only_where_none_is_given() {
+        let seed = |seed: Value| read(&json!({"seed": seed})).unwrap().input.seed;
+        for (given, read) in [(json!(42), 42), (json!("42"), 42), (json!(" +7 "), 7), (json!(5.0), 5), (json!("0"), 0)]
+        {
+            assert_eq!(seed(given.clone()), read, "{given}");
+        }
+        for any in [Value::Null, json!(-1), json!("-1"), json!(-2.5)] {
+            let drawn: std::collections::HashSet<u64> = (0..4).map(|_| seed(any.clone())).collect();
+            assert!(drawn.len() > 1, "{any}");
+        }
+    }
+
+    /// As pydantic does for the original.
+    #[test]
+    fn texts_are_numbers_where_numbers_are_expected() {
+        let asked = read(&json!({
+            "prompt": "7", "steps": "22", "cfg_scale": "4.5", "width": "1000", "height": "520", "batch_size": "2",
+            "stride": 32.0,
+        }));
+        let Asked { input, size, .. } = asked.unwrap();
+        assert_eq!((input.prompt.as_str(), input.num_inference_steps, input.guidance_scale), ("7", 22, 4.5));
+        assert_eq!((input.width, input.height, size, input.num_outputs), (1024, 768, (1000, 520), 2));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let read = Asked::read("\u{feff}{\"steps\": 3}".as_bytes(), Route::Txt2Img, None);
+        assert_eq!(read.unwrap().input.num_inference_steps, 3);
+    }
+
+    #[test]
     fn what_cannot_be_drawn_is_refused() {
         for (body, words) in [
             (json!({"width": 256, "height": 256}), "`512x512`"),
             (json!({"batch_size": 4, "n_iter": 4}), "16 pictures"),
             (json!({"n_iter": 0}), "`n_iter`: use a whole number"),
-            (json!({"steps": 500}), "500 is greater than the maximum of 200"),
-            (json!({"steps": "many"}), "is not of type"),
+            (json!({"steps": 500}), "`steps`: 500 is greater than the maximum of 200"),
+            (json!({"num_inference_steps": 500}), "`num_inference_steps`: 500 is greater"),
+            (json!({"steps": "many"}), "`steps`: \\\"many\\\" is not of type"),
+            (json!({"steps": "2.5"}), "is not of type"),
+            (json!({"cfg_scale": 30}), "`cfg_scale`: 30 is greater"),
+            (json!({"cfg_scale": "inf"}), "`cfg_scale`"),
+            (json!({"seed": u64::MAX, "n_iter": 2}), "for `n_iter` 2"),
+            (json!({"seed": u64::MAX, "n_iter": 2, "batch_size": 1}), "for `batch_size` 2"),
+            (json!({"image_left": 8}), "give an `image`"),
+            (json!({"strength": 0.5}), "`strength`: it says"),
+            (json!({"seed": true}), "`seed`: true is not of type"),
+            (json!({"seed": []}), "`seed`: [] is not of type"),
+            (json!({"seed": "any"}), "`seed`: \\\"any\\\" is not of type"),
+            (json!({"seed": ""}), "`seed`: \\\"\\\" is not of type"),
+            (json!({"seed": 4.5}), "`seed`: 4.5 is not of type"),
+            (json!({"stride": 64.0, "width": 1152}), "`stride`: 64"),
+            (json!({"batch_size": "some"}), "`batch_size`: use a whole number"),
             (json!({"width": "wide"}), "`width`"),
             (json!({"width": 1000, "loop_closure": true}), "`1024x512`"),
             (json!({"seed": u64::MAX, "batch_size": 2}), "`seed`"),

@@ -1,7 +1,7 @@
 //! Any size: what is drawn is the next size that the model can draw, of which the middle is kept.
 
 use prediction::input::table::Kind;
-use prediction::input::{Geometry, fitted, table};
+use prediction::input::{Geometry, fitted, integer, table};
 use serde_json::Value;
 
 /// How a picture of a size is made.
@@ -20,7 +20,8 @@ pub(crate) struct Fit {
 pub(crate) fn fit((width, height): (u64, u64), given: &Value, geometry: Option<Geometry>) -> Result<Fit, (u64, u64)> {
     let geometry = geometry.unwrap_or_default();
     let preset = given.get("preset").filter(|preset| *preset == "fast").and_then(|_| table::fast("stride"));
-    let stride = given.get("stride").cloned().or(preset).as_ref().and_then(Value::as_u64);
+    let stride = given.get("stride").cloned().or(preset).as_ref().and_then(integer);
+    let stride = stride.and_then(|stride| u64::try_from(stride).ok());
     let fields = fitted::table(geometry, stride);
     let find = |name: &str| fields.iter().find(|field| field.name == name);
     let stride = find("stride").and_then(|field| field.default.value()).as_ref().and_then(Value::as_u64).unwrap_or(1);
@@ -57,6 +58,11 @@ mod tests {
         assert_eq!(of((2048, 512), json!({})), Ok(Fit { drawn: (2048, 512), crop: None }));
         assert_eq!(of((1000, 600), json!({})), Ok(Fit { drawn: (1024, 640), crop: Some((1000, 600)) }));
         assert_eq!(of((1000, 600), json!({"stride": 8})), Ok(Fit { drawn: (1024, 640), crop: Some((1000, 600)) }));
+        // As in JSON Schema, `32.0` is an integer.
+        for stride in [json!(32), json!(32.0), json!(3.2e1)] {
+            let fit = of((1152, 512), json!({"stride": stride}));
+            assert_eq!(fit, Ok(Fit { drawn: (1280, 512), crop: Some((1152, 512)) }), "{stride}");
+        }
         assert_eq!(of((1152, 512), json!({"preset": "fast"})), Ok(Fit { drawn: (1280, 512), crop: Some((1152, 512)) }));
         assert_eq!(of((576, 512), json!({"preset": "fast", "stride": 8})), Ok(Fit { drawn: (576, 512), crop: None }));
         assert_eq!(of((256, 256), json!({})), Err((512, 512)));

@@ -1,10 +1,11 @@
-//! What the rooms of other APIs share: the body as bytes or as a form, sizes that the model cannot draw, pictures that
-//! are asked for together, and answers that take longer than clients wait.
+//! What the rooms of other APIs share: the body as bytes or as a form, sizes that the model cannot draw, names of
+//! inputs, pictures that are asked for together, and answers that take longer than clients wait.
 
 mod body;
 mod fit;
 pub(super) mod form;
 mod late;
+mod names;
 mod order;
 mod picture;
 mod pictures;
@@ -14,6 +15,7 @@ pub(super) use body::Raw;
 pub(super) use fit::fit;
 pub(super) use form::Form;
 pub(super) use late::answer;
+pub(super) use names::Names;
 pub(super) use order::{Ended, Order, end, ended, id};
 pub(super) use picture::base64;
 pub(super) use pictures::{Picture, Pictures};

@@ -74,7 +74,7 @@ pub(super) async fn create(
         key,
         asker: None,
     };
-    let submitted = order.submit(&app, head).await?;
+    let submitted = order.submit(&app, head).await.map_err(|error| asked.names.error(error))?;
     drop(room);
     match submitted {
         submitted if asked.stream => stream::events(app, submitted, route, asked).await,

@@ -85,7 +85,8 @@ impl Named {
 fn of_json(bytes: &[u8]) -> Result<(Own, Given), Fault> {
     let bytes = json_object(bytes)?;
     let named: Named = parsed(bytes)?;
-    let (own, mut given): (Own, Given) = (parsed(bytes)?, parsed(bytes)?);
+    let (mut own, mut given): (Own, Given) = (parsed(bytes)?, parsed(bytes)?);
+    own.has_images = named.images.count > 0;
     let picture = named.picture()?;
     if let Value::Object(inputs) = &mut given.value {
         picture.put(inputs, &mut given.sent);

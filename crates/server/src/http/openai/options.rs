@@ -31,6 +31,9 @@ pub(super) struct Own {
     frame_count: Scalar,
     frame_duration_ms: Scalar,
     svg: Scalar,
+    /// Whether its picture is in `images`.
+    #[serde(skip)]
+    pub(super) has_images: bool,
 }
 
 /// Keys that are known, those included that are ignored because they change nothing here.

@@ -10,10 +10,9 @@ use super::errors::Fault;
 use super::models;
 use super::options::{Form, KNOWN, Own};
 use crate::config::ModelName;
-use crate::http::common::{fit, random_seed};
+use crate::http::body;
+use crate::http::common::{Names, fit, random_seed};
 
-/// What Windows tools write before a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Steps of the quality `low`.
 const LOW_STEPS: u32 = 25;
 /// How far a picture is drawn again that fills what is drawn, where a request does not say it: the default of other
@@ -32,6 +31,8 @@ pub(super) struct Asked {
     pub(super) stream: bool,
     pub(super) partial_images: u32,
     pub(super) shape: Shape,
+    /// What the request calls its inputs.
+    pub(super) names: Names,
     /// Keys that nobody knows.
     pub(super) unknown: Vec<String>,
 }
@@ -88,6 +89,7 @@ impl Asked {
         let usual = if models::expects_url(name) { Form::Url } else { Form::Base64 };
         let (form, format, low) = (own.form(usual)?, own.format()?, own.is_low()?);
         let (stream, partial_images) = (own.stream()?, own.partial_images()?);
+        let names = names(own, &inputs)?;
         inputs.insert("output_format".to_owned(), format.into());
         if let Some(percent) = own.compression()? {
             inputs.entry("output_quality").or_insert_with(|| percent.max(1).into());
@@ -100,7 +102,8 @@ impl Asked {
             inputs.insert("num_inference_steps".to_owned(), LOW_STEPS.into());
         }
         inputs.entry("seed").or_insert_with(|| random_seed().into());
-        let parsed = input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&errors))?;
+        let parsed =
+            input::parse(&Value::Object(inputs), geometry).map_err(|errors| Fault::inputs(&names.invalid(errors)))?;
         let input = parsed.input;
         let unknown = given.unknown.into_iter().filter(|name| !KNOWN.contains(&name.as_str())).collect();
         let shape = Shape {
@@ -113,13 +116,35 @@ impl Asked {
         let wanted = Wanted { crop, named: form == Form::Url && !stream };
         let webhook = own.webhook.text().map(str::to_owned);
         let fitting = Fitting::default();
-        Ok(Self { input, sent: given.sent, wanted, fitting, webhook, stream, partial_images, shape, unknown })
+        Ok(Self { input, sent: given.sent, wanted, fitting, webhook, stream, partial_images, shape, names, unknown })
     }
+}
+
+/// What a request calls inputs that are other keys here.
+fn names(own: &Own, given: &Map<String, Value>) -> Result<Names, Fault> {
+    let mut names = Names::default();
+    if own.n()?.is_some() {
+        names.add("num_outputs", "n");
+    }
+    if own.size()?.is_some() {
+        for side in ["width", "height"] {
+            if !given.contains_key(side) {
+                names.add_part(side, "size");
+            }
+        }
+    }
+    if own.compression()?.is_some() && !given.contains_key("output_quality") {
+        names.add("output_quality", "output_compression");
+    }
+    if own.has_images {
+        names.add("image", "images");
+    }
+    Ok(names)
 }
 
 /// What of a body may be an object of JSON.
 pub(super) fn json_object(bytes: &[u8]) -> Result<&[u8], Fault> {
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let bytes = body::unmarked(bytes);
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     if is_object { Ok(bytes) } else { Err(unread(&"it does not begin with `{`")) }
 }
@@ -178,6 +203,8 @@ mod tests {
         assert_eq!((asked.input.width, asked.input.height, asked.input.seed), (1024, 640, 7));
         assert_eq!((asked.input.guidance_scale, asked.input.num_outputs), (5.0, 3));
         assert_eq!((asked.wanted.crop, asked.shape.size()), (Some((1000, 600)), "1000x600".to_owned()));
+        let whole = read(&json!({"prompt": "a", "size": "1152x512", "stride": 32.0})).unwrap();
+        assert_eq!((whole.input.width, whole.wanted.crop), (1280, Some((1152, 512))), "`32.0` is an integer");
         let auto = read(&json!({"prompt": "a", "size": "auto", "stride": null})).unwrap();
         assert_eq!((auto.wanted, auto.shape.size()), (Wanted::default(), "2048x512".to_owned()));
         let own = read(&json!({"prompt": "a", "width": 1024, "size": "1024x512"})).unwrap();
@@ -187,7 +214,14 @@ mod tests {
             (json!({"prompt": "a", "size": "256x256"}), "size", "is `512x512`"),
             (json!({"prompt": "a", "size": "1000x512", "loop_closure": true}), "size", "`1024x512`"),
             (json!({"prompt": "a", "width": 1000}), "width", "1000 is not a multiple"),
-            (json!({"prompt": "a", "seed": u64::MAX, "n": 2}), "seed", "too few seeds"),
+            (json!({"prompt": "a", "seed": u64::MAX, "n": 2}), "seed", "too few seeds after it for `n` 2"),
+            (json!({"prompt": "a", "seed": u64::MAX, "num_outputs": 2}), "seed", "for `num_outputs` 2"),
+            (
+                json!({"prompt": "a", "size": "2048x1024", "loop_closure": true}),
+                "size",
+                "is not the height of one window",
+            ),
+            (json!({"prompt": "a", "height": 1024, "loop_closure": true}), "height", "is not the height of one window"),
             (json!({"prompt": "a", "guidance_scale": 50, "stride": 5}), "guidance_scale", "`stride`: 5 is less"),
             (json!({"prompt": "a", "model": "sdxl"}), "model", "there is no model `sdxl`"),
         ] {

@@ -2,10 +2,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::response::sse::{Event as Frame, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use axum::response::sse::Event as Frame;
 use futures_util::stream;
 use prediction::feed::{Event, Item};
 use prediction::service::{Follower, News, Submitted};
@@ -20,10 +19,9 @@ use super::route::Route;
 use super::usage::usage;
 use crate::http::common::{self, Ended};
 use crate::http::error::Error;
+use crate::http::events::answer;
 use crate::http::state::App;
 
-/// Silence after which a comment is sent.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events that wait for the client to read them.
 const WAITING: usize = 4;
 
@@ -64,7 +62,7 @@ pub(super) async fn events(
         let frame = events.recv().await?;
         Some((Ok::<_, Infallible>(frame), events))
     });
-    Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response())
+    Ok(answer(frames))
 }
 
 /// Where the pictures come from.
@@ -78,7 +76,7 @@ struct Sender {
     app: App,
     route: Route,
     shape: Shape,
-    /// Steps of a picture.
+    /// Steps of a picture, as far as nothing else was said of them.
     steps: u32,
     partial_images: u32,
     to: mpsc::Sender<Frame>,
@@ -116,10 +114,10 @@ impl Sender {
 
     /// Sends the partial images of a prediction until it ends.
     async fn follow(&self, follower: &mut Follower) -> Result<Arc<Prediction>, Fault> {
-        let mut sent = 0;
+        let (mut sent, mut of) = (0, self.steps);
         loop {
             match self.app.over.run_until_cancelled(follower.next()).await.flatten() {
-                Some(News::Preview(preview)) if sent < self.partial_images && preview.step >= self.due(sent) => {
+                Some(News::Preview(preview)) if sent < self.partial_images && preview.step >= self.due(sent, of) => {
                     // The preview of the stream of the prediction, the same bytes.
                     let picture = preview.image.split_once(";base64,").map_or("", |(_, data)| data);
                     let mut event = self.event("partial_image", picture, "png");
@@ -127,6 +125,8 @@ impl Sender {
                     self.say(&event).await;
                     sent += 1;
                 }
+                // With a picture that is drawn again these are the steps that are drawn, and previews count them.
+                Some(News::Item(Item { event: Event::Progress { steps, .. }, .. })) => of = steps,
                 Some(News::Item(Item { event: Event::Completed(prediction), .. })) => return Ok(prediction),
                 Some(_) => {}
                 None => return Err(Fault::closing()),
@@ -134,9 +134,9 @@ impl Sender {
         }
     }
 
-    /// The step from which on the partial image of an index is sent: they are spread evenly.
-    fn due(&self, index: u32) -> u32 {
-        ((index + 1) * self.steps).div_ceil(self.partial_images + 1)
+    /// The step from which on the partial image of an index is sent: they are spread evenly over `steps`.
+    fn due(&self, index: u32, steps: u32) -> u32 {
+        ((index + 1).saturating_mul(steps)).div_ceil(self.partial_images + 1)
     }
 
     /// What both kinds of events have.

@@ -27,6 +27,8 @@ const TOPICS: &str = "syncdiffusion panorama panoramas wide image picture stable
 const RELEASED: &str = "2022-11-24T00:00:00Z";
 /// The longest text to search for, in bytes.
 const MAX_SEARCH: usize = 1024;
+/// The longest string of JSON that is looked at for it: escaped, each byte takes six at most.
+const MAX_ESCAPED: usize = 8 * MAX_SEARCH;
 
 pub(super) fn router() -> Router<App> {
     let model = "/v1/models/{owner}/{name}";
@@ -53,9 +55,11 @@ async fn list_or_search(State(app): State<App>, request: Request) -> Result<Resp
         "GET" | "HEAD" => Ok(Json(list(&app, &base)).into_response()),
         "QUERY" => {
             let (text, _held) = body::read(request, &app.bodies).await?;
-            let text = String::from_utf8_lossy(&text);
+            searchable("the text to search for", text.len(), MAX_ESCAPED)?;
+            let text = String::from_utf8_lossy(body::unmarked(&text));
             // Clients in JavaScript send a string of JSON.
             let text: String = serde_json::from_str(&text).unwrap_or_else(|_| text.into_owned());
+            searchable("the text to search for", text.len(), MAX_SEARCH)?;
             Ok(Json(Page::of(matches(&app, &text).then(|| model(&app, &base)).into_iter().collect())).into_response())
         }
         "POST" => Err(Error::NoPath(request.uri().path().to_owned())),
@@ -161,14 +165,20 @@ async fn search(
 ) -> Result<Json<Value>, Error> {
     let Query(Search { query, limit }) =
         search.map_err(|rejection| Error::Body(rejection.status(), rejection.body_text()))?;
-    if query.len() > MAX_SEARCH {
-        let message = format!("`query` has {} bytes, more than the maximum of {MAX_SEARCH}", query.len());
-        return Err(Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message));
-    }
+    searchable("`query`", query.len(), MAX_SEARCH)?;
     let found = limit.is_none_or(|limit| limit > 0) && matches(&app, &query);
     let one = || json!({ "model": model(&app, &app.base(&headers)), "metadata": { "tags": ["text-to-image"] } });
     let models: Vec<Value> = found.then(one).into_iter().collect();
     Ok(Json(json!({ "query": query, "models": models, "collections": [], "pages": [] })))
+}
+
+/// Refuses a text that is longer than what is searched for.
+fn searchable(what: &str, bytes: usize, maximum: usize) -> Result<(), Error> {
+    if bytes <= maximum {
+        return Ok(());
+    }
+    let message = format!("{what} has {bytes} bytes, more than the maximum of {MAX_SEARCH}");
+    Err(Error::Body(StatusCode::UNPROCESSABLE_ENTITY, message))
 }
 
 /// Whether a search finds the model: every word of it is in its name or among its topics.

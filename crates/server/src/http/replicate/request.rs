@@ -13,7 +13,7 @@ use prediction::webhook::EventKind;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::http::body::{self, BYTE_ORDER_MARK, Keyed};
+use crate::http::body::{self, Keyed};
 use crate::http::error::Error;
 use crate::http::room::Bodies;
 
@@ -53,7 +53,7 @@ impl Keyed for CreateRequest {
 
 impl CreateRequest {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        let bytes = body::unmarked(bytes);
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let at = Cell::new("");
         let read = Fields { at: &at }.deserialize(&mut json).and_then(|read| json.end().map(|()| read));

@@ -7,8 +7,13 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::Router;
+<<<<<<< HEAD
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+=======
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+>>>>>>> page
 use axum::response::sse::Event as Frame;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -26,8 +31,10 @@ use crate::http::path::Path;
 use crate::http::predictions::picture_of;
 use crate::http::state::App;
 
-/// Keeps nginx from holding events back.
-const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The id of the last event, `done`.
+const DONE: &str = "done";
+/// What the ids of the others begin with if they were read from the store, where events have no numbers.
+const STORED: &str = "stored";
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/v1/files/stream/{name}", get(events)).route("/v1/files/output/{name}", get(picture))
@@ -45,6 +52,7 @@ async fn picture(State(app): State<App>, Path(name): Path<String>) -> Result<Res
     Ok(picture)
 }
 
+<<<<<<< HEAD
 /// The events of a prediction, from its beginning, also after its end.
 async fn events(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
     let made = app.view.stream_of(&name).ok_or(Error::NoFile)?;
@@ -60,22 +68,76 @@ async fn events(State(app): State<App>, Path(name): Path<String>, headers: Heade
     };
     response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
     Ok(response.into_response())
+=======
+/// What a client has got already: `Last-Event-ID`, which is the number of an event and that of a frame of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Got {
+    event: u64,
+    frame: usize,
+>>>>>>> page
 }
 
-/// The events of a follower, until the prediction or the server ends.
+impl Got {
+    /// Reads an id, if it is that of an event with a number.
+    fn read(id: &str) -> Option<Self> {
+        let (event, frame) = id.split_once(':').unwrap_or((id, "0"));
+        Some(Self { event: event.parse().ok()?, frame: frame.parse().ok()? })
+    }
+
+    /// How many of the frames of an event it has.
+    fn of(self, event: u64) -> usize {
+        if event == self.event { self.frame + 1 } else { 0 }
+    }
+}
+
+/// The events of a prediction, from its beginning or after what the client has got, also after its end.
+async fn events(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
+    let id = app.view.signer.id(STREAM, &name).ok_or(Error::NoFile)?;
+    let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
+    if last == Some(DONE) {
+        // A browser does not reconnect after this.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let got = last.and_then(Got::read);
+    let writer = Writer { view: app.view.clone(), base: app.base(&headers) };
+    // The frames of the last event that the client has not got are to come.
+    if let Some(follower) = app.service.follow(&id, got.map_or(0, |got| got.event.saturating_sub(1))).await? {
+        return Ok(answer(frames(&app, follower, got, writer)));
+    }
+    let ended = app.service.get(&id).await?.ok_or(Error::NoFile)?;
+    let had = last.and_then(|last| last.strip_prefix(STORED)?.strip_prefix(':')?.parse::<usize>().ok());
+    let had = match (had, got) {
+        (Some(frame), _) => frame + 1,
+        // The logs, of which it had some while the prediction ran.
+        (None, Some(_)) => usize::from(!ended.logs.trim_end_matches(['\r', '\n']).is_empty()),
+        (None, None) => 0,
+    };
+    Ok(answer(stream::iter(writer.ended(&ended).into_iter().skip(had).map(Ok::<_, Infallible>))))
+}
+
+/// The events of a follower after what the client has got, until the prediction or the server ends.
 fn frames(
     app: &App,
     follower: Follower,
+    got: Option<Got>,
     writer: Writer,
 ) -> impl Stream<Item = Result<Frame, Infallible>> + Send + 'static + use<> {
-    let start = (app.over.clone(), follower, writer, VecDeque::new());
-    stream::unfold(start, |(over, mut follower, writer, mut waiting)| async move {
+    let start = (app.over.clone(), follower, got, writer, VecDeque::new());
+    stream::unfold(start, |(over, mut follower, mut got, writer, mut waiting)| async move {
         loop {
             if let Some(frame) = waiting.pop_front() {
-                return Some((Ok(frame), (over, follower, writer, waiting)));
+                return Some((Ok(frame), (over, follower, got, writer, waiting)));
             }
             match over.run_until_cancelled(follower.next()).await.flatten()? {
+<<<<<<< HEAD
                 News::Item(item) => waiting.extend(writer.item(&item)),
+=======
+                News::Item(item) => {
+                    // Only the first can be one that it has got: numbers of another process mean nothing here.
+                    let had = got.take().map_or(0, |got| got.of(item.id));
+                    waiting.extend(writer.item(follower.id(), &item).into_iter().skip(had));
+                }
+>>>>>>> page
                 // What was missed is in the logs of the prediction; the picture and the end are still to come.
                 News::Missed(_) | News::Preview(_) => {}
             }
@@ -94,15 +156,25 @@ struct Writer {
 
 impl Writer {
     /// An event of a prediction that runs.
+<<<<<<< HEAD
     fn item(&self, Item { id: number, event }: &Item) -> Vec<Frame> {
         let at = |n: usize| format!("{number}:{n}");
+=======
+    fn item(&self, id: &str, Item { id: number, event }: &Item) -> Vec<Frame> {
+        let at = format!("{number}:0");
+>>>>>>> page
         match event {
-            Event::Log(line) => vec![frame("logs", &at(0), line.trim_end_matches(['\r', '\n']))],
+            Event::Log(line) => vec![frame("logs", &at, line.trim_end_matches(['\r', '\n']))],
             Event::Output(picture, n) => {
+<<<<<<< HEAD
                 let text = self.view.picture((&self.made, *n), picture, &self.base, Pictures::Whole);
                 vec![frame("output", &at(0), &text)]
+=======
+                let text = self.view.picture((id, *n), picture, &self.base, Pictures::Whole);
+                vec![frame("output", &at, &text)]
+>>>>>>> page
             }
-            Event::Completed(prediction) => end(prediction, at),
+            Event::Completed(prediction) => end(prediction, &at),
             Event::Start | Event::Progress { .. } | Event::Metric { .. } => Vec::new(),
         }
     }
@@ -110,32 +182,55 @@ impl Writer {
     /// All events of a prediction that has ended.
     fn ended(&self, prediction: &Prediction) -> Vec<Frame> {
         let mut frames = Vec::new();
+        let at = |n: usize| format!("{STORED}:{n}");
         let logs = prediction.logs.trim_end_matches(['\r', '\n']);
         if !logs.is_empty() {
-            frames.push(frame("logs", "1:0", logs));
+            frames.push(frame("logs", &at(0), logs));
         }
         for (n, picture) in (0..).zip(prediction.output.iter().flat_map(Output::pictures)) {
+<<<<<<< HEAD
             let text = self.view.picture((&self.made, n), picture, &self.base, Pictures::Whole);
             frames.push(frame("output", &format!("2:{n}"), &text));
+=======
+            let text = self.view.picture((&prediction.id, n), picture, &self.base, Pictures::Whole);
+            frames.push(frame("output", &at(frames.len()), &text));
+>>>>>>> page
         }
-        frames.extend(end(prediction, |n| format!("3:{n}")));
+        frames.extend(end(prediction, &at(frames.len())));
         frames
     }
 }
 
-/// How a prediction ended.
-fn end(prediction: &Prediction, at: impl Fn(usize) -> String) -> Vec<Frame> {
-    let done = |n: usize, data: &Value| frame("done", &at(n), &data.to_string());
+/// How a prediction ended. The id is for what comes before the last event.
+fn end(prediction: &Prediction, at: &str) -> Vec<Frame> {
+    let done = |data: &Value| frame("done", DONE, &data.to_string());
     match prediction.status {
         Status::Failed => {
             let detail = json!({ "detail": prediction.error.as_deref().unwrap_or_default() });
-            vec![frame("error", &at(0), &detail.to_string()), done(1, &json!({ "reason": "error" }))]
+            vec![frame("error", at, &detail.to_string()), done(&json!({ "reason": "error" }))]
         }
-        Status::Canceled => vec![done(0, &json!({ "reason": "canceled" }))],
-        _ => vec![done(0, &json!({}))],
+        Status::Canceled => vec![done(&json!({ "reason": "canceled" }))],
+        _ => vec![done(&json!({}))],
     }
 }
 
 fn frame(name: &str, id: &str, data: &str) -> Frame {
     Frame::default().event(name).id(id).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_say_what_a_client_has_got() {
+        for (id, event, frame) in [("57:0", 57, 0), ("3:1", 3, 1), ("8", 8, 0)] {
+            assert_eq!(Got::read(id), Some(Got { event, frame }), "{id}");
+        }
+        for none in ["", ":", "x:0", "done", "stored:1", "-1:0", "1:"] {
+            assert_eq!(Got::read(none), None, "{none}");
+        }
+        let got = Got { event: 3, frame: 1 };
+        assert_eq!([2, 3, 4].map(|event| got.of(event)), [0, 2, 0]);
+    }
 }
