@@ -7,13 +7,8 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::Router;
-<<<<<<< HEAD
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-=======
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
->>>>>>> page
 use axum::response::sse::Event as Frame;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -52,29 +47,11 @@ async fn picture(State(app): State<App>, Path(name): Path<String>) -> Result<Res
     Ok(picture)
 }
 
-<<<<<<< HEAD
-/// The events of a prediction, from its beginning, also after its end.
-async fn events(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let made = app.view.stream_of(&name).ok_or(Error::NoFile)?;
-    let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()?.parse().ok()).unwrap_or(0);
-    // In this order, as above.
-    let follower = app.service.follow(&made.id, last).await?;
-    let known = app.service.get(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
-    let writer = Writer { view: app.view.clone(), base: app.base(&headers), made };
-    let mut response = if let Some(follower) = follower {
-        answer(frames(&app, follower, writer))
-    } else {
-        answer(stream::iter(writer.ended(&known).into_iter().map(Ok::<_, Infallible>)))
-    };
-    response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
-    Ok(response.into_response())
-=======
 /// What a client has got already: `Last-Event-ID`, which is the number of an event and that of a frame of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Got {
     event: u64,
     frame: usize,
->>>>>>> page
 }
 
 impl Got {
@@ -92,27 +69,28 @@ impl Got {
 
 /// The events of a prediction, from its beginning or after what the client has got, also after its end.
 async fn events(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
-    let id = app.view.signer.id(STREAM, &name).ok_or(Error::NoFile)?;
+    let made = app.view.stream_of(&name).ok_or(Error::NoFile)?;
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok());
     if last == Some(DONE) {
         // A browser does not reconnect after this.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let got = last.and_then(Got::read);
-    let writer = Writer { view: app.view.clone(), base: app.base(&headers) };
-    // The frames of the last event that the client has not got are to come.
-    if let Some(follower) = app.service.follow(&id, got.map_or(0, |got| got.event.saturating_sub(1))).await? {
+    // In this order, as above. The frames of the last event that the client has not got are to come.
+    let follower = app.service.follow(&made.id, got.map_or(0, |got| got.event.saturating_sub(1))).await?;
+    let known = app.service.get(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
+    let writer = Writer { view: app.view.clone(), base: app.base(&headers), made };
+    if let Some(follower) = follower {
         return Ok(answer(frames(&app, follower, got, writer)));
     }
-    let ended = app.service.get(&id).await?.ok_or(Error::NoFile)?;
     let had = last.and_then(|last| last.strip_prefix(STORED)?.strip_prefix(':')?.parse::<usize>().ok());
     let had = match (had, got) {
         (Some(frame), _) => frame + 1,
         // The logs, of which it had some while the prediction ran.
-        (None, Some(_)) => usize::from(!ended.logs.trim_end_matches(['\r', '\n']).is_empty()),
+        (None, Some(_)) => usize::from(!known.logs.trim_end_matches(['\r', '\n']).is_empty()),
         (None, None) => 0,
     };
-    Ok(answer(stream::iter(writer.ended(&ended).into_iter().skip(had).map(Ok::<_, Infallible>))))
+    Ok(answer(stream::iter(writer.ended(&known).into_iter().skip(had).map(Ok::<_, Infallible>))))
 }
 
 /// The events of a follower after what the client has got, until the prediction or the server ends.
@@ -129,15 +107,11 @@ fn frames(
                 return Some((Ok(frame), (over, follower, got, writer, waiting)));
             }
             match over.run_until_cancelled(follower.next()).await.flatten()? {
-<<<<<<< HEAD
-                News::Item(item) => waiting.extend(writer.item(&item)),
-=======
                 News::Item(item) => {
                     // Only the first can be one that it has got: numbers of another process mean nothing here.
                     let had = got.take().map_or(0, |got| got.of(item.id));
-                    waiting.extend(writer.item(follower.id(), &item).into_iter().skip(had));
+                    waiting.extend(writer.item(&item).into_iter().skip(had));
                 }
->>>>>>> page
                 // What was missed is in the logs of the prediction; the picture and the end are still to come.
                 News::Missed(_) | News::Preview(_) => {}
             }
@@ -156,23 +130,13 @@ struct Writer {
 
 impl Writer {
     /// An event of a prediction that runs.
-<<<<<<< HEAD
     fn item(&self, Item { id: number, event }: &Item) -> Vec<Frame> {
-        let at = |n: usize| format!("{number}:{n}");
-=======
-    fn item(&self, id: &str, Item { id: number, event }: &Item) -> Vec<Frame> {
         let at = format!("{number}:0");
->>>>>>> page
         match event {
             Event::Log(line) => vec![frame("logs", &at, line.trim_end_matches(['\r', '\n']))],
             Event::Output(picture, n) => {
-<<<<<<< HEAD
                 let text = self.view.picture((&self.made, *n), picture, &self.base, Pictures::Whole);
-                vec![frame("output", &at(0), &text)]
-=======
-                let text = self.view.picture((id, *n), picture, &self.base, Pictures::Whole);
                 vec![frame("output", &at, &text)]
->>>>>>> page
             }
             Event::Completed(prediction) => end(prediction, &at),
             Event::Start | Event::Progress { .. } | Event::Metric { .. } => Vec::new(),
@@ -188,13 +152,8 @@ impl Writer {
             frames.push(frame("logs", &at(0), logs));
         }
         for (n, picture) in (0..).zip(prediction.output.iter().flat_map(Output::pictures)) {
-<<<<<<< HEAD
             let text = self.view.picture((&self.made, n), picture, &self.base, Pictures::Whole);
-            frames.push(frame("output", &format!("2:{n}"), &text));
-=======
-            let text = self.view.picture((&prediction.id, n), picture, &self.base, Pictures::Whole);
             frames.push(frame("output", &at(frames.len()), &text));
->>>>>>> page
         }
         frames.extend(end(prediction, &at(frames.len())));
         frames
