@@ -1,6 +1,6 @@
 //! The rounds of removal in a bucket, by which one database knows that it is the only one.
 
-use super::super::{agree, orphans};
+use super::super::{agree, orphans, settings};
 use super::*;
 use crate::store::suite::in_memory;
 
@@ -22,7 +22,7 @@ async fn rounds_whose_names_do_not_reach_the_bucket_are_not_those_of_another_dat
     }
     place.put(&picture(b"orphan")).await.unwrap();
     assert_eq!(orphans::round(&store.shared, &place, Duration::ZERO).await.unwrap(), 1);
-    let rounds = store.known(agree::ROUNDS).unwrap().unwrap();
+    let rounds = store.shared.looks.read(|client| settings::known(client, agree::ROUNDS)).await.unwrap().unwrap();
     assert_eq!(rounds.split(' ').count(), 8, "{rounds}");
     assert!(rounds.split(' ').all(|round| round.len() == 40), "{rounds}");
 }
