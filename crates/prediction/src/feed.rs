@@ -72,7 +72,7 @@ impl Feed {
         Self::from(history, 0)
     }
 
-    /// One of several servers' feeds of one prediction: its numbers are of no other's.
+    /// One of several processes' feeds of one prediction: its numbers are of no other's.
     pub(crate) fn apart(history: usize) -> Self {
         // Browsers read them as numbers of 53 bits.
         let base = u64::from(uuid::Uuid::new_v4().as_fields().0) << 20;

@@ -101,7 +101,7 @@ impl Shared {
             known.leave();
         }
         // Another node accepted it.
-        let active = self.resumed(table, Record::clone(record), false);
+        let active = self.resumed(Record::clone(record), false);
         table.active.insert(active.id().to_owned(), Arc::clone(&active));
         active
     }

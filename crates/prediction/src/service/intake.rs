@@ -439,7 +439,7 @@ impl Shared {
                 Some(known) if known.keep_from_now() => known,
                 Some(_) => return,
                 None => {
-                    let active = self.resumed(&table, record, true);
+                    let active = self.resumed(record, true);
                     table.active.insert(active.id().to_owned(), Arc::clone(&active));
                     active
                 }
@@ -450,11 +450,10 @@ impl Shared {
     }
 
     /// A stored prediction with a span of its own.
-    pub(super) fn resumed(&self, table: &Table, record: Record, kept: bool) -> Arc<ActivePrediction> {
+    pub(super) fn resumed(&self, record: Record, kept: bool) -> Arc<ActivePrediction> {
         let span = tracing::error_span!(parent: None, "prediction", prediction_id = record.prediction.id);
-        let history = self.options.stream_history;
-        // Its events may have had other numbers on another node.
-        let feed = if table.fleet { Feed::apart(history) } else { Feed::new(history) };
+        // Its events may have had other numbers in another process.
+        let feed = Feed::apart(self.options.stream_history);
         Arc::new(ActivePrediction::resume(record, kept, feed, span))
     }
 }

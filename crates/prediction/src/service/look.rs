@@ -252,7 +252,7 @@ impl Shared {
             return Ok(None);
         }
         let mut table = self.table();
-        let shown = self.resumed(&table, stored.record, false);
+        let shown = self.resumed(stored.record, false);
         Ok(Some(Arc::clone(table.active.entry(id.to_owned()).or_insert(shown))))
     }
 }

@@ -26,9 +26,6 @@ impl Shared {
             if self.stop(&active).await? {
                 return Ok(true);
             }
-            if !active.phase().is_left() {
-                return Ok(false);
-            }
         }
         // Another node may be at it, or at one that has the id since.
         Ok(match self.store.stop(id).await? {

@@ -22,7 +22,8 @@ async fn leave(node: &Memory) {
 async fn what_the_last_other_node_leaves_is_looked_after() {
     crate::install_crypto();
     let store = Arc::new(Flaky::default());
-    let lease = Duration::from_millis(600);
+    // Long enough for a test that stands still for a while, with beats that are waited for.
+    let lease = Duration::from_secs(5);
     let prepared = Service::prepare(Arc::clone(&store) as Arc<dyn Store>, Options { lease, ..options() }, 1);
     let shared = prepared.await.unwrap();
     let other = store.join();
