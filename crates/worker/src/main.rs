@@ -140,7 +140,7 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
         tracing::warn!("numbers that are not finite are in {}", sd2.damaged.join(", "));
     }
     let unusable = unusable_schedulers(&sd2);
-    let no_encoder = sd2.no_encoder().map(|error| panorama::without_encoder(&error).to_string());
+    let no_encoder = sd2.no_encoder().map(|error| panorama::without_encoder(&error).message);
     let mut engine = Engine::new(sd2, options.threads());
     let warm = warmup::run(&mut engine, options.memory_budget)?;
     events.send(&Event::Ready {
@@ -159,6 +159,6 @@ fn run(options: &Options, events: &Events) -> anyhow::Result<()> {
 fn unusable_schedulers(sd2: &Sd2) -> Vec<(Scheduler, String)> {
     let schedulers =
         [(Scheduler::UniPc, schedulers::Scheduler::UniPc), (Scheduler::DpmPp2m, schedulers::Scheduler::DpmPp2m)];
-    let why = |scheduler| sd2.schedule(scheduler, 1).err().map(|error| panorama::unusable(error).to_string());
+    let why = |scheduler| sd2.schedule(scheduler, 1).err().map(|error| panorama::unusable(error).message);
     schedulers.into_iter().filter_map(|(name, scheduler)| Some((name, why(scheduler)?))).collect()
 }

@@ -74,9 +74,9 @@ fn main() {
     }
     let jobs = setting("STAND_IN_JOBS").unwrap_or(1);
     let load_seconds = begun.elapsed().as_secs_f64();
-    let why = |_| vec![(Scheduler::UniPc, "`scheduler` must be `ddim`: the stand-in was told so".to_owned())];
+    let why = |_| vec![(Scheduler::UniPc, "must be `ddim`: the stand-in was told so".to_owned())];
     let unusable = std::env::var_os("STAND_IN_WITHOUT_UNIPC").map(why).unwrap_or_default();
-    let why = |_| "`image` cannot be used with this model: the stand-in was told so".to_owned();
+    let why = |_| "cannot be used with this model: the stand-in was told so".to_owned();
     let no_encoder = std::env::var_os("STAND_IN_WITHOUT_ENCODER").map(why);
     say(&Event::Ready { model, load_seconds, peak_memory_bytes: 1 << 20, jobs, unusable, no_encoder }, &[]);
     let (to, commands) = mpsc::channel();

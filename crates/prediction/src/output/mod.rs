@@ -97,10 +97,14 @@ pub(crate) fn name(format: Format) -> io::Result<String> {
 
 /// Whether a text could be a name that [`name`] made.
 pub(crate) fn is_name(text: &str) -> bool {
-    let ends = [Format::Png, Format::Jpeg, Format::Webp].map(Format::extension);
-    text.split_once('.').is_some_and(|(random, end)| {
-        random.len() == 40 && random.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && ends.contains(&end)
-    })
+    let is_random = |text: &str| text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    stem(text).is_some_and(is_random)
+}
+
+/// The name of a picture without the extension of its format; none if it does not end in that of one.
+pub fn stem(name: &str) -> Option<&str> {
+    let (stem, end) = name.rsplit_once('.')?;
+    [Format::Png, Format::Jpeg, Format::Webp].iter().any(|format| format.extension() == end).then_some(stem)
 }
 
 /// Writes a picture whole, or not at all.
@@ -228,5 +232,7 @@ mod tests {
         for other in ["", "a.png", &one[..40], &format!("{one}x"), &one.to_uppercase(), &one.replace(".png", ".gif")] {
             assert!(!is_name(other), "{other}");
         }
+        assert_eq!(["a.b.png", "a.jpg", ".webp"].map(stem), [Some("a.b"), Some("a"), Some("")]);
+        assert_eq!(["a", "png", "a.gif", "a.png.gif", "a.PNG", "a.png."].map(stem), [None; 6]);
     }
 }

@@ -167,6 +167,15 @@ impl Service {
         self.shared.ask_store(id).await
     }
 
+    /// The prediction of an id as it is stored, without pictures and without how far it has come: for what never
+    /// changes of it.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn bare(&self, id: &str) -> Result<Option<Prediction>, StoreError> {
+        Ok(self.shared.store.record(id).await?.map(|record| record.prediction))
+    }
+
     /// A picture of a prediction that has ended with it, by its number from 0; with a width, a small copy, which is
     /// made where there is none yet. See [`crate::output::thumbnail_width`] for widths.
     ///

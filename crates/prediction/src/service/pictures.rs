@@ -23,7 +23,7 @@ impl Shared {
             return Ok(Some(known));
         }
         // Its number first: should the id be used again in between, the copy is not kept.
-        let Some(stored) = self.store.get(id).await? else { return Ok(None) };
+        let Some(record) = self.store.record(id).await? else { return Ok(None) };
         let Some(whole) = self.store.picture(id, whole).await? else { return Ok(None) };
         let made = tokio::task::spawn_blocking(move || output::thumbnail(&whole.bytes, width)).await;
         let bytes: Arc<[u8]> = match made {
@@ -34,7 +34,7 @@ impl Shared {
         let copy = Picture { which: small, media: "image/jpeg".to_owned(), file: None, bytes };
         // What is nearly full is for those that are drawn.
         if self.store.trouble().is_none()
-            && let Err(error) = self.store.add_picture(id, stored.record.seq, copy.clone()).await
+            && let Err(error) = self.store.add_picture(id, record.seq, copy.clone()).await
         {
             tracing::warn!(%error, "a small copy of a picture could not be stored");
         }

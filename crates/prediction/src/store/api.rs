@@ -97,6 +97,9 @@ pub trait Store: Send + Sync + 'static {
     /// The prediction of an id.
     fn get(&self, id: &str) -> Answer<'_, Option<Stored>>;
 
+    /// The record of an id as it is stored, without a look at its pictures.
+    fn record(&self, id: &str) -> Answer<'_, Option<Record>>;
+
     /// The prediction of a tenant's `Idempotency-Key`.
     fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>>;
 

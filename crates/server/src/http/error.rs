@@ -16,7 +16,7 @@ use prediction::store::StoreError;
 use serde_json::{Value, json};
 
 /// When to try again what passes by itself, in seconds.
-const SOON: &str = "5";
+const SOON: u64 = 5;
 
 /// Why a request fails.
 #[derive(Debug)]
@@ -114,6 +114,17 @@ impl Error {
                 | Refused::NotStored(_)
                 | Refused::PicturesFull,
             ) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// When to try again, in seconds, where it may work by then; the same for all APIs.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Refused(Refused::Full { after }) => Some(after.as_secs()),
+            Self::Refused(Refused::Busy) => Some(SOON),
+            // Somebody must start the server again, or delete files, which else expire within a day.
+            Self::Refused(Refused::NoWorker(_)) | Self::FilesFull => None,
+            passing => (passing.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON),
         }
     }
 
@@ -235,14 +246,13 @@ impl IntoResponse for Error {
         response.extensions_mut().insert(cause.clone());
         let (name, value) = match &*cause.0 {
             Self::Compressed(_) => (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            Self::Refused(Refused::Full { after }) => (header::RETRY_AFTER, HeaderValue::from(after.as_secs())),
             Self::Unauthorized(_) => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            // This does not pass by itself.
-            Self::Refused(Refused::NoWorker(_)) => return response,
-            passing if passing.status() == StatusCode::SERVICE_UNAVAILABLE => {
-                (header::RETRY_AFTER, HeaderValue::from_static(SOON))
-            }
-            _ => return response,
+            // Cog's 409 has none.
+            Self::Refused(Refused::Busy) => return response,
+            other => match other.retry_after() {
+                Some(after) => (header::RETRY_AFTER, after.into()),
+                None => return response,
+            },
         };
         response.headers_mut().insert(name, value);
         response
@@ -301,8 +311,10 @@ mod tests {
             Error::Refused(Refused::NotReady),
             Error::Refused(Refused::Closing),
         ] {
-            assert_eq!(after(error), (503, Some(SOON.to_owned())));
+            assert_eq!(after(error), (503, Some(SOON.to_string())));
         }
+        assert_eq!(after(Error::FilesFull), (503, None));
+        assert_eq!(after(Error::Refused(Refused::Busy)), (409, None));
         assert_eq!(after(Error::Refused(Refused::NoWorker("it crashed".to_owned()))), (503, None));
         assert_eq!(after(Error::Store(StoreError::Corrupt("a row".to_owned()))), (500, None));
         assert_eq!(after(Error::Unknown("a".to_owned())), (404, None));

@@ -15,6 +15,7 @@ mod health;
 pub(crate) mod idempotency;
 mod links;
 mod list;
+mod made;
 mod metrics;
 mod observe;
 mod openai;

@@ -80,9 +80,12 @@ async fn a_stream_goes_on_after_the_last_event() {
         let path = path(&server, &begun["urls"]["stream"]);
         let mut stream = server.request("GET", &path).send().await.unwrap();
         let mut text = String::new();
-        while events(&text).is_empty() || !text.ends_with("\n\n") {
-            text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
-        }
+        let first = async {
+            while events(&text).is_empty() || !text.ends_with("\n\n") {
+                text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), first).await.expect("a first event");
         // It reconnects while the prediction runs, and the first stream goes on as well.
         let [_, seen, _] = events(&text).last().unwrap().clone();
         let again = server.request("GET", &path).header("last-event-id", &seen).send().await.unwrap();
@@ -109,6 +112,9 @@ async fn a_stream_goes_on_after_the_last_event() {
                 assert_eq!(after(&server, &path, id).await, stored[at + 1..], "{id}");
             }
         }
+        let most = u64::MAX;
+        assert!(after(&server, &path, &format!("stored:{most}")).await.is_empty());
+        assert_eq!(after(&server, &path, &format!("{most}:{most}")).await, stored[1..]);
         // Of what it had while the prediction ran only the logs are known to be among it.
         assert_eq!(after(&server, &path, &seen).await, stored[1..]);
         for ended in [&all, &stored] {

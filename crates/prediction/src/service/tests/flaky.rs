@@ -133,6 +133,10 @@ impl Store for Flaky {
         self.inner.get(id)
     }
 
+    fn record(&self, id: &str) -> Answer<'_, Option<Record>> {
+        self.inner.record(id)
+    }
+
     fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
         self.inner.of_key(tenant, key)
     }

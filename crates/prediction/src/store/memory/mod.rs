@@ -172,6 +172,11 @@ impl Store for Memory {
         ready(shelf.seq(id).and_then(|seq| shelf.stored(seq)))
     }
 
+    fn record(&self, id: &str) -> Answer<'_, Option<Record>> {
+        let shelf = self.shelf();
+        ready(shelf.seq(id).and_then(|seq| shelf.record(seq)).cloned())
+    }
+
     fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
         ready(self.shelf().of_key(&(tenant.to_owned(), key.to_owned())))
     }

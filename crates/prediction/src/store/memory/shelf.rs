@@ -153,6 +153,10 @@ impl Shelf {
         Some(Stored { record: entry.record.clone(), picture, more, owed: entry.owed })
     }
 
+    pub(super) fn record(&self, seq: u64) -> Option<&Record> {
+        self.jobs.record(seq).or_else(|| self.entries.get(&seq).map(|entry| &entry.record))
+    }
+
     pub(super) fn seq(&self, id: &str) -> Option<u64> {
         self.jobs.find(id).or_else(|| self.ids.get(id).copied())
     }

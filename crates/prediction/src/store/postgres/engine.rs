@@ -243,6 +243,11 @@ impl Store for Postgres {
         Box::pin(self.run(async move { shared.stored(By::Id(&id)).await }))
     }
 
+    fn record(&self, id: &str) -> Answer<'_, Option<Record>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
+        Box::pin(self.run(async move { shared.record(&id).await }))
+    }
+
     fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
         let (shared, tenant, key) = (Arc::clone(&self.shared), tenant.to_owned(), key.to_owned());
         Box::pin(self.run(async move { shared.stored(By::Key(&tenant, &key)).await }))

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::writes;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
-use crate::store::record::{Picture, Stored, Which};
+use crate::store::record::{Picture, Record, Stored, Which};
 use crate::store::work::Claim;
 
 /// How often a request waits for the bucket.
@@ -105,6 +105,12 @@ impl Shared {
             Unread::Missing(object) => Err(StoreError::Corrupt(format!("{object} is not in the bucket any more"))),
             Unread::Store(error) => Err(error),
         }
+    }
+
+    /// The record of an id, without a look at its pictures.
+    pub(super) async fn record(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        let found = self.looks.read(|client| looks::stored(client, By::Id(id))).await?.transpose()?;
+        Ok(found.map(|stored| stored.record))
     }
 
     /// A prediction, with its outputs if its record does not say where they are.

@@ -252,6 +252,18 @@ impl Store for Sqlite {
         })
     }
 
+    fn record(&self, id: &str) -> Answer<'_, Option<Record>> {
+        let jobs = self.jobs();
+        if let Some(record) = jobs.find(id).and_then(|seq| jobs.record(seq)) {
+            return ready(Some(record.clone()));
+        }
+        let id = id.to_owned();
+        self.shared.readers.read(move |connection| {
+            let Some(seq) = rows::seq(connection, &id)? else { return Ok(None) };
+            rows::read(connection, seq)
+        })
+    }
+
     fn of_key(&self, tenant: &str, key: &str) -> Answer<'_, Option<Stored>> {
         let (tenant, key) = (tenant.to_owned(), key.to_owned());
         Box::pin(async move {

@@ -103,12 +103,18 @@ async fn copies_go_with_their_pictures(nodes: &Nodes) {
     assert_eq!(a.picture("p", small(0)).await.unwrap(), Some(copy(0, b"small")));
     assert_eq!(a.picture("p", small(1)).await.unwrap(), None);
     assert_eq!(a.get("p").await.unwrap().unwrap().picture.as_deref(), Some(&[0; 10][..]));
+    let bare = b.record("p").await.unwrap().unwrap();
+    assert_eq!((bare.seq, &bare.prediction.output), (ended.seq, &None), "it is of the record alone");
+    assert!(b.record("q").await.unwrap().is_none());
     // It counts as the picture does, and goes with it.
     assert_eq!(a.sweep(Retention { bytes: Some(15), ..Retention::default() }).await.unwrap(), 0);
     assert_eq!(a.sweep(Retention { bytes: Some(14), ..Retention::default() }).await.unwrap(), 1);
     assert_eq!(b.picture("p", small(0)).await.unwrap(), None);
     b.add_picture("p", ended.seq, copy(0, b"late")).await.unwrap();
     assert_eq!(b.picture("p", small(0)).await.unwrap(), None);
+    assert!(b.record("p").await.unwrap().is_none());
+    let again = accept(a, record("p")).await;
+    assert_eq!(b.record("p").await.unwrap().unwrap().seq, again, "it waits");
 }
 
 async fn files_go_with_their_predictions(nodes: &Nodes) {

@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prediction::Prediction;
 use prediction::input::Invalid;
+use prediction::service::Refused;
 use serde_json::json;
 
 use crate::http::error::{Cause, Error};
@@ -17,12 +18,18 @@ pub(super) struct Fault {
     status: StatusCode,
     name: &'static str,
     message: String,
+    /// When to try again, in seconds.
+    after: Option<u64>,
 }
 
 impl Fault {
+    fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
+        Self { status, name, message: message.into(), after: None }
+    }
+
     /// A value of a request that is not valid.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, name: "RequestValidationError", message: message.into() }
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "RequestValidationError", message)
     }
 
     /// Inputs that are not valid, all of them in one message.
@@ -40,20 +47,19 @@ impl Fault {
 
     /// There is no picture.
     pub(super) fn lost(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, name: "RuntimeError", message: message.into() }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "RuntimeError", message)
     }
 
     /// The server stops before there is a picture.
     pub(super) fn closing() -> Self {
-        let message = "the server is shutting down; try again later".to_owned();
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, name: "HTTPException", message }
+        Self::from(&Error::Refused(Refused::Closing))
     }
 }
 
 impl From<&Error> for Fault {
     fn from(error: &Error) -> Self {
         let name = if matches!(error, Error::Invalid(_)) { "RequestValidationError" } else { "HTTPException" };
-        Self { status: error.status(), name, message: error.text() }
+        Self { after: error.retry_after(), ..Self::new(error.status(), name, error.text()) }
     }
 }
 
@@ -65,11 +71,16 @@ impl From<Error> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let Self { status, name, message } = self;
+        let Self { status, name, message, after } = self;
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = message, "a request for pictures failed");
         }
-        (status, Json(json!({ "error": name, "detail": message, "body": "", "errors": message }))).into_response()
+        let body = json!({ "error": name, "detail": message, "body": "", "errors": message });
+        let mut response = (status, Json(body)).into_response();
+        if let Some(after) = after {
+            response.headers_mut().insert(header::RETRY_AFTER, after.into());
+        }
+        response
     }
 }
 
@@ -85,4 +96,27 @@ pub(crate) async fn dress(request: Request, next: Next) -> Response {
         }
     }
     dressed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_passes_says_when_to_try_again() {
+        let full = Refused::Full { after: Duration::from_secs(90) };
+        for (fault, status, after) in [
+            (Fault::closing(), 503, Some("5")),
+            (Fault::from(Error::Refused(full)), 429, Some("90")),
+            (Fault::from(Error::Refused(Refused::Busy)), 409, Some("5")),
+            (Fault::from(Error::Refused(Refused::NoWorker("it crashed".to_owned()))), 503, None),
+            (Fault::lost("it failed"), 500, None),
+        ] {
+            let response = fault.into_response();
+            let told = response.headers().get(header::RETRY_AFTER).map(|after| after.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), told), (status, after));
+        }
+    }
 }

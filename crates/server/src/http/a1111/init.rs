@@ -42,10 +42,12 @@ impl Init {
         inputs.entry("strength").or_insert_with(|| STRENGTH.into());
         let is_sized = inputs.contains_key("width") && inputs.contains_key("height");
         // 0 and 3 stretch, 1 crops; 2 draws what is missing beside the picture.
-        let fill = match self.resize_mode {
-            Scalar::Whole(1) => Some(Fill::Cut),
-            Scalar::Whole(2) => None,
-            _ => Some(Fill::Stretch),
+        let mode = if self.resize_mode.is_absent() { Some(0) } else { self.resize_mode.whole() };
+        let fill = match mode {
+            Some(0 | 3) => Some(Fill::Stretch),
+            Some(1) => Some(Fill::Cut),
+            Some(2) => None,
+            _ => return Err(Fault::invalid("`resize_mode`: use a whole number from 0 to 3")),
         };
         Ok(Fitting { fill: fill.filter(|_| is_sized), redraw: None })
     }

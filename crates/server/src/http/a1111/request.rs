@@ -109,7 +109,8 @@ impl Asked {
 /// What a request calls inputs: as this API does, unless it gives them under their own names.
 fn names(own: &Own, given: &Map<String, Value>, route: Route) -> Names {
     let count = if own.batch_size.is_absent() && !own.n_iter.is_absent() { "n_iter" } else { "batch_size" };
-    let sampler = if own.sampler_name.text().is_none() { "sampler_index" } else { "sampler_name" };
+    let is_index = own.sampler_name.text().is_none() && own.sampler_index.text().is_some();
+    let sampler = if is_index { "sampler_index" } else { "sampler_name" };
     let mut names = Names::default();
     for (input, field, is_ours) in [
         ("num_inference_steps", "steps", true),
@@ -153,12 +154,7 @@ fn times(own: &Own) -> Result<Option<i64>, Fault> {
         return Ok(None);
     }
     let count = |name: &str, value: &Scalar| {
-        let n = match value {
-            Scalar::Absent => Some(1),
-            Scalar::Whole(n) => Some(*n),
-            Scalar::Text(text) => text.trim().parse().ok(),
-            _ => None,
-        };
+        let n = if value.is_absent() { Some(1) } else { value.whole() };
         let n = n.filter(|n| (1..=MAX_N).contains(n));
         n.ok_or_else(|| Fault::invalid(format!("`{name}`: use a whole number from 1 to {MAX_N}")))
     };
@@ -235,6 +231,7 @@ fn sized(inputs: &mut Map<String, Value>, geometry: Option<Geometry>) -> Result<
 #[cfg(test)]
 mod tests {
     use prediction::given_pictures::Fill;
+    use prediction::input::Invalid;
     use protocol::Scheduler;
     use serde_json::json;
 
@@ -263,7 +260,22 @@ mod tests {
         let bare = read(json!({"denoising_strength": 0.5, "resize_mode": 1, "mask": ""})).unwrap();
         assert_eq!((bare.input.strength, bare.fitting.fill), (Some(0.5), Some(Fill::Cut)));
         assert_eq!((bare.sent, bare.wanted.crop), (plain.sent, Some((1000, 520))));
-        assert_eq!(read(json!({"resize_mode": 2})).unwrap().fitting, Fitting::default());
+        for (mode, fill) in [
+            (json!(0), Some(Fill::Stretch)),
+            (json!(""), Some(Fill::Stretch)),
+            (json!("3"), Some(Fill::Stretch)),
+            (json!("1"), Some(Fill::Cut)),
+            (json!(1.0), Some(Fill::Cut)),
+            (json!(2), None),
+            (json!(" 2 "), None),
+        ] {
+            let fitting = read(json!({"resize_mode": mode})).unwrap().fitting;
+            assert_eq!(fitting, Fitting { fill, redraw: None }, "{mode}");
+        }
+        for mode in [json!(4), json!(-1), json!("crop"), json!(1.5), json!(true), json!([1])] {
+            let error = read(json!({"resize_mode": mode})).unwrap_err();
+            assert!(error.contains("`resize_mode`: use a whole number from 0 to 3"), "{mode}: {error}");
+        }
         let unsized_ = read(json!({"width": null, "strength": 0.1, "denoising_strength": 0.9})).unwrap();
         assert_eq!((unsized_.fitting.fill, unsized_.input.strength), (None, Some(0.1)));
         let url = read(json!({"init_images": [], "image": "https://a/b.png"})).unwrap();
@@ -299,6 +311,22 @@ mod tests {
         assert_eq!((plain.size, plain.input.seed, plain.input.scheduler), ((2048, 512), 5, Scheduler::UniPc));
         let index = read(&json!({"sampler_index": "ddim", "width": 512})).unwrap();
         assert_eq!((index.size, index.input.prompt.as_str(), index.input.scheduler), ((512, 512), "", Scheduler::Ddim));
+    }
+
+    #[test]
+    fn a_sampler_is_called_as_it_was_sent() {
+        let wrong =
+            || Invalid { field: "scheduler".to_owned(), message: "`scheduler`".to_owned(), kind: "value_error" };
+        for (body, field) in [
+            (json!({}), "sampler_name"),
+            (json!({"sampler_name": "", "sampler_index": ""}), "sampler_name"),
+            (json!({"sampler_index": "DDIM"}), "sampler_index"),
+            (json!({"sampler_name": "DDIM", "sampler_index": "DDIM"}), "sampler_name"),
+            (json!({"scheduler": "ddim", "sampler_index": "DDIM"}), "scheduler"),
+        ] {
+            let told = read(&body).unwrap().names.invalid(vec![wrong()]).remove(0);
+            assert_eq!((told.field.as_str(), told.message), (field, format!("`{field}`")), "{body}");
+        }
     }
 
     #[test]

@@ -33,6 +33,15 @@ impl Scalar {
         }
     }
 
+    /// The whole number, which may come as a text.
+    pub(crate) fn whole(&self) -> Option<i64> {
+        match self {
+            Self::Whole(number) => Some(*number),
+            Self::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
     /// Whether it says nothing.
     pub(crate) fn is_absent(&self) -> bool {
         *self == Self::Absent || *self == Self::Text(String::new())
@@ -116,6 +125,10 @@ mod tests {
             let long = read(&format!("\"{}\"", letter.repeat(MAX_TEXT + 1)));
             let kept = long.text().unwrap().len();
             assert!((MAX_TEXT + 1..MAX_TEXT + 5).contains(&kept), "{letter}: {kept}");
+        }
+        for (text, whole) in [("2.0", Some(2)), ("\" -3\"", Some(-3)), ("2.5", None), ("\"2.5\"", None), ("true", None)]
+        {
+            assert_eq!(read(text).whole(), whole, "{text}");
         }
         assert!(read("\"\"").is_absent() && read("\"\"").text().is_none() && !read("0").is_absent());
     }

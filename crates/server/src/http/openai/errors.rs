@@ -15,8 +15,6 @@ use crate::http::error::{Cause, Error};
 
 /// Tells the official clients whether to try again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// When to try again what may work soon, in seconds.
-const SOON: u64 = 5;
 
 /// An error of these paths.
 #[derive(Clone, Debug)]
@@ -76,13 +74,11 @@ impl Fault {
 
     /// The server stops before there is a picture.
     pub(super) fn closing() -> Self {
-        let message = "the server is shutting down; try again later";
-        Self::unavailable("closing", message)
+        Self::from(&Error::Refused(Refused::Closing))
     }
 
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
-        let fault = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some(code), message);
-        Self { after: Some(SOON), ..fault }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some(code), message)
     }
 
     /// The body.
@@ -96,7 +92,7 @@ impl From<&Error> for Fault {
     fn from(error: &Error) -> Self {
         let message = error.text();
         let refused = |code| Self::refused(None, code, message.clone());
-        match error {
+        let fault = match error {
             Error::Unauthorized(_) => {
                 let status = StatusCode::UNAUTHORIZED;
                 Self::new(status, "invalid_request_error", Some("invalid_api_key"), message)
@@ -118,10 +114,8 @@ impl From<&Error> for Fault {
                 Self { param, ..refused("invalid_value") }
             }
             Error::Refused(Refused::Full { .. } | Refused::Busy) => {
-                let after = if let Error::Refused(Refused::Full { after }) = error { after.as_secs() } else { SOON };
                 let (status, kind) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error");
-                let fault = Self::new(status, kind, Some("rate_limit_exceeded"), message);
-                Self { after: Some(after), ..fault }
+                Self::new(status, kind, Some("rate_limit_exceeded"), message)
             }
             Error::Refused(Refused::Invalid(errors)) => Self::inputs(errors),
             Error::Refused(Refused::KeyUsed) => refused("key_used"),
@@ -130,7 +124,8 @@ impl From<&Error> for Fault {
             Error::Internal => Self::lost("internal", message),
             Error::Store(_) => Self::unavailable("store", message),
             Error::BodiesFull | Error::PagesFull | Error::FilesFull => Self::unavailable("no_room", message),
-        }
+        };
+        Self { after: error.retry_after(), ..fault }
     }
 }
 
@@ -176,4 +171,27 @@ pub(crate) async fn dress(request: Request, next: Next) -> Response {
         }
     }
     dressed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_says_when_to_try_again() {
+        for (fault, status, after) in [
+            (Fault::closing(), 503, Some("5")),
+            (Fault::from(Error::Refused(Refused::Busy)), 429, Some("5")),
+            (Fault::from(Error::PagesFull), 503, Some("5")),
+            (Fault::from(Error::FilesFull), 503, None),
+            (Fault::from(Error::Refused(Refused::NoWorker("it crashed".to_owned()))), 503, None),
+            (Fault::lost("failed", "it failed"), 500, None),
+        ] {
+            let response = fault.into_response();
+            let told = response.headers().get(header::RETRY_AFTER).map(|after| after.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), told), (status, after));
+        }
+        let closing = Fault::closing().body();
+        assert_eq!((&closing["error"]["code"], &closing["error"]["type"]), (&json!("closing"), &json!("server_error")));
+    }
 }

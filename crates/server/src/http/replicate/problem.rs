@@ -26,15 +26,15 @@ pub(crate) async fn dress(request: Request, next: Next) -> Response {
     }
     // What has no cause has its form already.
     let Some(Cause(error)) = response.extensions().get().cloned() else { return response };
-    let (status, mut body) = problem(&error);
-    if is_shared {
-        body["error"] = as_openai(&error, status);
-    }
-    write(response, status, body)
+    write(response, &error, is_shared)
 }
 
 /// Puts a problem in the place of an error.
-fn write(response: Response, status: StatusCode, mut body: Value) -> Response {
+fn write(response: Response, error: &Error, is_shared: bool) -> Response {
+    let (status, mut body) = problem(error);
+    if is_shared {
+        body["error"] = as_openai(error, status);
+    }
     body["status"] = status.as_u16().into();
     if body.get("title").is_none() {
         body["title"] = status.canonical_reason().unwrap_or("Error").into();
@@ -46,8 +46,8 @@ fn write(response: Response, status: StatusCode, mut body: Value) -> Response {
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        parts.headers.entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+    if let Some(after) = error.retry_after() {
+        parts.headers.insert(header::RETRY_AFTER, after.into());
     }
     let (_, body) = Json(body).into_response().into_parts();
     Response::from_parts(parts, body)
@@ -175,5 +175,23 @@ mod tests {
             assert!(body["detail"].as_str().is_some_and(|text| !text.is_empty()), "{error:?}: {body}");
         }
         assert_eq!(problem(&Error::Refused(Refused::Busy)).0, StatusCode::TOO_MANY_REQUESTS);
+    }
+
+    #[test]
+    fn what_passes_says_when_to_try_again() {
+        for (error, status, after) in [
+            (Error::Refused(Refused::Busy), 429, Some("5")),
+            (Error::Refused(Refused::Full { after: std::time::Duration::from_secs(90) }), 429, Some("90")),
+            (Error::Refused(Refused::Closing), 503, Some("5")),
+            (Error::Refused(Refused::NoWorker("it crashed".to_owned())), 503, None),
+            (Error::FilesFull, 503, None),
+            (Error::NoFile, 404, None),
+        ] {
+            let response = error.into_response();
+            let Cause(error) = response.extensions().get().cloned().unwrap();
+            let written = write(response, &error, false);
+            let told = written.headers().get(header::RETRY_AFTER).map(|after| after.to_str().unwrap());
+            assert_eq!((written.status().as_u16(), told), (status, after), "{error:?}");
+        }
     }
 }

@@ -19,9 +19,10 @@ use prediction::wire::Output;
 use prediction::{Prediction, Status};
 use serde_json::{Value, json};
 
-use super::view::{Made, Pictures, View};
+use super::view::{Pictures, View};
 use crate::http::error::Error;
 use crate::http::events::answer;
+use crate::http::made::Made;
 use crate::http::path::Path;
 use crate::http::predictions::picture_of;
 use crate::http::state::App;
@@ -43,7 +44,7 @@ async fn picture(State(app): State<App>, Path(name): Path<String>) -> Result<Res
         Error::Unknown(_) | Error::NoPicture(..) => Error::NoFile,
         other => other,
     })?;
-    app.service.get(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
+    app.service.bare(&made.id).await?.filter(|known| made.is(known)).ok_or(Error::NoFile)?;
     Ok(picture)
 }
 
@@ -63,8 +64,14 @@ impl Got {
 
     /// How many of the frames of an event it has.
     fn of(self, event: u64) -> usize {
-        if event == self.event { self.frame + 1 } else { 0 }
+        if event == self.event { self.frame.saturating_add(1) } else { 0 }
     }
+}
+
+/// How many frames of those that are read from the store a client has got, by the id of the last.
+fn had(id: &str) -> Option<usize> {
+    let frame: usize = id.strip_prefix(STORED)?.strip_prefix(':')?.parse().ok()?;
+    Some(frame.saturating_add(1))
 }
 
 /// The events of a prediction, from its beginning or after what the client has got, also after its end.
@@ -83,9 +90,8 @@ async fn events(State(app): State<App>, Path(name): Path<String>, headers: Heade
     if let Some(follower) = follower {
         return Ok(answer(frames(&app, follower, got, writer)));
     }
-    let had = last.and_then(|last| last.strip_prefix(STORED)?.strip_prefix(':')?.parse::<usize>().ok());
-    let had = match (had, got) {
-        (Some(frame), _) => frame + 1,
+    let had = match (last.and_then(had), got) {
+        (Some(had), _) => had,
         // The logs, of which it had some while the prediction ran.
         (None, Some(_)) => usize::from(!known.logs.trim_end_matches(['\r', '\n']).is_empty()),
         (None, None) => 0,
@@ -191,5 +197,13 @@ mod tests {
         }
         let got = Got { event: 3, frame: 1 };
         assert_eq!([2, 3, 4].map(|event| got.of(event)), [0, 2, 0]);
+        let most = Got::read(&format!("{}:{}", u64::MAX, usize::MAX)).unwrap();
+        assert_eq!([0, u64::MAX].map(|event| most.of(event)), [0, usize::MAX]);
+        for (id, frames) in
+            [("stored:0", Some(1)), ("stored:2", Some(3)), ("2:0", None), ("stored", None), ("done", None)]
+        {
+            assert_eq!(had(id), frames, "{id}");
+        }
+        assert_eq!(had(&format!("{STORED}:{}", usize::MAX)), Some(usize::MAX));
     }
 }

@@ -1,16 +1,16 @@
 //! A prediction as Replicate's clients read it.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use prediction::capability::Signer;
 use prediction::webhook::Translate;
 use prediction::wire::Metrics;
-use prediction::{Prediction, Status, Time};
+use prediction::{Prediction, Status, Time, output};
 use protocol::{Format, Input};
 use serde::Serialize;
 
 use crate::config::ModelName;
+use crate::http::made::Made;
 
 /// What a name of a stream is made for.
 const STREAM: &str = "stream";
@@ -33,36 +33,6 @@ pub(super) enum Pictures {
     Whole,
     /// As a URL: a list of whole pictures would be long.
     Linked,
-}
-
-/// A prediction by its id and when it was made, so that names of one do not open what has its id later. As text, it is
-/// `MICROSECONDS/ID`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Made {
-    pub(super) id: String,
-    micros: i64,
-}
-
-impl Made {
-    pub(super) fn of(prediction: &Prediction) -> Self {
-        Self { id: prediction.id.clone(), micros: prediction.created_at.micros() }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let (micros, id) = text.split_once('/')?;
-        Some(Self { id: id.to_owned(), micros: micros.parse().ok()? })
-    }
-
-    /// Whether this is the prediction.
-    pub(super) fn is(&self, prediction: &Prediction) -> bool {
-        self.id == prediction.id && self.micros == prediction.created_at.micros()
-    }
-}
-
-impl fmt::Display for Made {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}/{}", self.micros, self.id)
-    }
 }
 
 /// What stands for a picture that a list leaves out: the beginning of its data URI.
@@ -221,8 +191,7 @@ impl View {
 
     /// The prediction and the number of the picture of a name.
     pub(super) fn picture_of(&self, name: &str) -> Option<(Made, u32)> {
-        let name = [".png", ".jpg", ".webp"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        let named = self.signer.id(OUTPUT, name)?;
+        let named = self.signer.id(OUTPUT, output::stem(name).unwrap_or(name))?;
         let (n, made) = named.split_once('/')?;
         Some((Made::read(made)?, n.parse().ok()?))
     }

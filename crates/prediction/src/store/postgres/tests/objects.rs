@@ -194,6 +194,7 @@ async fn a_bucket_that_stays_away_fails_what_was_drawn_and_nothing_else() {
     refuse(&a);
     assert_eq!(a.get("named").await.unwrap().unwrap().into_prediction().output, output, "a URL needs no bytes");
     a.get("before").await.unwrap_err();
+    assert_eq!(a.record("before").await.unwrap().unwrap().prediction.id, "before", "it needs no picture");
     let error = a.picture("before", Which::FIRST).await.unwrap_err().to_string();
     assert!(error.contains("the bucket `s3://pictures/of/mine` of the pictures cannot be read"), "{error}");
     let new = New { inputs: vec![given(b"given")], ..New::of(record("given"), 1.0) };
