@@ -18,13 +18,13 @@ use tokio::task::JoinHandle;
 use super::shared::Shared;
 use crate::active::ActivePrediction;
 use crate::lifecycle::Phase;
-use crate::store::{About, Adopted, Beat, Claim, Node, Outcome, Peer, Said, StoreError, Watch};
+use crate::store::{About, Adopted, Beat, Claim, Node, Outcome, Peer, Said, StoreError, Watch, announce};
 
 /// How often it is given at least.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How many beats a lease has at least.
 const BEATS: u32 = 6;
-/// After how many beats a claim that nobody here knows is given back: its answer was lost.
+/// After how many beats a claim that nobody here knows is given back.
 const MAX_UNKNOWN: u32 = 3;
 
 /// What is remembered from beat to beat.
@@ -196,7 +196,8 @@ impl Shared {
         }
     }
 
-    /// Gives back what the store says this node holds, and nobody here knows: the answer to its claim was lost.
+    /// Gives back what the store says this node holds, and nobody here knows: the answer to its claim was lost, or its
+    /// record cannot be read.
     fn look_after(self: &Arc<Self>, pulse: &mut Pulse, held: &[Claim]) {
         let known: Vec<u64> = {
             let table = self.table();
@@ -210,12 +211,21 @@ impl Shared {
             if *beats < MAX_UNKNOWN {
                 continue;
             }
-            tracing::warn!(seq = claim.seq, "a prediction was claimed without an answer; it is given back");
+            tracing::warn!(
+                seq = claim.seq,
+                "this server holds a prediction that it does not know of; it gives it back, or ends it if its record \
+                cannot be read"
+            );
             let (shared, claim) = (Arc::clone(self), *claim);
             self.tasks.spawn(async move {
                 match shared.store.give_back(&claim, false, String::new()).await {
-                    // Who waits for it here hears of that by a look.
-                    Ok(Outcome::Ended(_)) => shared.table().doubtful = true,
+                    Ok(Outcome::Ended(record)) => {
+                        announce(&record);
+                        // Who waits for it here hears of that by a look.
+                        shared.table().doubtful = true;
+                        // Nobody may look after its webhook: its record may have been one that cannot be read.
+                        shared.look_for_orphans();
+                    }
                     Ok(_) => {}
                     Err(error) => tracing::error!(%error, "a prediction could not be given back to the store"),
                 }

@@ -21,6 +21,8 @@ pub(super) struct Flaky {
     pub(super) is_stuck: AtomicBool,
     /// How often that was asked for.
     pub(super) asked: AtomicU32,
+    /// How often it was looked for what nobody looks after.
+    pub(super) adoptions: AtomicU32,
     /// How many are adopted the next times; then all.
     pub(super) parts: Mutex<VecDeque<usize>>,
     /// What has yet to be told of them.
@@ -102,6 +104,7 @@ impl Store for Flaky {
     }
 
     fn adopt(&self) -> Answer<'_, Adopted> {
+        self.adoptions.fetch_add(1, Ordering::SeqCst);
         let adopted = self.tend(Memory::adopt);
         Box::pin(async move {
             let adopted = adopted.await?.records;

@@ -1,7 +1,11 @@
 //! What other nodes leave behind, and what they make of an id.
 
+use std::sync::atomic::AtomicU64;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
 use super::*;
-use crate::store::{Accepted, Claimed, New, Outcome, Record, Room, Wants, record_of};
+use crate::store::{Accepted, Claimed, New, Outcome, Record, Room, Stopped, Wants, record_of};
 use crate::time::Time;
 
 /// What has not come after this time does not come any more.
@@ -83,4 +87,56 @@ async fn whoever_gives_up_stops_no_other_prediction_of_the_id() {
     assert!(service.cancel("a").await.unwrap());
     assert_eq!(status().await, Status::Canceled);
     assert!(!service.cancel("a").await.unwrap());
+}
+
+/// Counts what ended as canceled.
+#[derive(Default)]
+struct Canceled(Arc<AtomicU64>);
+
+impl Recorder for Canceled {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let is_it = key.name() == "syncdiffusion_predictions_total"
+            && key.labels().any(|label| (label.key(), label.value()) == ("status", "canceled"));
+        if is_it { Counter::from_arc(Arc::clone(&self.0)) } else { Counter::noop() }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_what_nobody_here_draws_is_counted_and_looked_after() {
+    crate::install_crypto();
+    let canceled = Canceled::default();
+    let _counting = metrics::set_default_local_recorder(&canceled);
+    let store = Arc::new(Flaky::default());
+    let lease = Duration::from_millis(600);
+    let prepared = Service::prepare(Arc::clone(&store) as Arc<dyn Store>, Options { lease, ..options() }, 1);
+    let _shared = prepared.await.unwrap();
+    let adoptions = async |least: u32| {
+        let looked = async {
+            while store.adoptions.load(Ordering::SeqCst) < least {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(timeout(MAX_WAIT, looked).await.is_ok(), "nobody looks for what is left");
+    };
+    // At the start and after the first beat; alone, there is no other occasion.
+    adoptions(2).await;
+    assert!(matches!(store.accept(new("a"), Room::ANY).await.unwrap(), Accepted::New(_)));
+    assert_eq!(store.claim(Wants::any(1)).await.unwrap().len(), 1);
+    assert_eq!(store.stop_one("a", None).await.unwrap(), Stopped::Asked);
+    adoptions(3).await;
+    assert_eq!(canceled.0.load(Ordering::SeqCst), 1);
 }

@@ -99,11 +99,7 @@ impl Store for Postgres {
                 }
                 let rows = outcome?;
                 let claimed = rows.iter().filter_map(|row| {
-                    let claimed = writes::claimed(row, now);
-                    if claimed.is_none() {
-                        done.note_unreadable(row);
-                    }
-                    claimed
+                    writes::claimed(row, now).inspect_err(|error| done.note_unreadable(row, error)).ok()
                 });
                 let claimed: Vec<_> = claimed.collect();
                 done.hand_out(&claimed);

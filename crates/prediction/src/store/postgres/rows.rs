@@ -2,7 +2,7 @@
 //! give each another connection.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
 use tokio_postgres::types::{ToSql, Type};
@@ -72,14 +72,22 @@ pub(super) fn metrics(text: Option<&str>) -> Metrics {
 
 /// Remembers which records could not be read, so that each costs one line of the log.
 #[derive(Default)]
-pub(super) struct Unreadable(Mutex<HashSet<i64>>);
+pub(super) struct Unreadable {
+    told: Mutex<HashSet<i64>>,
+    /// Those of them that nobody looks after: numbers, and whether they had ended.
+    orphans: Mutex<BTreeSet<(i64, bool)>>,
+}
 
 impl Unreadable {
     /// Skips what cannot be read.
     pub(super) fn skip(&self, row: &Row) -> Option<Record> {
         let read = record(row).inspect_err(|error| {
-            if lock(&self.0).insert(row.get(0)) {
-                tracing::error!(%error, "a record is left out; DELETE of its prediction removes it");
+            if lock(&self.told).insert(row.get(0)) {
+                tracing::error!(
+                    %error,
+                    "a record is left out; if its prediction has not ended, it fails when it is claimed; DELETE removes \
+                    it"
+                );
             }
         });
         read.ok()
@@ -88,6 +96,21 @@ impl Unreadable {
     /// The records of rows that can be read.
     pub(super) fn records(&self, rows: &[Row]) -> Vec<Record> {
         rows.iter().filter_map(|row| self.skip(row)).collect()
+    }
+
+    /// Whether an orphan can be read. Where it cannot, it is not looked at again until it has ended. The row is one of
+    /// [`super::writes::orphans`].
+    pub(super) fn is_for_us(&self, row: &Row) -> bool {
+        let is_for_us = self.skip(row).is_some();
+        if !is_for_us {
+            lock(&self.orphans).insert((row.get(0), row.get(5)));
+        }
+        is_for_us
+    }
+
+    /// The orphans that could not be read: their numbers, and whether they had ended.
+    pub(super) fn orphans(&self) -> (Vec<i64>, Vec<bool>) {
+        lock(&self.orphans).iter().copied().unzip()
     }
 }
 

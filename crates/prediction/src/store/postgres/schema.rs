@@ -22,6 +22,9 @@ pub(super) const VERSION: u32 = STEPS.len() as u32;
 pub(super) const FUNCTIONS: &[&str] = &[include_str!("functions.sql"), include_str!("functions_objects.sql")];
 /// Gives what a step has made to whom the tables before belong, and to those who may use them.
 const RIGHTS: &str = include_str!("rights.sql");
+/// Notes for [`RIGHTS`] which tables there are before a step, until the transaction ends.
+const TABLES_BEFORE: &str = "SELECT set_config('syncdiffusion.tables_before', string_agg(oid::text, ' '), true)
+    FROM pg_class WHERE relnamespace = 'syncdiffusion'::regnamespace AND relkind = 'r'";
 /// The oldest server.
 const MIN_SERVER: i32 = 150_000;
 /// Under which lock steps are made; a number of our own.
@@ -172,6 +175,7 @@ async fn make(client: &Client, steps: &[&str]) -> Result<(), Failure> {
     }
     if has > 0 {
         hurry(client).await?;
+        client.batch_execute(TABLES_BEFORE).await?;
     }
     for step in steps.iter().skip(has as usize) {
         client.batch_execute(step).await?;
@@ -185,7 +189,9 @@ async fn make(client: &Client, steps: &[&str]) -> Result<(), Failure> {
     for functions in FUNCTIONS {
         client.batch_execute(functions).await?;
     }
-    client.batch_execute(RIGHTS).await?;
+    if has > 0 {
+        client.batch_execute(RIGHTS).await?;
+    }
     let number = format!("UPDATE syncdiffusion.settings SET value = '{known}' WHERE name = 'version'");
     Ok(client.batch_execute(&number).await?)
 }

@@ -54,8 +54,8 @@ pub(super) struct Shared {
     pub(super) strays: AtomicU32,
     /// Whether that is under way.
     pub(super) straying: AtomicBool,
-    /// When each rule of retention is next looked at: not often where that takes long.
-    pub(super) sweep: Mutex<[Option<Instant>; 2]>,
+    /// When all that is kept is counted again for retention: not often where that takes long.
+    pub(super) sweep: Mutex<Option<Instant>>,
     /// Ids that may have been accepted without an answer.
     pub(super) lost: Mutex<Vec<String>>,
     /// Claims whose end may have been stored without an answer.
@@ -117,9 +117,10 @@ impl Shared {
         }
     }
 
-    /// Notes a claim whose record cannot be read. Nobody here works on it, so it is given back when beats tell of it.
-    pub(super) fn note_unreadable(&self, row: &Row) {
-        self.unreadable.skip(row);
+    /// Notes a claim whose record cannot be read. Nobody here works on it, so it is given back when beats tell of it,
+    /// and fails then.
+    pub(super) fn note_unreadable(&self, row: &Row, error: &StoreError) {
+        tracing::error!(%error, "a prediction was claimed whose record cannot be read; it fails");
         lock(&self.known).insert(writes::claim_of(row));
     }
 
@@ -185,6 +186,11 @@ impl Shared {
         for row in &held {
             let claim = Claim { seq: row.get::<_, i64>(0) as u64, token: row.get(5) };
             if lock(&self.known).contains(&(claim.seq, claim.token)) {
+                continue;
+            }
+            if let Err(error) = rows::record(row) {
+                // Whoever ends it looks after its webhook, too.
+                self.note_unreadable(row, &error);
                 continue;
             }
             tracing::warn!(seq = claim.seq, "a claim whose answer was lost is given back");
@@ -301,13 +307,22 @@ impl Shared {
             // Whether they are stored is known behind the writes only.
             return Ok(true);
         }
-        Ok(!self.looks.read(|client| writes::orphans(client, self.me(), Vec::new())).await?.is_empty())
+        let look = |client| writes::orphans(client, self.me(), Vec::new(), self.unreadable.orphans());
+        let rows = self.looks.read(look).await?;
+        // Behind as many that cannot be read there may be others.
+        let is_full = rows.len() >= writes::MAX_ORPHANS;
+        Ok(rows.iter().filter(|row| self.unreadable.is_for_us(row)).count() > 0 || is_full)
     }
 
+    /// Looks after orphans from now on. What cannot be read is left to others: nobody here could follow it, and once it
+    /// has ended its webhook is owed.
     pub(super) async fn adopt(&self) -> Result<Adopted, StoreError> {
         let lost = lock(&self.lost).clone();
-        let orphans = self.truth.call(|client| writes::orphans(client, self.me(), lost.clone())).await?;
-        let is_full = orphans.len() >= writes::MAX_ORPHANS;
+        let look = |client| writes::orphans(client, self.me(), lost.clone(), self.unreadable.orphans());
+        let rows = self.truth.call(look).await?;
+        let is_full = rows.len() >= writes::MAX_ORPHANS;
+        let ours = rows.iter().filter(|row| self.unreadable.is_for_us(row));
+        let orphans: Vec<(i64, String)> = ours.map(|row| (row.get(0), row.get(6))).collect();
         let seqs: Vec<i64> = orphans.iter().map(|(seq, _)| *seq).collect();
         let adopted = if seqs.is_empty() {
             Vec::new()

@@ -21,16 +21,24 @@ const MAX_RECORDS: usize = 100;
 /// The bytes of pictures that a step removes, unless a single prediction has more: each is marked piece by piece, and
 /// other writes of this node wait meanwhile.
 const MAX_BYTES: i64 = 64 << 20;
-/// A rule rests where counting all that is kept, or a failure, took longer than this.
+/// Counting all that is kept rests where it took longer than this.
 const LONG: Duration = Duration::from_millis(200);
 /// For how long, as a multiple of what it took.
 const REST: u32 = 100;
+/// For how long at most where it has failed, which need not be for its length.
+const MAX_REST_OF_FAILED: Duration = Duration::from_mins(10);
 
 /// A rule of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     Age,
     Size,
+}
+
+/// How long it rests after counting all that is kept.
+fn rest(took: Duration, failed: bool) -> Option<Duration> {
+    let rest = took.saturating_mul(REST);
+    (took > LONG).then(|| if failed { rest.min(MAX_REST_OF_FAILED) } else { rest })
 }
 
 /// A prediction that is to go.
@@ -44,18 +52,15 @@ struct Chosen {
 pub(super) async fn sweep(shared: &Arc<Shared>, lane: &Lane, retention: Retention) -> Result<u64, StoreError> {
     let mut gone = 0;
     for rule in [Rule::Age, Rule::Size] {
-        if lock(&shared.sweep)[rule as usize].is_some_and(|next| Instant::now() < next) {
+        if rule == Rule::Size && lock(&shared.sweep).is_some_and(|next| Instant::now() < next) {
             continue;
         }
         loop {
-            let began = Instant::now();
-            let swept = some(shared, lane, rule, retention).await;
-            let took = swept.as_ref().map_or_else(|_| began.elapsed(), |swept| swept.counted);
-            let more = swept.as_ref().is_ok_and(|swept| swept.more);
-            // It would take as long again, also where it has failed for that.
-            lock(&shared.sweep)[rule as usize] = (took > LONG && !more).then(|| began + REST * took);
-            gone += swept?.gone;
-            if !more {
+            let chosen = choose(shared, rule, retention).await?;
+            let removed = remove_chosen(shared, lane, &chosen).await?;
+            gone += removed;
+            // Where none is gone, another node removes them.
+            if chosen.len() < MAX_CHOSEN || removed == 0 {
                 break;
             }
         }
@@ -63,34 +68,33 @@ pub(super) async fn sweep(shared: &Arc<Shared>, lane: &Lane, retention: Retentio
     Ok(gone)
 }
 
-/// What came of some removal.
-struct Swept {
-    gone: u64,
-    /// Whether there may be more.
-    more: bool,
-    /// How long it took to count all that is kept.
-    counted: Duration,
+/// Chooses some of what a rule does not keep, and notes how long the one rests that counts all that is kept.
+async fn choose(shared: &Shared, rule: Rule, retention: Retention) -> Result<Vec<Chosen>, StoreError> {
+    if rule == Rule::Age {
+        return shared.bytes.read(async |client: Arc<Client>| by_age(&client, retention).await).await;
+    }
+    let began = Instant::now();
+    // Counting may read all that has ended, for which neither beats nor writes wait.
+    let count = async |client: Arc<Client>| {
+        let began = Instant::now();
+        Ok((by_size(&client, retention).await?, began.elapsed()))
+    };
+    let counted = shared.bytes.read(count).await;
+    // It would take as long again, also where it has failed for that. After a failure this is with all tries.
+    let took = counted.as_ref().map_or_else(|_| began.elapsed(), |(_, took)| *took);
+    *lock(&shared.sweep) = rest(took, counted.is_err()).map(|rest| Instant::now() + rest);
+    Ok(counted?.0)
 }
 
-/// Removes some of what a rule does not keep.
-async fn some(shared: &Arc<Shared>, lane: &Lane, rule: Rule, retention: Retention) -> Result<Swept, StoreError> {
-    // Counting may read all that has ended, for which neither beats nor writes wait.
-    let choose = async |client: Arc<Client>| match rule {
-        Rule::Age => Ok((by_age(&client, retention).await?, Duration::ZERO)),
-        Rule::Size => {
-            let began = Instant::now();
-            Ok((by_size(&client, retention).await?, began.elapsed()))
-        }
-    };
-    let (chosen, counted) = shared.bytes.read(choose).await?;
+/// Removes what was chosen; how many.
+async fn remove_chosen(shared: &Arc<Shared>, lane: &Lane, chosen: &[Chosen]) -> Result<u64, StoreError> {
     let mut gone = 0;
-    for step in steps(&chosen) {
+    for step in steps(chosen) {
         let shared = Arc::clone(shared);
         let removed = lane.steps(async move { Ok(shared.truth.call(|client| remove(client, step.clone())).await?) });
         gone += removed.await?;
     }
-    // Where none is gone, another node removes them.
-    Ok(Swept { gone, more: chosen.len() == MAX_CHOSEN && gone > 0, counted })
+    Ok(gone)
 }
 
 /// Cuts what is to go into steps.
@@ -158,6 +162,15 @@ async fn remove(client: Arc<Client>, seqs: Vec<i64>) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counting_rests_where_it_took_long_and_not_for_hours_where_it_has_failed() {
+        let (short, long) = (LONG, Duration::from_secs(20));
+        assert_eq!((rest(short, false), rest(short, true)), (None, None));
+        assert_eq!(rest(long, false), Some(REST * long));
+        assert_eq!(rest(long, true), Some(MAX_REST_OF_FAILED));
+        assert_eq!(rest(Duration::from_secs(1), true), Some(Duration::from_secs(100)));
+    }
 
     #[test]
     fn a_step_is_small_in_records_and_in_bytes() {

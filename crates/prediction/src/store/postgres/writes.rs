@@ -111,10 +111,13 @@ pub(super) fn claim_of(row: &Row) -> (u64, Uuid) {
     (row.get::<_, i64>(0) as u64, row.get(5))
 }
 
-/// A claimed prediction, unless its record cannot be read.
-pub(super) fn claimed(row: &Row, now: Time) -> Option<Claimed> {
-    let record = rows::record(row).ok()?;
-    Some(Claimed {
+/// A claimed prediction.
+///
+/// # Errors
+/// If its record cannot be read.
+pub(super) fn claimed(row: &Row, now: Time) -> Result<Claimed, StoreError> {
+    let record = rows::record(row)?;
+    Ok(Claimed {
         claim: Claim { seq: record.seq, token: row.get(5) },
         attempts: record.attempts,
         started_at: now,
@@ -336,16 +339,30 @@ pub(super) async fn reap(
     Ok(row.map_or_else(Default::default, |row| (row.get(0), row.get(1), row.get(2))))
 }
 
-/// Numbers and ids of what nobody looks after, and of what this node may look after without knowing (`lost`).
-pub(super) async fn orphans(client: Arc<Client>, node: u64, lost: Vec<String>) -> Result<Vec<(i64, String)>, Error> {
+/// What nobody looks after, and what this node may look after without knowing (`lost`), but for `unreadable` ones as
+/// long as they have not ended since.
+pub(super) async fn orphans(
+    client: Arc<Client>,
+    node: u64,
+    lost: Vec<String>,
+    (unreadable, ended): (Vec<i64>, Vec<bool>),
+) -> Result<Vec<Row>, Error> {
     // Most often none is lost, and then what this node looks after is not walked over.
     let mine = if lost.is_empty() { "false" } else { MINE };
     let sql = format!(
-        "SELECT seq, id FROM syncdiffusion.predictions WHERE {KEPT} IS TRUE AND (keeper IS NULL OR {mine}) ORDER BY seq
-        LIMIT {MAX_ORPHANS}"
+        "SELECT {}, p.completed_at IS NOT NULL, p.id FROM syncdiffusion.predictions p
+        WHERE {KEPT} IS TRUE AND (keeper IS NULL OR {mine})
+            AND (p.seq, p.completed_at IS NOT NULL) NOT IN (SELECT * FROM unnest($3, $4))
+        ORDER BY p.seq LIMIT {MAX_ORPHANS}",
+        rows::COLUMNS
     );
-    let rows = query(&client, &sql, &[(&number(node), Type::INT8), (&lost, Type::TEXT_ARRAY)]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let values: [Value<'_>; 4] = [
+        (&number(node), Type::INT8),
+        (&lost, Type::TEXT_ARRAY),
+        (&unreadable, Type::INT8_ARRAY),
+        (&ended, Type::BOOL_ARRAY),
+    ];
+    query(&client, &sql, &values).await
 }
 
 /// How many are adopted at a time.

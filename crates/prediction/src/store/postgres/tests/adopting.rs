@@ -62,7 +62,7 @@ async fn what_somebody_else_has_locked_is_adopted_later() {
     let Some(url) = database().filter(|_| !server::is_pooled()) else { return };
     let node = Postgres::open(&url).unwrap();
     leave(&node, &node, 2).await;
-    let other = connect(&Address::parse(&url).unwrap()).await.unwrap();
+    let other = client(&url).await;
     other.batch_execute("BEGIN; SELECT FROM syncdiffusion.predictions WHERE id = '0' FOR UPDATE").await.unwrap();
     for expected in [&["1"][..], &[]] {
         let Adopted { records, more } = node.adopt().await.unwrap();

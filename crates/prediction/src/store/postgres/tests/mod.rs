@@ -34,6 +34,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use super::address::Address;
 use super::connect::connect;
 use super::{Postgres, attempt, execute};
@@ -58,6 +60,26 @@ fn nodes() -> Option<(Postgres, Proxy, Postgres)> {
     let other = Postgres::open(&url).unwrap();
     let proxy = Proxy::before(&url);
     Some((Postgres::open(&proxy.url).unwrap(), proxy, other))
+}
+
+/// A connection beside those of nodes.
+async fn client(url: &str) -> Client {
+    connect(&Address::parse(url).unwrap()).await.unwrap()
+}
+
+/// Whether somebody waits for a lock.
+fn is_waiting(url: &str) -> bool {
+    let waits = "DO $$ BEGIN ASSERT (SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'); END $$";
+    attempt(url, waits).is_ok()
+}
+
+async fn until_waiting(url: &str) {
+    let end = Instant::now() + MAX_WAIT;
+    while !is_waiting(url) {
+        assert!(Instant::now() < end, "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Lets the writes that follow go out together.
@@ -98,7 +120,7 @@ async fn an_acceptance_whose_answer_is_lost_is_found() {
 async fn no_life_needs_the_table_of_the_beats() {
     let Some(url) = database().filter(|_| !server::is_pooled()) else { return };
     let node = Postgres::open(&url).unwrap();
-    let other = connect(&Address::parse(&url).unwrap()).await.unwrap();
+    let other = client(&url).await;
     other.batch_execute("BEGIN; LOCK TABLE syncdiffusion.nodes IN ACCESS EXCLUSIVE MODE").await.unwrap();
     accept(&node, with_webhook("a")).await;
     let first = claim(&node).await;

@@ -33,13 +33,11 @@ async fn how_far_the_queue_has_come_outlives_predictions_of_the_same_rank() {
     }
     refresh_until(&url, &store, "SELECT floor = 10 FROM syncdiffusion.board").await;
     // Two nodes remove them, and neither sees what the other does.
-    let first = connect(&Address::parse(&url).unwrap()).await.unwrap();
+    let first = client(&url).await;
     first.batch_execute("BEGIN; SELECT syncdiffusion.remove(ARRAY[1::bigint])").await.unwrap();
     let own = url.clone();
     let second = thread::spawn(move || execute(&own, "SELECT syncdiffusion.remove(ARRAY[2::bigint])"));
-    let waits = "DO $$ BEGIN ASSERT (SELECT count(*) > 0 FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'); END $$";
-    while !second.is_finished() && attempt(&url, waits).is_err() {
+    while !second.is_finished() && !is_waiting(&url) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     first.batch_execute("COMMIT").await.unwrap();

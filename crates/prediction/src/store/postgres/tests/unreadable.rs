@@ -1,8 +1,7 @@
 //! Records that cannot be read.
 
 use super::*;
-use crate::store::Claim;
-use crate::store::StoreError;
+use crate::store::{Adopted, Claim, StoreError};
 
 /// What a beat says that a node holds.
 async fn held(store: &Postgres) -> Vec<Claim> {
@@ -65,4 +64,63 @@ async fn what_a_dead_node_held_and_cannot_be_read_ends() {
     let Beat::Alive { nodes, .. } = b.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
     assert!(b.reap(nodes[0].node, nodes[0].beat).await.unwrap());
     assert_eq!(status(&b, "a").await, Status::Canceled);
+}
+
+/// A node dies that has accepted `a`, which nobody can read; and the other nodes see that there is nothing for them.
+async fn leave_unreadable(url: &str) -> (Postgres, Postgres) {
+    let (a, b) = (Postgres::open(url).unwrap(), Postgres::open(url).unwrap());
+    let dead = a.join().unwrap();
+    accept(&dead, with_webhook("a")).await;
+    execute(
+        url,
+        "UPDATE syncdiffusion.predictions SET record = replace(record, '\"attempts\":0', '\"attempts\":\"none\"')",
+    );
+    let Beat::Alive { nodes, .. } = a.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
+    let last = nodes.last().unwrap();
+    assert!(a.reap(last.node, last.beat).await.unwrap());
+    for node in [&a, &b, &a] {
+        let adopted = node.adopt().await.unwrap();
+        assert_eq!((adopted.records.len(), adopted.more), (0, false));
+    }
+    (a, b)
+}
+
+/// Its webhook is sent, it goes, and its id is free.
+async fn is_looked_after(node: &Postgres, url: &str) {
+    let adopted = node.adopt().await.unwrap();
+    assert_eq!(ids(&adopted.records), ["a"], "nobody follows it");
+    node.mark_delivered("a", adopted.records[0].seq).await.unwrap();
+    assert!(node.adopt().await.unwrap().records.is_empty());
+    let none = Retention { count: Some(0), age: None, bytes: None };
+    assert_eq!(node.sweep(none).await.unwrap(), 1);
+    execute(url, "DO $$ BEGIN ASSERT (SELECT count(*) = 0 FROM syncdiffusion.predictions); END $$");
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_is_adopted_once_it_has_failed() {
+    let Some(url) = database() else { return };
+    let (a, b) = leave_unreadable(&url).await;
+    assert!(b.claim(Wants::any(1)).await.unwrap().is_empty());
+    for node in [&a, &b] {
+        assert!(node.adopt().await.unwrap().records.is_empty());
+    }
+    let claims = held(&b).await;
+    let back = b.give_back(&claims[0], false, String::new()).await.unwrap();
+    let Outcome::Ended(ended) = back else { panic!("{back:?}") };
+    assert_eq!((ended.prediction.status, ended.webhook.is_some()), (Status::Failed, true));
+    is_looked_after(&a, &url).await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_is_adopted_once_its_node_is_dead() {
+    let Some(url) = database() else { return };
+    let (a, b) = leave_unreadable(&url).await;
+    assert!(b.claim(Wants::any(1)).await.unwrap().is_empty());
+    assert!(matches!(a.adopt().await.unwrap(), Adopted { more: false, .. }));
+    execute(&url, "UPDATE syncdiffusion.predictions SET stop = true");
+    let Beat::Alive { nodes, .. } = a.beat(&About::default(), Vec::new()).await.unwrap() else { panic!() };
+    let last = nodes.last().unwrap();
+    assert!(a.reap(last.node, last.beat).await.unwrap());
+    assert_eq!(status(&a, "a").await, Status::Canceled);
+    is_looked_after(&a, &url).await;
 }

@@ -1,7 +1,5 @@
 //! Nodes of two versions on the same tables.
 
-use tokio_postgres::Client;
-
 use super::super::schema::{self, MAX_TURN, STEPS};
 use super::*;
 
@@ -12,10 +10,6 @@ const NEXT: &str = "ALTER TABLE syncdiffusion.predictions ADD COLUMN colour text
 
 fn url() -> Option<String> {
     database().filter(|_| !server::is_pooled())
-}
-
-async fn client(url: &str) -> Client {
-    connect(&Address::parse(url).unwrap()).await.unwrap()
 }
 
 /// Makes the steps of a version to come.
@@ -124,21 +118,6 @@ async fn a_role_that_may_only_use_the_tables_cannot_upgrade_them() {
     assert_eq!(text(&url, VERSION).await, STEPS.len().to_string());
 }
 
-/// Whether somebody waits for a lock.
-fn is_waiting(url: &str) -> bool {
-    let waits = "DO $$ BEGIN ASSERT (SELECT count(*) > 0 FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'); END $$";
-    attempt(url, waits).is_ok()
-}
-
-async fn until_waiting(url: &str) {
-    let end = Instant::now() + MAX_WAIT;
-    while !is_waiting(url) {
-        assert!(Instant::now() < end, "nobody waits");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Tables as version 2 made them.
 async fn before(url: &str) {
     schema::bring(&client(url).await, &STEPS[..2], MAX_TURN).await.unwrap();
@@ -227,44 +206,82 @@ async fn the_rows_of_a_dump_go_into_tables_that_are_there() {
     assert_eq!(text(&url, "SELECT count(*)::text FROM syncdiffusion.holders WHERE node = 50").await, "1");
 }
 
+/// Gives all tables to a role.
+fn give_tables(url: &str, owner: &str) {
+    let give = format!(
+        "DO $$ DECLARE made text; BEGIN
+            FOR made IN SELECT oid::regclass::text FROM pg_class
+                WHERE relnamespace = 'syncdiffusion'::regnamespace AND relkind = 'r'
+            LOOP EXECUTE format('ALTER TABLE %s OWNER TO {owner}', made); END LOOP;
+        END $$"
+    );
+    execute(url, &give);
+}
+
+/// All that a server of version 2, which was started before an upgrade, does with holders, by the functions that are
+/// new. The node is 7.
+async fn goes_on(url: &str) {
+    execute(url, ACCEPT);
+    execute(url, "SELECT syncdiffusion.claim(7, 1, true, '0', 1, 9, NULL, 1)");
+    execute(url, "DO $$ BEGIN ASSERT (SELECT node = 7 AND keeper = 7 FROM syncdiffusion.predictions); END $$");
+    execute(
+        url,
+        "SELECT syncdiffusion.reap(7, 0, 9, 1, array_agg(seq), array_agg(claim), '{a}', '{a}', '{f}', '{0}')
+        FROM syncdiffusion.predictions",
+    );
+    execute(url, "INSERT INTO syncdiffusion.nodes VALUES (8)");
+    assert_eq!(text(url, "SELECT string_agg(node::text, ' ') FROM syncdiffusion.holders").await, "8");
+    // Whatever else a step makes: such a server can be started, too.
+    drop(Postgres::open(url).unwrap());
+}
+
+/// Whom belongs what the steps to a version to come have made.
+const OWNERS: &str = "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class
+    WHERE oid IN ('syncdiffusion.holders'::regclass, 'syncdiffusion.colours'::regclass)";
+
 #[tokio::test]
 async fn a_role_that_owns_nothing_goes_on_after_an_upgrade() {
     let Some(url) = url() else { return };
     before(&url).await;
     let (_, name) = url.rsplit_once('/').unwrap();
     let (owner, role) = (format!("owner_of_{name}"), format!("old_of_{name}"));
+    // Tables to come have rights of their own from the beginning.
     execute(
         &url,
         &format!(
             "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN;
             ALTER SCHEMA syncdiffusion OWNER TO {owner};
-            DO $$ DECLARE made text; BEGIN
-                FOR made IN SELECT oid::regclass::text FROM pg_class
-                    WHERE relnamespace = 'syncdiffusion'::regnamespace AND relkind = 'r'
-                LOOP EXECUTE format('ALTER TABLE %s OWNER TO {owner}', made); END LOOP;
-            END $$;
             GRANT USAGE ON SCHEMA syncdiffusion TO {role};
             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncdiffusion TO {role};
-            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role}"
+            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role};
+            ALTER DEFAULT PRIVILEGES IN SCHEMA syncdiffusion GRANT SELECT ON TABLES TO {role}"
         ),
     );
+    give_tables(&url, &owner);
     let old = url.replace("postgres@", &format!("{role}@"));
     execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (7)");
     bring(&url, &[NEXT]).await.unwrap();
-    // All that a server of version 2 does with holders, by the functions that are new.
-    execute(&old, ACCEPT);
-    execute(&old, "SELECT syncdiffusion.claim(7, 1, true, '0', 1, 9, NULL, 1)");
-    execute(&old, "DO $$ BEGIN ASSERT (SELECT node = 7 AND keeper = 7 FROM syncdiffusion.predictions); END $$");
+    assert_eq!(text(&url, OWNERS).await, owner);
+    goes_on(&old).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_can_own_nothing_more_goes_on_after_an_upgrade() {
+    let Some(url) = url() else { return };
+    before(&url).await;
+    let (_, name) = url.rsplit_once('/').unwrap();
+    let owner = format!("bare_owner_of_{name}");
     execute(
-        &old,
-        "SELECT syncdiffusion.reap(7, 0, 9, 1, array_agg(seq), array_agg(claim), '{a}', '{a}', '{f}', '{0}')
-        FROM syncdiffusion.predictions",
+        &url,
+        &format!(
+            "CREATE ROLE {owner} LOGIN; GRANT USAGE ON SCHEMA syncdiffusion TO {owner};
+            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {owner}"
+        ),
     );
-    execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (8)");
-    assert_eq!(text(&url, "SELECT string_agg(node::text, ' ') FROM syncdiffusion.holders").await, "8");
-    // Whatever else a step makes: such a server can be started, too.
-    let owners = "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class
-        WHERE oid IN ('syncdiffusion.holders'::regclass, 'syncdiffusion.colours'::regclass)";
-    assert_eq!(text(&url, owners).await, owner);
-    drop(Postgres::open(&old).unwrap());
+    give_tables(&url, &owner);
+    let old = url.replace("postgres@", &format!("{owner}@"));
+    execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (7)");
+    bring(&url, &[NEXT]).await.unwrap();
+    assert_eq!(text(&url, OWNERS).await, "postgres");
+    goes_on(&old).await;
 }
