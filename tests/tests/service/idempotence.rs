@@ -57,6 +57,24 @@ async fn a_repeated_put_runs_once() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_of_what_is_not_stored() {
+    let server = Server::start(&["--queue-size", "1"]).await;
+    let endless = json!({"input": {"prompt": "step=60000"}});
+    for _ in 0..2 {
+        assert_eq!(server.predict_async(&endless).await.status, 202);
+    }
+    for n in 0..50 {
+        let (path, asks) = (format!("/predictions/q-{n}"), [("prefer", "respond-async")]);
+        let put = || server.json("PUT", &path, &asks, &endless);
+        let stream = format!("{path}/stream");
+        let (a, b, c, shown, streamed) = tokio::join!(put(), put(), put(), server.get(&path), server.get(&stream));
+        let puts = [a, b, c].map(|answer| answer.status);
+        assert!(puts.contains(&429) && puts.iter().all(|status| [429, 503].contains(status)), "{puts:?}");
+        assert_eq!((shown.status, streamed.status), (404, 404), "{} {}", shown.text, streamed.text);
+    }
+}
+
+#[tokio::test]
 async fn concurrent_puts_of_an_id_give_one_prediction() {
     let server = Server::start(&["--queue-size", "0"]).await;
     for round in 0..20 {

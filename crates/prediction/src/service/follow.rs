@@ -139,6 +139,7 @@ impl Follower {
             biased;
             item = self.reader.next() => Some(item?.map_or_else(News::Missed, News::Item)),
             _ = self.shared.until_left(&self.active) => None,
+            _ = self.active.until(|phase| matches!(phase, Phase::Elsewhere | Phase::Refused(_))) => None,
             preview = preview => Some(News::Preview(preview)),
         }
     }

@@ -241,7 +241,7 @@ impl Shared {
     /// here as long as somebody holds it.
     pub(super) async fn find(self: &Arc<Self>, id: &str) -> Result<Option<Arc<ActivePrediction>>, StoreError> {
         self.catch_up(id).await;
-        if let Some(active) = self.active(id) {
+        if let Some(active) = self.stored(id).await {
             return Ok(Some(active));
         }
         if !self.table().fleet {

@@ -163,9 +163,20 @@ impl Shared {
         self.table().active.get(id).cloned()
     }
 
+    /// A prediction that is active and stored. One that is being stored is waited for: nothing is told that is not
+    /// stored, and it may yet be refused.
+    pub(super) async fn stored(&self, id: &str) -> Option<Arc<ActivePrediction>> {
+        let active = self.active(id)?;
+        if !matches!(active.phase(), Phase::Storing) {
+            return Some(active);
+        }
+        let phase = active.until(|phase| !matches!(phase, Phase::Storing)).await;
+        (!phase.is_over()).then_some(active)
+    }
+
     /// A prediction that has not ended as it is now, its place in the queue included.
     pub(super) async fn look(&self, id: &str) -> Option<Prediction> {
-        Some(self.show(&*self.active(id)?).await)
+        Some(self.show(&*self.stored(id).await?).await)
     }
 
     pub(super) async fn show(&self, active: &ActivePrediction) -> Prediction {

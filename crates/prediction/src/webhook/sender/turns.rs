@@ -1,7 +1,7 @@
 //! Whose turn it is to read an end from the store and to send it: few at a time, because each may hold a picture.
 //!
-//! What always holds: the receivers of one host have a part of the turns at most, so that one which is silent does not
-//! keep the others waiting; and nothing is known of a host that nobody sends to.
+//! What always holds: a receiver, which is a host and its port, has a part of the turns at most, so that one which is
+//! silent does not keep the others waiting; and nothing is known of one that nobody sends to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +14,14 @@ pub(super) const MAX_AT_ONCE: usize = 64;
 /// How many of these send to one host.
 pub(super) const MAX_AT_ONE_HOST: usize = MAX_AT_ONCE / 4;
 
+/// A host with its port.
+type Host = (String, Option<u16>);
+
 /// The turns of all who send.
 #[derive(Debug)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    hosts: Mutex<HashMap<Host, Arc<Semaphore>>>,
 }
 
 impl Default for Turns {
@@ -30,7 +33,7 @@ impl Default for Turns {
 /// A turn, or the wait for one. It is over when this is dropped.
 pub(super) struct Turn<'a> {
     turns: &'a Turns,
-    host: String,
+    host: Host,
     /// Held from before the wait until the end.
     of_host: Option<Arc<Semaphore>>,
     permits: [Option<OwnedSemaphorePermit>; 2],
@@ -39,7 +42,8 @@ pub(super) struct Turn<'a> {
 impl Turns {
     /// Waits for a turn to send to a URL.
     pub(super) async fn take(&self, url: &str) -> Turn<'_> {
-        let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        let host = Url::parse(url).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default())));
+        let host = host.unwrap_or_default();
         let of_host =
             Arc::clone(self.hosts().entry(host.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_AT_ONE_HOST))));
         let mut turn = Turn { turns: self, host, of_host: Some(Arc::clone(&of_host)), permits: [None, None] };
@@ -49,7 +53,7 @@ impl Turns {
         turn
     }
 
-    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
+    fn hosts(&self) -> MutexGuard<'_, HashMap<Host, Arc<Semaphore>>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,9 +85,10 @@ mod tests {
         let turns = Turns::default();
         let mut held = Vec::new();
         for n in 0..MAX_AT_ONE_HOST {
-            held.push(turns.take(&format!("http://silent.example:{}/{n}", 8000 + n)).await);
+            held.push(turns.take(&format!("http://silent.example:8000/{n}")).await);
         }
-        assert!(timeout(SOON, turns.take("https://silent.example/more")).await.is_err());
+        assert!(timeout(SOON, turns.take("http://silent.example:8000/more")).await.is_err());
+        assert!(timeout(SOON, turns.take("http://silent.example:8001/other")).await.is_ok());
         assert!(timeout(SOON, turns.take("not a URL")).await.is_ok());
         for host in 1..MAX_AT_ONCE / MAX_AT_ONE_HOST {
             for _ in 0..MAX_AT_ONE_HOST {
