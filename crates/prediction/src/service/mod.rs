@@ -23,6 +23,7 @@ mod look;
 mod pictures;
 mod pulse;
 mod receive;
+mod request;
 mod setup;
 mod shared;
 mod shutdown;
@@ -37,8 +38,8 @@ use std::time::Duration;
 
 pub use follow::{Follower, News, Ticket};
 pub use health::{Counts, Health, State};
-pub use intake::{Refused, Request, Submitted};
 use protocol::Model;
+pub use request::{Refused, Request, Submitted};
 pub use setup::Setup;
 pub use shared::Options;
 

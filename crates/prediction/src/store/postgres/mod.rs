@@ -34,6 +34,7 @@ mod inspect;
 mod lane;
 mod link;
 mod looks;
+mod nodes;
 mod objects;
 mod orphans;
 mod place;
@@ -188,7 +189,7 @@ impl Postgres {
     /// If the database does not answer; then others find out.
     pub fn leave(&self) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        self.wait(async move { Ok(shared.truth.call(|client| writes::leave(client, shared.me())).await?) })
+        self.wait(async move { Ok(shared.truth.call(|client| nodes::leave(client, shared.me())).await?) })
     }
 
     /// Does something on the thread of the store, and waits for that. Not to be called by a task of the store.
@@ -236,7 +237,7 @@ async fn open(address: &Address) -> Result<u64, StoreError> {
         for warning in inspect::warnings(&client).await? {
             tracing::warn!(warning, "the database may lose what it has confirmed");
         }
-        Ok(writes::register(&client).await?)
+        Ok(nodes::register(&client).await?)
     };
     within(address, &client, opening).await
 }

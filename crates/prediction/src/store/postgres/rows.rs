@@ -34,6 +34,10 @@ pub(super) async fn query(client: &Client, sql: &str, values: &[Value<'_>]) -> R
     client.query_typed(sql, values).await
 }
 
+pub(super) fn one(rows: Vec<Row>) -> Option<Row> {
+    rows.into_iter().next()
+}
+
 /// A number as PostgreSQL stores it.
 pub(super) fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -99,7 +103,7 @@ impl Unreadable {
     }
 
     /// Whether an orphan can be read. Where it cannot, it is not looked at again until it has ended. The row is one of
-    /// [`super::writes::orphans`].
+    /// [`super::nodes::orphans`].
     pub(super) fn is_for_us(&self, row: &Row) -> bool {
         let is_for_us = self.skip(row).is_some();
         if !is_for_us {

@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use super::link::Link;
 use super::looks;
+use super::nodes::{self, Estate};
 use super::putting::Objects;
 use super::rows::{self, Contents, Unreadable};
-use super::writes::{self, Asked, Estate, Finish};
+use super::writes::{self, Asked, Finish};
 use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::mutex::lock;
@@ -151,7 +152,7 @@ impl Shared {
 
     /// Gets a new number.
     pub(super) async fn register(&self) -> Result<(), StoreError> {
-        let node = self.truth.call(async |client: Arc<Client>| writes::register(&client).await).await?;
+        let node = self.truth.call(async |client: Arc<Client>| nodes::register(&client).await).await?;
         self.node.store(node, Ordering::Relaxed);
         Ok(())
     }
@@ -182,7 +183,7 @@ impl Shared {
 
     /// Gives back what this node holds without having been told.
     async fn give_back_strays(&self) -> Result<(), StoreError> {
-        let held = self.truth.call(|client| writes::held_by(client, self.me())).await?;
+        let held = self.truth.call(|client| nodes::held_by(client, self.me())).await?;
         for row in &held {
             let claim = Claim { seq: row.get::<_, i64>(0) as u64, token: row.get(5) };
             if lock(&self.known).contains(&(claim.seq, claim.token)) {
@@ -271,7 +272,7 @@ impl Shared {
     pub(super) async fn reap(&self, node: Node, beat: u64) -> Result<bool, StoreError> {
         for _ in 0..MAX_LOOKS {
             let now = Time::now();
-            let held = self.truth.call(|client| writes::held_by(client, node)).await?;
+            let held = self.truth.call(|client| nodes::held_by(client, node)).await?;
             let mut estate = Estate::default();
             for row in &held {
                 let record = rows::record(row).or_else(|error| rows::unreadable(row, &error, now))?;
@@ -279,7 +280,7 @@ impl Shared {
             }
             let reaped = self
                 .truth
-                .call(async |client: Arc<Client>| writes::reap(client, (node, beat), MAX_ATTEMPTS, now, &estate).await)
+                .call(async |client: Arc<Client>| nodes::reap(client, (node, beat), MAX_ATTEMPTS, now, &estate).await)
                 .await?;
             let (outcome, canceled, failed) = reaped;
             match &*outcome {
@@ -307,10 +308,10 @@ impl Shared {
             // Whether they are stored is known behind the writes only.
             return Ok(true);
         }
-        let look = |client| writes::orphans(client, self.me(), Vec::new(), self.unreadable.orphans());
+        let look = |client| nodes::orphans(client, self.me(), Vec::new(), self.unreadable.orphans());
         let rows = self.looks.read(look).await?;
         // Behind as many that cannot be read there may be others.
-        let is_full = rows.len() >= writes::MAX_ORPHANS;
+        let is_full = rows.len() >= nodes::MAX_ORPHANS;
         Ok(rows.iter().filter(|row| self.unreadable.is_for_us(row)).count() > 0 || is_full)
     }
 
@@ -318,16 +319,16 @@ impl Shared {
     /// has ended its webhook is owed.
     pub(super) async fn adopt(&self) -> Result<Adopted, StoreError> {
         let lost = lock(&self.lost).clone();
-        let look = |client| writes::orphans(client, self.me(), lost.clone(), self.unreadable.orphans());
+        let look = |client| nodes::orphans(client, self.me(), lost.clone(), self.unreadable.orphans());
         let rows = self.truth.call(look).await?;
-        let is_full = rows.len() >= writes::MAX_ORPHANS;
+        let is_full = rows.len() >= nodes::MAX_ORPHANS;
         let ours = rows.iter().filter(|row| self.unreadable.is_for_us(row));
         let orphans: Vec<(i64, String)> = ours.map(|row| (row.get(0), row.get(6))).collect();
         let seqs: Vec<i64> = orphans.iter().map(|(seq, _)| *seq).collect();
         let adopted = if seqs.is_empty() {
             Vec::new()
         } else {
-            let adopted = self.truth.call(|client| writes::adopt(client, self.me(), lost.clone(), seqs.clone())).await;
+            let adopted = self.truth.call(|client| nodes::adopt(client, self.me(), lost.clone(), seqs.clone())).await;
             adopted.inspect_err(|failure| {
                 if failure.unknown {
                     lock(&self.lost).extend(orphans.iter().map(|(_, id)| id.clone()));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::Adopted;
-use crate::store::postgres::writes::MAX_ORPHANS;
+use crate::store::postgres::nodes::MAX_ORPHANS;
 
 /// Takes the newest node for dead.
 async fn bury_the_newest(by: &Postgres) {
