@@ -144,7 +144,8 @@ fn schedulers_that_cannot_be_used_are_told() {
     let small = Input { stride: 8, ..input(64, 64, 1) };
     worker.run("a", Input { scheduler: Scheduler::UniPc, ..small.clone() });
     let (events, _) = worker.until(|event| matches!(event, Event::Failed { .. }));
-    assert_eq!(events.last(), Some(&Event::Failed { job: "a".to_owned(), error: unipc.clone(), fatal: false }));
+    let error = format!("`scheduler` {unipc}");
+    assert_eq!(events.last(), Some(&Event::Failed { job: "a".to_owned(), error, fatal: false }));
     worker.run("b", small);
     worker.until(done("b"));
 }
