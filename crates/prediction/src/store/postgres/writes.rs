@@ -102,7 +102,7 @@ pub(super) async fn claim(client: Arc<Client>, node: u64, wants: Wants, now: Tim
     query(&client, sql, &values).await
 }
 
-/// The number and the token of a row that [`claim`], [`held`] or [`held_by`] has returned.
+/// The number and the token of a row that [`claim`], [`held`] or [`super::nodes::held_by`] has returned.
 pub(super) fn claim_of(row: &Row) -> (u64, Uuid) {
     (row.get::<_, i64>(0) as u64, row.get(5))
 }
