@@ -4,10 +4,11 @@
 //! events are the same. A reader that is too slow or too late for events that are gone learns how many it missed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use crate::mutex::lock;
 use crate::wire::Prediction;
 
 /// The number of events that a reader may be behind.
@@ -85,7 +86,7 @@ impl Feed {
 
     /// Adds an event.
     pub(crate) fn push(&self, event: Event) {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut items = lock(&self.items);
         let id = *self.newest.borrow() + 1;
         if items.len() == self.history.max(MAX_LAG) {
             items.pop_front();
@@ -118,7 +119,7 @@ impl Feed {
 
     /// The event of a number, or the oldest kept number if it is gone.
     fn find(&self, id: u64) -> Found {
-        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let items = lock(&self.items);
         match items.front() {
             Some(first) if first.id > id => Found::Gone(first.id),
             Some(first) => items.get((id - first.id) as usize).cloned().map_or(Found::NotYet, Found::Item),

@@ -29,6 +29,7 @@ mod files;
 pub mod given_pictures;
 pub mod input;
 mod lifecycle;
+mod mutex;
 pub mod outgoing;
 pub mod output;
 pub mod preview;

@@ -2,13 +2,14 @@
 //! the queue.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use protocol::{Figures, Model};
 
 use super::{ActivePrediction, Shown, State};
 use crate::feed::Event;
 use crate::lifecycle::Phase;
+use crate::mutex::lock;
 use crate::progress;
 use crate::store::Claim;
 use crate::time::Time;
@@ -48,7 +49,7 @@ impl ActivePrediction {
 
     /// Those of several pictures that this attempt has drawn so far.
     pub(super) fn drawn(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<[u8]>>> {
-        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.drawn)
     }
 
     /// Keeps one of several pictures until the others are drawn, too, if it is of the present attempt.

@@ -246,6 +246,11 @@ impl ActivePrediction {
         reached.map_or_else(|_| self.phase(), |state| state.life.phase().clone())
     }
 
+    /// Waits until it is stored, or is not to be.
+    pub(crate) async fn settled(&self) -> Phase {
+        self.until(|phase| !matches!(phase, Phase::Storing)).await
+    }
+
     /// Changes the phase, and wakes those who wait for one if that was allowed.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Option<T>) -> Option<T> {
         let mut changed = None;

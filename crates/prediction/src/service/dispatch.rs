@@ -68,10 +68,7 @@ impl Shared {
         let Some(worker) = table.workers.choose(suspect).filter(|_| !table.closing) else {
             drop(table);
             // The worker that it was claimed for was lost in this moment.
-            match active.release(None) {
-                Some(claim) => self.give_back(active, claim, false),
-                None => self.finish(&active, End::Canceled, Vec::new()),
-            }
+            self.let_go(active, None);
             return;
         };
         let job = table.workers.next_job();
@@ -123,8 +120,17 @@ impl Shared {
         });
     }
 
+    /// Ends a claim: what was asked to stop ends as canceled, and all else goes back to the queue. `why` says what
+    /// interrupted it, which counts as an attempt.
+    pub(super) fn let_go(self: &Arc<Self>, active: Arc<ActivePrediction>, why: Option<&str>) {
+        match active.release(why) {
+            Some(claim) => self.give_back(active, claim, why.is_some()),
+            None => self.finish(&active, End::Canceled, Vec::new()),
+        }
+    }
+
     /// Gives a released prediction back to the queue of the store. `counted` says that the attempt counts.
-    pub(super) fn give_back(self: &Arc<Self>, active: Arc<ActivePrediction>, claim: Claim, counted: bool) {
+    fn give_back(self: &Arc<Self>, active: Arc<ActivePrediction>, claim: Claim, counted: bool) {
         let shared = Arc::clone(self);
         let span = active.span.clone();
         let returning = async move {

@@ -220,20 +220,15 @@ impl Shared {
         let gone = !closing && table.workers.are_gone();
         drop(table);
         for active in exit.unsent {
-            match active.release(None) {
-                Some(claim) => self.give_back(active, claim, false),
-                None => self.finish(&active, End::Canceled, Vec::new()),
-            }
+            self.let_go(active, None);
         }
         for active in exit.held {
             let attempts = active.attempts();
             if attempts >= MAX_ATTEMPTS {
                 let error = format!("the worker was lost {attempts} times while it made this prediction: {}", exit.why);
                 self.finish(&active, End::Failed(error), Vec::new());
-            } else if let Some(claim) = active.release(Some(&exit.why)) {
-                self.give_back(active, claim, true);
             } else {
-                self.finish(&active, End::Canceled, Vec::new());
+                self.let_go(active, Some(&exit.why));
             }
         }
         if gone {

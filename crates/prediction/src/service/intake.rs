@@ -276,7 +276,7 @@ impl Shared {
         if !idempotent {
             return Err(Refused::Exists(active.id().to_owned()));
         }
-        match active.until(|phase| !matches!(phase, Phase::Storing)).await {
+        match active.settled().await {
             Phase::Ended(prediction) => Ok(Submitted::Ended(Box::new(Prediction::clone(&prediction)))),
             Phase::Refused(why) => Err(Refused::NotStored(why)),
             _ => Ok(Submitted::Live(Box::new(self.show(active).await))),

@@ -179,18 +179,16 @@ impl Shared {
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<(), StoreError> {
         loop {
             let Adopted { records, more } = self.store.adopt().await?;
-            let came = !records.is_empty();
+            if records.is_empty() {
+                // Others are writing it, or none of a part can be read: the next beat comes back to it.
+                self.unsure.fetch_or(more, Ordering::Relaxed);
+                return Ok(());
+            }
             for record in records {
                 self.adopt(record);
             }
-            if came {
-                self.wake();
-            }
-            if more && !came {
-                // Others are writing it, or none of a part can be read: the next beat comes back to it.
-                self.unsure.store(true, Ordering::Relaxed);
-            }
-            if !more || !came {
+            self.wake();
+            if !more {
                 return Ok(());
             }
         }

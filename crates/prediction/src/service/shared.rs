@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use protocol::{Input, Model};
@@ -21,6 +21,7 @@ use crate::active::ActivePrediction;
 use crate::cost::{self, Rate};
 use crate::given_pictures::PictureIntake;
 use crate::lifecycle::Phase;
+use crate::mutex::lock;
 use crate::outgoing::Gate;
 use crate::store::{About, Board, Place, Retention, Room, Store, Wants};
 use crate::upload::{self, Uploader};
@@ -156,7 +157,7 @@ impl Shared {
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     pub(super) fn active(&self, id: &str) -> Option<Arc<ActivePrediction>> {
@@ -170,8 +171,7 @@ impl Shared {
         if !matches!(active.phase(), Phase::Storing) {
             return Some(active);
         }
-        let phase = active.until(|phase| !matches!(phase, Phase::Storing)).await;
-        (!phase.is_over()).then_some(active)
+        (!active.settled().await.is_over()).then_some(active)
     }
 
     /// A prediction that has not ended as it is now, its place in the queue included.

@@ -32,10 +32,7 @@ impl Shared {
         let held = self.table().workers.detach_all();
         if self.store.durable() {
             for active in held {
-                match active.release(None) {
-                    Some(claim) => self.give_back(active, claim, false),
-                    None => self.finish(&active, End::Canceled, Vec::new()),
-                }
+                self.let_go(active, None);
             }
             self.leave_queue();
         } else {

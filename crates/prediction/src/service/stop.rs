@@ -21,11 +21,10 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 impl Shared {
     /// Stops the prediction of an id; false if it does not exist or has ended. When this returns, the wish is stored.
     pub(super) async fn cancel(self: &Arc<Self>, id: &str) -> Result<bool, StoreError> {
-        if let Some(active) = self.active(id) {
-            active.until(|phase| !matches!(phase, Phase::Storing)).await;
-            if self.stop(&active).await? {
-                return Ok(true);
-            }
+        if let Some(active) = self.stored(id).await
+            && self.stop(&active).await?
+        {
+            return Ok(true);
         }
         // Another node may be at it, or at one that has the id since.
         Ok(match self.store.stop(id).await? {

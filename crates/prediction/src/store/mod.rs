@@ -41,7 +41,6 @@ mod error;
 mod jobs;
 mod lease;
 mod memory;
-mod mutex;
 mod postgres;
 mod queue;
 mod record;

@@ -6,11 +6,13 @@
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child as Spawned, Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use crate::mutex::lock;
 
 /// How far a worker steps back for the server.
 const NICENESS: i32 = 5;
@@ -59,7 +61,7 @@ impl Child {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Puts the process behind others where they want the same processor.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command as Spawn, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use protocol::frame::{self, Received};
 use protocol::{Command, Event};
 
 use super::child::{self, Child};
+
+use crate::mutex::lock;
 
 /// File name of the worker, looked for beside the server.
 const FILE_NAME: &str = "syncdiffusion-worker";
@@ -231,7 +233,7 @@ fn read_lines(stderr: ChildStderr, on_message: &impl Fn(Message), last: &Mutex<V
     while matches!((&mut stderr).take(MAX_LOG_LINE).read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
         let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         bytes.clear();
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(last);
         if last.len() == KEPT_LINES {
             last.pop_front();
         }
@@ -244,7 +246,7 @@ fn read_lines(stderr: ChildStderr, on_message: &impl Fn(Message), last: &Mutex<V
 /// The end of a process in words.
 fn describe(status: Option<&ExitStatus>, last: &Mutex<VecDeque<String>>) -> String {
     let status = status.map_or_else(|| "an unknown status".to_owned(), ToString::to_string);
-    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = lock(last);
     match last.iter().rev().find(|line| !line.is_empty()) {
         Some(line) => format!("{status}; its last line was `{line}`"),
         None => status,

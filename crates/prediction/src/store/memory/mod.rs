@@ -6,8 +6,9 @@
 mod shelf;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::mutex::lock;
 use crate::store::api::{Answer, Store};
 use crate::store::ends;
 use crate::store::jobs::{Back, Stopping};
@@ -52,10 +53,6 @@ impl Memory {
     fn me(&self) -> Node {
         self.node.load(Ordering::Relaxed)
     }
-}
-
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An answer that is known at once.

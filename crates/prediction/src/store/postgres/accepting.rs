@@ -10,9 +10,9 @@ use super::place::Place;
 use super::rows::Contents;
 use super::shared::Shared;
 use super::writes::{self, Accept, Asked};
+use crate::mutex::lock;
 use crate::store::api::Answer;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::work::{Accepted, OBJECTS_WIRE, Room};
 
 /// Writes an acceptance.

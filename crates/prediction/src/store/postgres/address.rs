@@ -11,8 +11,8 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use url::form_urlencoded;
 
 use super::tls::Tls;
+use crate::mutex::lock;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 
 /// How long making a connection may take where there is another address to try, unless the URL says otherwise.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);

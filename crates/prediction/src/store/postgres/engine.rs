@@ -14,10 +14,10 @@ use super::search::{self, Asked};
 use super::shared::Straying;
 use super::writes::{self, Accept};
 use super::{Postgres, accepting, agree, finishing, previews, sweep};
+use crate::mutex::lock;
 use crate::preview::Preview;
 use crate::store::api::{Answer, Store};
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::{Found, Picture, Query, Record, Retention, Stored, Which};
 use crate::store::usage::Usage;
 use crate::store::work::{

@@ -10,10 +10,10 @@ use super::place::Place;
 use super::rows::{self, Contents};
 use super::shared::Shared;
 use super::writes::{self, Finish};
+use crate::mutex::lock;
 use crate::store::api::Answer;
 use crate::store::ends;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record};
 use crate::store::work::{Claim, Outcome};
 use crate::wire::Status;
@@ -43,11 +43,7 @@ pub(super) fn write(shared: &Arc<Shared>, lane: &Lane, end: Finish) -> Answer<'s
             }
             let canceled = outcome?;
             done.forget(end.claim);
-            Ok(match canceled {
-                Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
-                Some(false) => Outcome::Ended(Box::new(end.record.clone())),
-                None => Outcome::Fenced,
-            })
+            Ok(end.outcome(canceled))
         },
     )
 }

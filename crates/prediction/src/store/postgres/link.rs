@@ -18,8 +18,8 @@ use super::address::Address;
 use super::connect::{break_off, connect};
 use super::explain::Failure;
 use super::probe;
+use crate::mutex::lock;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 
 /// How often a call is made again at once when others are in its way.
 pub(super) const MAX_TRIES: u32 = 5;
@@ -264,13 +264,7 @@ impl Link {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        for _ in 1..MAX_TRIES {
-            match self.once(&work).await {
-                Err(failure) if failure.again => pause().await,
-                answer => return answer,
-            }
-        }
-        self.once(&work).await
+        repeated(|| self.once(&work)).await
     }
 
     /// Makes a call that changes nothing, a second time on a new connection if the first had no answer.
@@ -349,6 +343,20 @@ async fn confirmed(address: &Arc<Address>, client: &Client) -> Option<Confirmed>
             }
         }
     }
+}
+
+/// Does something, again if others were in its way.
+pub(super) async fn repeated<T, F>(work: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    for _ in 1..MAX_TRIES {
+        match work().await {
+            Err(failure) if failure.again => pause().await,
+            answer => return answer,
+        }
+    }
+    work().await
 }
 
 /// How long it takes to send bytes where the line is slow: 1 MiB a second.

@@ -12,8 +12,8 @@ use super::place::Place;
 use super::rows::{self, Body, Object};
 use super::shared::Shared;
 use super::writes;
+use crate::mutex::lock;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Stored, Which};
 use crate::store::work::Claim;
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::place::Place;
 use super::rows::Object;
 use crate::bucket::Access;
-use crate::store::mutex::lock;
+use crate::mutex::lock;
 use crate::store::work::Claim;
 
 /// For how long a picture that was drawn is put again and again.

@@ -9,9 +9,9 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
+use crate::mutex::lock;
 use crate::store::ends;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Which};
 use crate::time::Time;
 use crate::wire::{Metrics, Status};

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::explain::Failure;
-use super::link::{MAX_TRIES, pause};
+use super::link::repeated;
 use super::rows::query;
 use crate::store::error::StoreError;
 
@@ -73,13 +73,7 @@ enum Work<'a> {
 
 /// Does something in its turn, again if others were in its way: nodes lock the tables in orders of their own.
 async fn take_turn(client: &Client, max_turn: &str, work: Work<'_>) -> Result<(), StoreError> {
-    for _ in 1..MAX_TRIES {
-        match turn(client, max_turn, work).await {
-            Err(failure) if failure.again => pause().await,
-            done => return Ok(done?),
-        }
-    }
-    Ok(turn(client, max_turn, work).await?)
+    Ok(repeated(|| turn(client, max_turn, work)).await?)
 }
 
 async fn turn(client: &Client, max_turn: &str, work: Work<'_>) -> Result<(), Failure> {

@@ -14,9 +14,9 @@ use super::nodes::{self, Estate};
 use super::putting::Objects;
 use super::rows::{self, Contents, Unreadable};
 use super::writes::{self, Asked, Finish};
+use crate::mutex::lock;
 use crate::store::ends;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::Record;
 use crate::store::work::{Adopted, Beat, Board, Claim, Claimed, MAX_ATTEMPTS, NOBODY, Node, Outcome, Said, Stopped};
 use crate::time::Time;
@@ -245,11 +245,7 @@ impl Shared {
             Arc::new(Finish { claim, record, canceled, text, canceled_text, pictures: Contents::Here(Vec::new()) });
         let ended = self.truth.call(|client| writes::finish(client, Arc::clone(&end))).await?;
         self.forget(claim);
-        Ok(match ended {
-            None => Outcome::Fenced,
-            Some(false) => Outcome::Ended(Box::new(end.record.clone())),
-            Some(true) => Outcome::Ended(Box::new(end.canceled.clone())),
-        })
+        Ok(end.outcome(ended))
     }
 
     pub(super) async fn stop(&self, id: &str, seq: Option<u64>) -> Result<Stopped, StoreError> {

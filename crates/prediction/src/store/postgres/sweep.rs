@@ -10,8 +10,8 @@ use tokio_postgres::{Client, Error};
 use super::lane::Lane;
 use super::rows::{ENDED, NOW, Value, number, query};
 use super::shared::Shared;
+use crate::mutex::lock;
 use crate::store::error::StoreError;
-use crate::store::mutex::lock;
 use crate::store::record::Retention;
 
 /// The greatest number of predictions that are chosen at a time.

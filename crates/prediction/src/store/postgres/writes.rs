@@ -10,7 +10,7 @@ use super::rows::{self, Columns, Contents, Value, number, one, query, stored_id}
 use crate::store::error::StoreError;
 use crate::store::record::Record;
 use crate::store::usage::Usage;
-use crate::store::work::{Board, Claim, Claimed, Room, Wants};
+use crate::store::work::{Board, Claim, Claimed, Outcome, Room, Wants};
 use crate::time::Time;
 
 /// A prediction to accept, as it is sent.
@@ -131,6 +131,17 @@ pub(super) struct Finish {
     pub(super) text: String,
     pub(super) canceled_text: String,
     pub(super) pictures: Contents,
+}
+
+impl Finish {
+    /// What came of it, by the answer of [`finish`].
+    pub(super) fn outcome(&self, canceled: Option<bool>) -> Outcome {
+        match canceled {
+            Some(true) => Outcome::Ended(Box::new(self.canceled.clone())),
+            Some(false) => Outcome::Ended(Box::new(self.record.clone())),
+            None => Outcome::Fenced,
+        }
+    }
 }
 
 /// Whether it ended as canceled; `None` if the claim does not hold.

@@ -25,9 +25,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::mutex::lock;
 use crate::store::error::StoreError;
 use crate::store::jobs::Jobs;
-use crate::store::mutex::lock;
 use crate::store::work::Node;
 pub use inspect::{Finding, inspect};
 use readers::Readers;

@@ -1,11 +1,12 @@
 //! Connections for reading. They never wait for the writer (WAL), nor it for them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::mutex::lock;
 use crate::store::api::Answer;
 use crate::store::error::StoreError;
 
@@ -40,11 +41,11 @@ impl Readers {
 
     /// Closes the connections that are idle.
     pub(super) fn close(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.idle).clear();
     }
 
     fn take(&self) -> Result<Connection, StoreError> {
-        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(connection) = lock(&self.idle).pop() {
             return Ok(connection);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -54,7 +55,7 @@ impl Readers {
     }
 
     fn give_back(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         if idle.len() < MAX_IDLE {
             idle.push(connection);
         }

@@ -1,12 +1,13 @@
 //! The statements that write and read records and pictures.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
 use super::counted;
+use crate::mutex::lock;
 use crate::store::error::StoreError;
 use crate::store::jobs::Opened;
 use crate::store::queue::Entry;
@@ -226,7 +227,7 @@ impl Unreadable {
     /// Skips what cannot be read.
     pub(super) fn skip<T>(&self, seq: u64, read: Result<T, StoreError>) -> Option<T> {
         read.inspect_err(|error| {
-            if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(seq) {
+            if lock(&self.0).insert(seq) {
                 tracing::error!(%error, "a record is left out; DELETE of its prediction removes it");
             }
         })

@@ -8,11 +8,11 @@ use super::readers::Readers;
 use super::rows::{self, Unreadable};
 use super::sweep;
 use super::writer::Writer;
+use crate::mutex::lock;
 use crate::store::api::Answer;
 use crate::store::ends;
 use crate::store::error::StoreError;
 use crate::store::jobs::Jobs;
-use crate::store::mutex::lock;
 use crate::store::record::{Picture, Record, Retention};
 use crate::time::Time;
 

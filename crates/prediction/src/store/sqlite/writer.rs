@@ -17,6 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
+use crate::mutex::lock;
 use crate::store::api::Answer;
 use crate::store::error::StoreError;
 
@@ -108,7 +109,7 @@ impl Writer {
     ) -> Answer<'static, U> {
         let (to, answer) = oneshot::channel();
         let job: Box<dyn Job> = Box::new(Work { plain, work: Some(work), done, outcome: Err(StoreError::Closed), to });
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = lock(&self.jobs);
         let refused = match &*jobs {
             Some(jobs) => jobs.send(job).err().map(|refused| refused.0),
             None => Some(job),

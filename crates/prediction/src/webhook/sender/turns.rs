@@ -4,10 +4,12 @@
 //! silent does not keep the others waiting; and nothing is known of one that nobody sends to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
+
+use crate::mutex::lock;
 
 /// How many send at a time.
 pub(super) const MAX_AT_ONCE: usize = 64;
@@ -54,7 +56,7 @@ impl Turns {
     }
 
     fn hosts(&self) -> MutexGuard<'_, HashMap<Host, Arc<Semaphore>>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hosts)
     }
 }
 

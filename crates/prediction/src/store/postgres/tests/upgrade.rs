@@ -99,6 +99,13 @@ async fn an_upgrade_that_fails_changes_nothing() {
     assert_eq!(text(&url, VERSION).await, (STEPS.len() + 1).to_string());
 }
 
+/// Lets a role use the schema and its sequences, and no table yet.
+fn let_in(role: &str) -> String {
+    format!(
+        "GRANT USAGE ON SCHEMA syncdiffusion TO {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role}"
+    )
+}
+
 #[tokio::test]
 async fn a_role_that_may_only_use_the_tables_cannot_upgrade_them() {
     let Some(url) = url() else { return };
@@ -108,9 +115,9 @@ async fn a_role_that_may_only_use_the_tables_cannot_upgrade_them() {
     execute(
         &url,
         &format!(
-            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA syncdiffusion TO {role};
-            GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncdiffusion TO {role};
-            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role}"
+            "CREATE ROLE {role} LOGIN; {};
+            GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncdiffusion TO {role}",
+            let_in(&role)
         ),
     );
     let error = bring(&url.replace("postgres@", &format!("{role}@")), &[NEXT]).await.unwrap_err();
@@ -251,10 +258,10 @@ async fn a_role_that_owns_nothing_goes_on_after_an_upgrade() {
         &format!(
             "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN;
             ALTER SCHEMA syncdiffusion OWNER TO {owner};
-            GRANT USAGE ON SCHEMA syncdiffusion TO {role};
+            {};
             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncdiffusion TO {role};
-            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {role};
-            ALTER DEFAULT PRIVILEGES IN SCHEMA syncdiffusion GRANT SELECT ON TABLES TO {role}"
+            ALTER DEFAULT PRIVILEGES IN SCHEMA syncdiffusion GRANT SELECT ON TABLES TO {role}",
+            let_in(&role)
         ),
     );
     give_tables(&url, &owner);
@@ -271,13 +278,7 @@ async fn an_owner_that_can_own_nothing_more_goes_on_after_an_upgrade() {
     before(&url).await;
     let (_, name) = url.rsplit_once('/').unwrap();
     let owner = format!("bare_owner_of_{name}");
-    execute(
-        &url,
-        &format!(
-            "CREATE ROLE {owner} LOGIN; GRANT USAGE ON SCHEMA syncdiffusion TO {owner};
-            GRANT USAGE ON ALL SEQUENCES IN SCHEMA syncdiffusion TO {owner}"
-        ),
-    );
+    execute(&url, &format!("CREATE ROLE {owner} LOGIN; {}", let_in(&owner)));
     give_tables(&url, &owner);
     let old = url.replace("postgres@", &format!("{owner}@"));
     execute(&old, "INSERT INTO syncdiffusion.nodes VALUES (7)");
